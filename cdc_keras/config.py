@@ -1,0 +1,167 @@
+"""The configuration of a run: one frozen dataclass, from which the flags are made and which the run folder keeps.
+
+Library code takes this object and never reads flags. A field's metadata hold its help text, its choices or bounds;
+None means "the paper's value for this task", filled in by `RunConfig.resolved`.
+"""
+
+import dataclasses
+import json
+
+from cdc_keras.errors import UserError
+from cdc_keras.networks import NETWORKS
+
+
+def _field(default, help, *, type=None, choices=None, low=None, high=None):  # noqa: A002
+    metadata = {"help": help, "type": type or default.__class__, "choices": choices, "low": low, "high": high}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the result of a run, validated when it is made.
+
+    Raises:
+        UserError: a value is not one of its choices, or outside its bounds.
+    """
+
+    task: str = _field("extractor", "what to train", choices=("extractor", "classifier"))
+    seed: int = _field(0, "seeds initial weights, data order, augmentation and every cut", low=0)
+
+    dataset: str = _field(
+        "shapes", '"shapes", "folder" (class folders in --data_dir), or the name of any TFDS image set'
+    )
+    data_dir: str = _field(None, "where the data are; TFDS' own default folder if not given", type=str)
+    image_size: int = _field(
+        None, "pixels; the data set's own size if not given (paper: 32, 128, 224)", type=int, low=1
+    )
+    validation_fraction: float = _field(0.1, "share of training kept for choosing settings", low=0.0, high=0.99)
+    train_limit: int = _field(None, "train on at most this many images; all if not given", type=int, low=1)
+    background_bias: float = _field(
+        0.0, "shapes only: probability that the category fixes the background", low=0.0, high=1.0
+    )
+    crop_padding: int = _field(
+        None,
+        "pixels reflected on each side before a random crop (paper: extractor 0; classifier 4 at 32 px, 16 at 128 px)",
+        type=int,
+        low=0,
+    )
+    flip: bool = _field(True, "flip half of the training images horizontally (paper: yes)")
+
+    epochs: int = _field(None, "passes over the training data (paper: extractor 600, classifier 200)", type=int, low=1)
+    batch_size: int = _field(None, "images a step (paper: extractor 32, classifier 128)", type=int, low=1)
+    learning_rate: float = _field(
+        None, "initial learning rate (paper: extractor 2e-4 Adam, classifier 0.1 SGD)", type=float, low=0.0
+    )
+    steps_per_call: int = _field(1, "steps in one compiled call; more on an accelerator, up to an epoch", low=1)
+
+    context: str = _field(
+        "cdcgm",
+        "context model of Table 1: all (cdcgm), no discriminator (cgm), no condition either (gm)",
+        choices=("cdcgm", "cgm", "gm"),
+    )
+    context_size: int = _field(
+        None, "height of T, pixels (paper: 8 at 32 px, 8 or 16 at 128 px, 28 at 224 px)", type=int, low=1
+    )
+    skip: str = _field("add", "how E1's output joins G1's to make T", choices=("add", "concat", "none"))
+    fool_weight: float = _field(1e-4, "lambda_fool, weight of the fooling loss after the ramp (paper: 1e-4)", low=0.0)
+    fool_loss: str = _field(
+        "softmax", "fooling loss (paper: softmax, Eq. 1)", choices=("softmax", "wrong_class_ce", "uniform_ce")
+    )
+    fool_ramp_steps: int = _field(500_000, "steps over which lambda_fool rises from 0 (paper: 500,000)", low=0)
+    fool_ramp_fraction: float = _field(
+        None,
+        "share of training over which lambda_fool rises, instead of steps (paper: 0.53)",
+        type=float,
+        low=0.0,
+        high=1.0,
+    )
+    repulsive_weight: float = _field(1e-3, "weight of the repulsive loss; 0 leaves it out (paper: 1e-3)", low=0.0)
+    repulsive_delta: float = _field(0.01, "margin of the repulsive loss in image units (paper: 0.01)", low=0.0)
+    repulsive_norm: str = _field(
+        "rms", "norm in the repulsive loss (paper: unspecified)", choices=("rms", "l2", "l1_mean")
+    )
+    discriminator_width: int = _field(
+        64, "channels of the discriminator's first convolution (paper: unspecified)", low=1
+    )
+    clip_norm: float = _field(
+        5.0, "each player's gradients are clipped at this global norm (Lample et al.: 5)", low=0.0
+    )
+
+    network: str = _field("resnet20", "classifier", choices=tuple(sorted(NETWORKS)))
+    recipe: str = _field(
+        "wrn",
+        "SGD with Nesterov momentum 0.9 and weight decay 5e-4 (wrn), or with neither (paper)",
+        choices=("wrn", "paper"),
+    )
+    warmup_epochs: float = _field(2.0, "epochs at learning rate 0.001 before the schedule (paper: 2)", low=0.0)
+    extractor: str = _field(
+        None, "run folder of the extractor whose context gates the classifier; plain if not given", type=str
+    )
+    gate_sites: tuple = _field((), "layers to gate, comma-separated; the network's defaults if not given (paper: two)")
+    gate_init: str = _field(
+        "paper", "He everywhere (paper), or starting as the identity (neutral)", choices=("paper", "neutral")
+    )
+    gate_reduction: int = _field(None, "r by which R and L3 narrow (paper: 2 at 32 px, 4 above)", type=int, low=1)
+    gate_residual: bool = _field(True, "False: without the residual unit R (w/o RU of Table 2)")
+    gate_attention: bool = _field(True, "False: R alone (+ RU of Table 2)")
+    gate_compatibility: bool = _field(True, "False: without channel compatibility C (w/o CC of Table 2)")
+    gate_after_relu: bool = _field(False, "True: gate after the activation (Table 2)")
+    gate_final_relu: bool = _field(True, "the ReLU after R(F) + F', where the network has none of its own there")
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+        if self.task == "classifier" and not self.gate_attention and self.extractor is not None:
+            raise UserError("gate_attention=False uses no context; leave extractor out, or gate_attention on")
+
+    def resolved(self, image_size):
+        """Returns the config with the paper's values, for this task and image size, wherever None was given.
+
+        Args:
+            image_size: pixels, of the data set that was loaded.
+        """
+        extractor = self.task == "extractor"
+        paper = {
+            "image_size": image_size,
+            "crop_padding": 0 if extractor else image_size // 8,
+            "epochs": 600 if extractor else 200,
+            "batch_size": 32 if extractor else 128,
+            "learning_rate": 2e-4 if extractor else 0.1,
+        }
+        return dataclasses.replace(self, **{k: v for k, v in paper.items() if getattr(self, k) is None})
+
+    @property
+    def gated(self):
+        """Whether the classifier has a gate."""
+        return self.task == "classifier" and (self.extractor is not None or not self.gate_attention)
+
+    def to_json(self):
+        """Returns the config as JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text):
+        """Returns the config that `to_json` wrote.
+
+        Raises:
+            UserError: for keys that are missing or unknown.
+        """
+        values = json.loads(text)
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != names:
+            unknown, missing = sorted(set(values) - names), sorted(names - set(values))
+            raise UserError(
+                f"this config was written by another version: unknown {unknown}, missing {missing}; train the run again"
+            )
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _check(field, value):
+    allowed = field.metadata
+    if value is None and field.default is None:
+        return
+    if allowed["choices"] and value not in allowed["choices"]:
+        raise UserError(f"{field.name} is one of {', '.join(allowed['choices'])}, not {value!r}")
+    if allowed["low"] is not None and value < allowed["low"] or allowed["high"] is not None and value > allowed["high"]:
+        upper = f" and at most {allowed['high']}" if allowed["high"] is not None else ""
+        raise UserError(f"{field.name} is at least {allowed['low']}{upper}, but {value} was given")

@@ -1,0 +1,66 @@
+"""What every data source returns: three splits of uint8 images with integer labels."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split held in memory, decoded once.
+
+    Attributes:
+        images: (N, H, W, 3) uint8.
+        labels: (N,) int32 in [0, classes).
+        factors: name -> (N, ...) array of what is known about an image beside its category; empty for real images,
+            for `shapes` the true background and pose and, under `mask`, the (N, H, W) bool foreground.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    factors: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def take(self, rows):
+        """The split made of `rows`, an index array or a slice."""
+        return Split(self.images[rows], self.labels[rows], {name: v[rows] for name, v in self.factors.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamSplit:
+    """One split too large for memory, decoded again on every pass.
+
+    Attributes:
+        examples: (shuffle_seed: int | None) -> `tf.data.Dataset` of one (H, W, 3) uint8 image and its int32 label
+            each; a seed gives another order per seed, None the stored order.
+        size: number of examples.
+    """
+
+    examples: Callable
+    size: int
+
+    def __len__(self):
+        return self.size
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set ready for training.
+
+    Attributes:
+        name: what `--dataset` said.
+        class_names: one per label, in label order.
+        image_size: height and width of every image, pixels.
+        train, validation, test: the splits. `validation` is cut from training and may be empty (length 0); settings are
+            chosen on it, `test` is for reporting only.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_size: int
+    train: Split | StreamSplit
+    validation: Split | StreamSplit
+    test: Split | StreamSplit

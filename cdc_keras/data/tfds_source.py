@@ -1,0 +1,227 @@
+"""Image classification sets that TensorFlow Datasets (TFDS) has prepared on this machine; nothing is downloaded."""
+
+import difflib
+import importlib.util
+import re
+
+import numpy as np
+
+from cdc_keras.data.dataset import Dataset, Split, StreamSplit
+from cdc_keras.data.split import TEST_FRACTION, cut_training, reported, stratified_cut
+from cdc_keras.errors import UserError
+
+# name, name/config or either with :version. A namespace (huggingface:name) would go to the network, so it is none.
+NAME = re.compile(r"\w+(/[^:]+)?(:[\d.*]+)?")
+# Examples, still encoded: about 1 GB of ImageNet.
+SHUFFLE_BUFFER = 8192
+READ_BATCH = 256
+
+
+def load_tfds(name, *, data_dir, image_size=None, validation_fraction, seed, train_limit=None, memory_limit=8 * 2**30):
+    """The `Dataset` of a prepared TFDS set whose examples have an `image` and a class `label`.
+
+    Where the set has `validation` and a labelled `test`, each is what it says and nothing is cut; where it has one of
+    them, that is the test split and validation is cut from training; where it has none, a seeded fifth of every class
+    is the test split. (The test labels of imagenet2012 are secret: its `validation` is the test split.)
+
+    Images that are stored at `image_size` pass untouched, bit for bit; of others the shorter side is resized (bilinear,
+    without aliasing) and the centre cropped; greyscale becomes three equal channels. Rows are read, and therefore cut,
+    in the order on disk, which is the same on every machine but not the order of an .npz of the same images.
+
+    Args:
+        name: as TFDS calls it: "cifar10", "imagenet_resized/32x32", "imagenet2012", ...
+        data_dir: the TFDS folder, which is only read; None is TFDS's own default.
+        image_size: height and width, pixels; None is the stored size, where all images have one.
+        validation_fraction: share of training that becomes validation, in [0, 1).
+        seed: decides which images are cut, and which are kept under `train_limit`.
+        train_limit: at most this many training images, every class in proportion; None is all.
+        memory_limit: bytes; a data set whose decoded images exceed it is decoded again on every pass.
+
+    Raises:
+        UserError: TFDS is not installed, has no such set or has not prepared it, or it is no image classification set.
+    """
+    builder = _prepared(name, data_dir)
+    image_size = _image_size(builder, image_size)
+    parts = _cut(builder, validation_fraction, train_limit, seed)
+    in_memory = sum(len(rows) for _, rows in parts.values()) * image_size**2 * 3 <= memory_limit
+    read = _read_all if in_memory else _stream
+    label = builder.info.features["label"]
+    return Dataset(
+        name=name,
+        class_names=tuple(label.int2str(i) for i in range(label.num_classes)),
+        image_size=image_size,
+        **{part: read(builder, split, rows, image_size) for part, (split, rows) in parts.items()},
+    )
+
+
+def _prepared(name, data_dir):
+    """The `tfds.core.DatasetBuilder` of a set that is there."""
+    # TFDS imports without TensorFlow and then fails at the first read.
+    needed = ("tensorflow", "tensorflow_datasets", "importlib_resources")
+    if missing := [module for module in needed if importlib.util.find_spec(module) is None]:
+        raise UserError(
+            f"{name} is read with TensorFlow Datasets, which needs {', '.join(missing)}: install that, "
+            f"or put the images as arrays into {data_dir or '<data_dir>'}/{name}.npz"
+        )
+    import tensorflow_datasets as tfds
+
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} is no name of a TFDS set such as cifar100 or imagenet_resized/32x32; "
+            "for a folder of images give dataset=folder and the path as data_dir"
+        )
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        known = ["shapes", "folder", *tfds.list_builders(with_community_datasets=False)]
+        nearest = difflib.get_close_matches(re.split("[/:]", name)[0], known, n=5)
+        hint = f"did you mean {', '.join(nearest)}?" if nearest else "see tensorflow.org/datasets/catalog for all names"
+        raise UserError(f"there is no data set {name}: {hint}") from None
+    except (ValueError, AssertionError) as error:  # No such config or version, or a config has to be chosen.
+        raise UserError(f"TFDS cannot open {name}: {' '.join(str(error).split())}") from error
+    if not builder.info.splits:
+        where = "" if data_dir is None else f", data_dir={str(data_dir)!r}"
+        manual = "" if builder.MANUAL_DOWNLOAD_INSTRUCTIONS is None else _manual(builder, data_dir)
+        raise UserError(
+            f"{name} is not prepared in {builder.data_dir}: {manual}run once\n"
+            f'  python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}{where}).download_and_prepare()"'
+        )
+    return builder
+
+
+def _manual(builder, data_dir):
+    folder = f"{data_dir or '~/tensorflow_datasets'}/downloads/manual"
+    files = "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar" if builder.name == "imagenet2012" else "its archives"
+    return f"it cannot be fetched without an account, so put {files} into {folder}, then "
+
+
+def _image_size(builder, image_size):
+    """`image_size`, or the stored one where that is None."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    image, label = (features[key] if key in features.keys() else None for key in ("image", "label"))
+    if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
+        raise UserError(f"{builder.name} is no image classification set: expected an image and a class label")
+    if image.np_dtype != np.uint8 or image.shape[-1] not in (1, 3):
+        raise UserError(f"{builder.name}: expected 1 or 3 channels of uint8, found {image.shape} of {image.np_dtype}")
+    if image_size is None:
+        image_size = image.shape[0]
+        if image_size is None or image.shape[1] != image_size:
+            raise UserError(f"the images of {builder.name} are not all squares of one size: give image_size")
+    return image_size
+
+
+def _cut(builder, validation_fraction, train_limit, seed):
+    """part -> (official split, rows of it) for train, validation and test."""
+    splits = builder.info.splits
+    if "train" not in splits:
+        raise UserError(f"{builder.name} has no split called train, only {', '.join(splits)}")
+    held_out = [split for split in ("validation", "test") if split in splits and _is_labelled(builder, split)]
+    everything = {split: np.arange(splits[split].num_examples) for split in ("train", *held_out)}
+    official = {"test": (held_out[-1], everything[held_out[-1]])} if held_out else {}
+    if len(held_out) == 2:
+        official["validation"] = "validation", everything["validation"]
+        validation_fraction = 0.0
+
+    rows = everything["train"]
+    labels = np.zeros(len(rows), np.int32)
+    if validation_fraction or train_limit is not None or not held_out:
+        labels = np.concatenate(list(_labels(builder, "train").batch(READ_BATCH).as_numpy_iterator()))
+    if not held_out:
+        rows, test_rows = stratified_cut(labels, TEST_FRACTION, [seed, 2])
+        official["test"] = "train", test_rows
+    train, validation = cut_training(
+        labels[rows], validation_fraction=validation_fraction, train_limit=train_limit, seed=seed
+    )
+    return {"train": ("train", rows[train]), "validation": ("train", rows[validation]), **official}
+
+
+def _labels(builder, split):
+    return _as_dataset(builder, split).map(lambda example: example["label"])
+
+
+def _is_labelled(builder, split):
+    first = next(_labels(builder, split).as_numpy_iterator(), -1)
+    return first >= 0  # TFDS writes -1 for labels that are not public.
+
+
+def _as_dataset(builder, split, shards=None):
+    """Examples with encoded images in the order on disk, or shard by shard in the order `shards`, an index array."""
+    import tensorflow_datasets as tfds
+
+    return builder.as_dataset(
+        split=split,
+        shuffle_files=False,
+        decoders={"image": tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(
+            # One shard after the other: the default reads 16 at once and would hide where a row is.
+            interleave_cycle_length=1,
+            experimental_interleave_sort_fn=None if shards is None else lambda files: [files[i] for i in shards],
+            try_autocache=False,
+        ),
+    )
+
+
+def _examples(builder, split, rows, image_size, shuffle_seed=None):
+    """`tf.data.Dataset` of (image, label) for `rows` of an official split; a seed shuffles shards and then examples."""
+    import tensorflow as tf
+
+    image_feature = builder.info.features["image"]
+    is_row = np.zeros(builder.info.splits[split].num_examples, bool)
+    is_row[rows] = True
+    shards = None
+    if shuffle_seed is not None:
+        lengths = [file.examples_in_shard for file in builder.info.splits[split].file_instructions]
+        shards = np.random.default_rng(shuffle_seed).permutation(len(lengths))
+        by_shard = np.split(is_row, np.cumsum(lengths)[:-1])
+        is_row = np.concatenate([by_shard[i] for i in shards])
+
+    def keep(wanted, example):
+        return wanted
+
+    def decode(wanted, example):
+        image = image_feature.decode_example(example["image"])
+        image = tf.repeat(image, 3 // image_feature.shape[-1], axis=-1)
+        return _fit(image, image_size), tf.cast(example["label"], tf.int32)
+
+    # Images stay encoded until the rows are chosen and shuffled.
+    stored = _as_dataset(builder, split, shards)
+    chosen = tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(is_row), stored).filter(keep)
+    if shuffle_seed is not None:
+        chosen = chosen.shuffle(SHUFFLE_BUFFER, seed=shuffle_seed, reshuffle_each_iteration=False)
+    examples = chosen.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    return examples.apply(tf.data.experimental.assert_cardinality(len(rows)))
+
+
+def _fit(image, image_size):
+    """(image_size, image_size, 3) uint8: the shorter side resized, the centre cropped; untouched where it fits."""
+    import tensorflow as tf
+
+    if image.shape[:2] == (image_size, image_size):
+        return image
+    sides = tf.shape(image)[:2]
+    scale = image_size / tf.reduce_min(sides)
+    # Rounding may not take the shorter side below image_size.
+    resized = tf.maximum(tf.cast(tf.round(tf.cast(sides, scale.dtype) * scale), tf.int32), image_size)
+    image = tf.image.resize(image, resized, method="bilinear", antialias=True)
+    image = tf.image.resize_with_crop_or_pad(image, image_size, image_size)
+    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+
+
+def _read_all(builder, split, rows, image_size):
+    images = np.empty((len(rows), image_size, image_size, 3), np.uint8)
+    labels = np.empty(len(rows), np.int32)
+    if not len(rows):
+        return Split(images, labels)
+    batches = _examples(builder, split, rows, image_size).batch(READ_BATCH).prefetch(1).as_numpy_iterator()
+    start = 0
+    for batch, batch_labels in reported(batches, -(-len(rows) // READ_BATCH), f"reading {builder.name}, batch"):
+        images[start : start + len(batch)] = batch
+        labels[start : start + len(batch)] = batch_labels
+        start += len(batch)
+    return Split(images, labels)
+
+
+def _stream(builder, split, rows, image_size):
+    return StreamSplit(lambda shuffle_seed=None: _examples(builder, split, rows, image_size, shuffle_seed), len(rows))

@@ -1,0 +1,213 @@
+"""The adversarial training of the extractor: two players, two optimizers, one step (Sec. 2, A.1)."""
+
+import keras
+from keras import ops
+
+from cdc_keras import losses
+from cdc_keras.backend import StepModel, gradient_at
+from cdc_keras.networks import autoencoder
+
+CONTEXTS = ("cdcgm", "cgm", "gm")
+
+
+class Disentangler(StepModel):
+    """The extraction network in training: encoder, decoder G2 and discriminator D (Fig. 2).
+
+    What is kept of it is `encoder`, a functional model from images in [-1, 1] to T. Defaults are the paper's; where it
+    is silent, those of Lample et al. 2017, "in the same way" as whom it trains (A.1).
+
+    Args:
+        image_size: 32, 128 or 224 pixels.
+        num_classes: number of categories.
+        context: the context models of Table 1: "cdcgm", all of it; "cgm", no discriminator; "gm", no condition either.
+        context_size: T's height and width, pixels; the preset's by default (`networks.autoencoder.encoder`).
+        skip: how E1's output enters T: "add", "concat" or "none".
+        fool_weight: lambda_fool after the ramp; 1e-4.
+        fool_ramp_steps: auto-encoder steps over which lambda_fool rises linearly from 0; 500,000.
+        fool_loss: "softmax" (Eq. 1), "wrong_class_ce" or "uniform_ce" (`losses.fooling_loss`).
+        repulsive_weight: weight of Eq. 2; 1e-3, and 0 is "w/o RL" of Table 2.
+        repulsive_delta: margin of Eq. 2; 0.01.
+        repulsive_norm: "rms", "l2" or "l1_mean" (`losses.repulsive_loss`).
+        discriminator_width: channels of D's first convolution.
+        seed: seeds the random draws of "wrong_class_ce".
+    """
+
+    def __init__(
+        self,
+        image_size,
+        num_classes,
+        *,
+        context="cdcgm",
+        context_size=None,
+        skip="add",
+        fool_weight=1e-4,
+        fool_ramp_steps=500_000,
+        fool_loss="softmax",
+        repulsive_weight=1e-3,
+        repulsive_delta=0.01,
+        repulsive_norm="rms",
+        discriminator_width=64,
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if context not in CONTEXTS:
+            raise ValueError(f"context must be one of {', '.join(CONTEXTS)}, not {context!r}")
+        if fool_loss not in losses.FOOL_LOSSES:
+            raise ValueError(f"fool_loss must be one of {', '.join(losses.FOOL_LOSSES)}, not {fool_loss!r}")
+        if repulsive_norm not in losses.REPULSIVE_NORMS:
+            raise ValueError(
+                f"repulsive_norm must be one of {', '.join(losses.REPULSIVE_NORMS)}, not {repulsive_norm!r}"
+            )
+        self.num_classes = num_classes
+        self.conditional = context != "gm"
+        self.adversarial = context == "cdcgm"
+        self.repulsive = self.conditional and repulsive_weight > 0
+        self.fool_weight, self.fool_ramp_steps, self.fool_loss = fool_weight, fool_ramp_steps, fool_loss
+        self.repulsive_weight, self.repulsive_delta = repulsive_weight, repulsive_delta
+        self.repulsive_norm = repulsive_norm
+
+        self.encoder = autoencoder.encoder(image_size, context_size=context_size, skip=skip)
+        context_shape = self.encoder.output_shape[1:]
+        self.decoder = autoencoder.decoder(
+            image_size, context_shape, num_classes=num_classes, context_size=context_size, conditional=self.conditional
+        )
+        self.discriminator = None
+        if self.adversarial:
+            self.discriminator = autoencoder.discriminator(
+                context_shape, num_classes=num_classes, width=discriminator_width
+            )
+        self.draws = keras.random.SeedGenerator(seed)
+        names = ["reconstruction_loss"]
+        names += ["repulsive_loss", "repulsive_active"] if self.repulsive else []
+        names += ["discriminator_loss", "discriminator_accuracy"] if self.adversarial else []
+        names += ["fooling_loss", "fooling_gradient_norm", "lambda_fool"] if self.adversarial else []
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
+        self.built = True
+
+    def compile(self, learning_rate=2e-4, beta_1=0.5, beta_2=0.999, clip_norm=5.0, steps_per_execution=1):
+        """Gives each player its own Adam with the gradients' global norm clipped at `clip_norm` (Lample et al. 2017)."""
+        adam = lambda name: keras.optimizers.Adam(  # noqa: E731
+            learning_rate, beta_1, beta_2, epsilon=1e-8, global_clipnorm=clip_norm, name=name
+        )
+        self.autoencoder_optimizer, self.discriminator_optimizer = adam("autoencoder_adam"), adam("discriminator_adam")
+        # By identity, not by a pattern on the path: variables of nested functional models do not carry its name.
+        of_discriminator = {id(v) for v in self.discriminator.trainable_variables} if self.adversarial else set()
+        optimizer = keras.optimizers.MultiOptimizer(
+            lambda v: self.discriminator_optimizer if id(v) in of_discriminator else self.autoencoder_optimizer
+        )
+        super().compile(optimizer=optimizer, steps_per_execution=steps_per_execution)
+        optimizer.build(self.trainable_variables)
+
+    @property
+    def autoencoder_variables(self):
+        """The trainable variables of encoder and decoder."""
+        return self.encoder.trainable_variables + self.decoder.trainable_variables
+
+    @property
+    def metrics(self):
+        return list(self.trackers.values())
+
+    def call(self, images, labels=None, training=False):
+        """Returns T, or with labels the reconstruction G2(T, g(y))."""
+        context = self.encoder(images, training=training)
+        return context if labels is None else self.decode(context, self.condition(labels), training=training)
+
+    def condition(self, labels):
+        """Returns g(y): (B,) integer labels -> (B, classes) one-hot."""
+        return ops.one_hot(labels, self.num_classes)
+
+    def decode(self, context, condition, training=False):
+        """Returns G2(T, condition); a GM ignores the condition."""
+        return self.decoder([context, condition] if self.conditional else context, training=training)
+
+    def update(self, images, labels):
+        """Trains both players on one batch, D first, and returns the health readings of `metrics`."""
+        if self.adversarial:
+            self._update_discriminator(images, labels)
+        self._update_autoencoder(images, labels)
+        return self.get_metrics_result()
+
+    def _update_discriminator(self, images, labels):
+        """Moves D only: cross-entropy of the category on D(T), the auto-encoder in inference mode, D in training."""
+        context = ops.stop_gradient(self.encoder(images, training=False))
+
+        def loss():
+            logits = self.discriminator(context, training=True)
+            value = losses.discriminator_loss(logits, labels)
+            return value, (value, logits)
+
+        variables = self.discriminator.trainable_variables
+        (value, logits), gradients = self.gradients(loss, variables)
+        self.discriminator_optimizer.apply(gradients, variables)
+        self._track(images, discriminator_loss=value, discriminator_accuracy=_accuracy(logits, labels))
+
+    def _update_autoencoder(self, images, labels):
+        """Moves encoder and decoder only: MSE + lambda_fool L_fool + L_repul, D in inference mode (Eqs. 1 and 2)."""
+        condition = self.condition(labels)
+        readings = {}
+
+        def loss():
+            context = self.encoder(images, training=True)
+            reconstructions = self.decode(context, condition, training=True)
+            total = readings["reconstruction_loss"] = losses.reconstruction_loss(images, reconstructions)
+            if self.repulsive:
+                counterfactuals = self.decode(context, 1.0 - condition, training=True)
+                repulsion, active = losses.repulsive_loss(
+                    reconstructions, counterfactuals, self.repulsive_delta, self.repulsive_norm
+                )
+                total += self.repulsive_weight * repulsion
+                readings.update(repulsive_loss=repulsion, repulsive_active=active)
+            if self.adversarial:
+                # D is differentiated once, at T. The inner product has the gradient lambda_fool dL_fool/dT at T, and so
+                # the right one at every weight of the encoder, while the reading of its norm costs nothing more.
+                fooling, gradient = gradient_at(lambda t: self._fooling(t, labels), context)
+                total += self.lambda_fool * ops.sum(ops.stop_gradient(gradient) * context)
+                readings.update(fooling_loss=fooling, fooling_gradient_norm=ops.sqrt(ops.sum(gradient**2)))
+                readings["lambda_fool"] = self.lambda_fool
+            return total, dict(readings)
+
+        variables = self.autoencoder_variables
+        readings, gradients = self.gradients(loss, variables)
+        self.autoencoder_optimizer.apply(gradients, variables)
+        self._track(images, **readings)
+
+    @property
+    def lambda_fool(self):
+        """The weight of L_fool now: `fool_weight` after `fool_ramp_steps` auto-encoder steps, linear from 0 before."""
+        steps = ops.cast(self.autoencoder_optimizer.iterations, "float32")
+        return self.fool_weight * ops.minimum(steps / max(self.fool_ramp_steps, 1), 1.0)
+
+    def _fooling(self, context, labels):
+        wrong = None
+        if self.fool_loss == "wrong_class_ce":
+            wrong = losses.draw_wrong_labels(labels, self.num_classes, self.draws)
+        value = losses.fooling_loss(self.discriminator(context, training=False), labels, self.fool_loss, wrong)
+        return value, value
+
+    def assess(self, images, labels):
+        """Returns the readings that need no training step, everything in inference mode."""
+        measured = {"reconstruction_loss"}
+        context = self.encoder(images, training=False)
+        reconstructions = self.decode(context, self.condition(labels))
+        self._track(images, reconstruction_loss=losses.reconstruction_loss(images, reconstructions))
+        if self.adversarial:
+            logits = self.discriminator(context, training=False)
+            self._track(
+                images,
+                discriminator_loss=losses.discriminator_loss(logits, labels),
+                discriminator_accuracy=_accuracy(logits, labels),
+                fooling_loss=self._fooling(context, labels)[0],
+            )
+            measured |= {"discriminator_loss", "discriminator_accuracy", "fooling_loss"}
+        return {name: self.trackers[name].result() for name in measured}
+
+    def _track(self, images, **values):
+        """Adds batch means to the running means, each batch by its size."""
+        for name, value in values.items():
+            self.trackers[name].update_state(value, sample_weight=ops.cast(ops.shape(images)[0], "float32"))
+
+
+def _accuracy(logits, labels):
+    """Returns the share of the batch whose highest logit is the label, in [0, 1]."""
+    return ops.mean(ops.cast(ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int64")), "float32"))

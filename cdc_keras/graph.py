@@ -1,0 +1,52 @@
+"""Walking a functional model layer by layer: the one mechanism under splicing, counting and looking inside."""
+
+import keras
+
+
+def rebuild(model, call, inputs=None):
+    """Returns `model` rebuilt from the same layers (and weights), each applied by `call(layer, *args, **kwargs)`.
+
+    Args:
+        model: a functional `keras.Model`.
+        call: applies one layer and returns its output, or something else of the same shape in its place.
+        inputs: tensors to build upon; new ones by default.
+
+    Raises:
+        TypeError: if `model` has no graph to walk.
+    """
+    if isinstance(model, keras.Sequential):
+        if not model.built:
+            raise TypeError("this Sequential model has no input shape yet; start it with keras.Input(...)")
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
+    if not hasattr(model, "operations"):
+        raise TypeError(
+            f"expected a functional keras.Model, built as keras.Model(inputs, outputs); got {type(model).__name__}, "
+            "a subclassed model, whose layers can not be walked"
+        )
+    return keras.models.clone_model(model, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call)
+
+
+def trace(model):
+    """Returns (model rebuilt, calls): every application of a layer, in order, as (layer, inputs, output) tensors."""
+    calls = []
+
+    def call(layer, *args, **kwargs):
+        output = layer(*args, **kwargs)
+        calls.append((layer, args[0] if args else None, output))
+        return output
+
+    return rebuild(model, call), calls
+
+
+def activations(model, names):
+    """Returns a model from the inputs of `model` to {name: output of the layer `name`} for each of `names`.
+
+    Raises:
+        ValueError: naming the layers there are, for a name that is none of them.
+    """
+    rebuilt, calls = trace(model)
+    outputs = {layer.name: output for layer, _, output in calls}
+    missing = [name for name in names if name not in outputs]
+    if missing:
+        raise ValueError(f"no layer named {', '.join(missing)}; there are {', '.join(outputs)}")
+    return keras.Model(rebuilt.inputs, {name: outputs[name] for name in names})

@@ -1,0 +1,122 @@
+"""The few layers Keras does not have: condition planes, zero channels, the frozen extractor, the gate's reductions."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("cdc_keras")
+class ConditionPlanes(keras.layers.Layer):
+    """Features with the condition appended as constant channels (A.1: "additional constant input channels").
+
+    Call with `[features, condition]`: (B, H, W, C) and (B, K); returns (B, H, W, C + K).
+    """
+
+    def call(self, inputs):
+        features, condition = inputs
+        height, width = features.shape[1:3]
+        planes = ops.broadcast_to(
+            condition[:, None, None, :], (ops.shape(features)[0], height, width, condition.shape[-1])
+        )
+        return ops.concatenate([features, ops.cast(planes, features.dtype)], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        features, condition = input_shape
+        return (*features[:-1], features[-1] + condition[-1])
+
+
+@keras.saving.register_keras_serializable("cdc_keras")
+class ZeroChannels(keras.layers.Layer):
+    """Features with `channels` zero channels appended: the shortcut of option A (He et al. 2015a, Sec. 4.1)."""
+
+    def __init__(self, channels, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+
+    def call(self, features):
+        return ops.pad(features, [(0, 0), (0, 0), (0, 0), (0, self.channels)])
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], input_shape[-1] + self.channels)
+
+    def get_config(self):
+        return {**super().get_config(), "channels": self.channels}
+
+
+@keras.saving.register_keras_serializable("cdc_keras")
+class FrozenExtractor(keras.layers.Layer):
+    """The context T of a batch of images, from a network that can not be trained through this layer (Fig. 3).
+
+    The network always runs in inference mode, no gradient passes it, and `trainable` stays False whatever is assigned
+    to it or to a model around it; its weights and batch-norm statistics are therefore bit-identical after `fit`.
+
+    Args:
+        network: functional model, images (B, H, W, 3) in [-1, 1] -> T (B, h, w, C).
+    """
+
+    def __init__(self, network, **kwargs):
+        super().__init__(**kwargs)
+        network.trainable = False
+        self.network = network
+
+    @property
+    def trainable(self):
+        return False
+
+    @trainable.setter
+    def trainable(self, value):
+        del value  # an outer `model.trainable = True` sets every layer; the extractor is not to follow
+
+    def call(self, images):
+        return ops.stop_gradient(self.network(images, training=False))
+
+    def compute_output_shape(self, input_shape):
+        return self.network.compute_output_shape(input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "network": keras.saving.serialize_keras_object(self.network)}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["network"] = keras.saving.deserialize_keras_object(config["network"])
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("cdc_keras")
+class ChannelPool(keras.layers.Layer):
+    """P = [mean_c T; max_c T] (Eq. 3): (B, h, w, C) -> (B, h, w, 2)."""
+
+    def call(self, context):
+        return ops.concatenate(
+            [ops.mean(context, axis=-1, keepdims=True), ops.max(context, axis=-1, keepdims=True)], axis=-1
+        )
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2)
+
+
+@keras.saving.register_keras_serializable("cdc_keras")
+class ChannelCompatibility(keras.layers.Layer):
+    """C_i = scale * sigmoid(<Me, Fe_i>), the dot product running over all positions (Eq. 4).
+
+    Call with `[embedded_context, embedded_features]`: Me (B, H, W, 1) and Fe (B, H, W, C); returns (B, 1, 1, C).
+
+    Deviation: `scale` is 1 in the paper. 2 makes C equal 1 where the dot product is 0, which is how a gate that starts
+    as the identity needs it (`init="neutral"`).
+    """
+
+    def __init__(self, scale=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def call(self, inputs):
+        embedded_context, embedded_features = inputs
+        products = ops.sum(embedded_context * embedded_features, axis=(1, 2), keepdims=True)
+        return self.scale * ops.sigmoid(products)
+
+    def compute_output_shape(self, input_shape):
+        _, features = input_shape
+        return (features[0], 1, 1, features[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}

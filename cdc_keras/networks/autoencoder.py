@@ -1,0 +1,142 @@
+"""The CDC extraction network (Sec. 2, A.1, Fig. 2): encoder E1, E2, G1; decoder G2; discriminator D."""
+
+import keras
+from keras import layers
+
+from cdc_keras.layers import ConditionPlanes
+from cdc_keras.networks.common import HE_NORMAL, batch_norm, conv, image_input
+
+# A.1: (kernel, stride) of the groups of E1, then of E2, by (image size, context size). The printed text shows seven
+# groups for "six"; one 3/1 is a line-break artefact, and this reading fits the T resolution of all four rows.
+GROUPS = {
+    (32, 8): (((4, 2), (3, 1), (4, 2), (3, 1)), ((4, 2), (4, 2))),
+    (128, 8): (((4, 2), (4, 2), (4, 2), (4, 2)), ((4, 2), (4, 2))),
+    (128, 16): (((4, 2), (4, 2), (4, 2), (3, 1)), ((4, 2), (4, 2))),
+    (224, 28): (((4, 2), (3, 1), (4, 2), (4, 2)), ((4, 2), (4, 2))),
+}
+CONTEXT_SIZES = {32: 8, 128: 8, 224: 28}
+E1_WIDTHS = (32, 32, 64, 64)  # with these E1 costs the paper's 7.21M MACs
+CONTEXT_CHANNELS = 64
+EMBEDDED_CONDITION = 10  # A.1: a ten-dimensional conditional vector where there are more than ten categories
+
+
+def encoder(image_size, *, context_size=None, skip="add", name="encoder"):
+    """Returns the extractor: images (B, S, S, 3) in [-1, 1] -> T (B, h, h, 64), 128 channels with `skip="concat"`.
+
+    Args:
+        image_size: 32, 128 or 224 pixels.
+        context_size: h, pixels; 8 at 32 px, 8 (default) or 16 at 128 px, 28 at 224 px.
+        skip: how E1's output joins G1's: "add", "concat" or "none". The joined tensor is T, so that the decoder sees
+            nothing the discriminator does not.
+
+    Raises:
+        ValueError: for a size that is not a preset of A.1.
+    """
+    e1, e2 = _groups(image_size, context_size)
+    images = image_input(image_size)
+
+    x = images
+    for i, ((kernel, stride), width) in enumerate(zip(e1, E1_WIDTHS, strict=True), 1):
+        x = _group(x, width, kernel, stride, f"e1_conv{i}")
+    e1_output = x  # (B, h, h, 64)
+
+    for i, (kernel, stride) in enumerate(e2, 1):
+        x = _group(x, CONTEXT_CHANNELS, kernel, stride, f"e2_conv{i}")  # (B, h / 4, h / 4, 64)
+    for i, (kernel, stride) in enumerate(reversed(e2), 1):
+        x = _group(x, CONTEXT_CHANNELS, kernel, stride, f"g1_conv{i}", transposed=True)  # (B, h, h, 64)
+
+    if skip == "add":
+        x = layers.Add(name="context")([x, e1_output])
+    elif skip == "concat":
+        x = layers.Concatenate(name="context")([x, e1_output])
+    elif skip != "none":
+        raise ValueError(f'skip must be "add", "concat" or "none", not {skip!r}')
+    return keras.Model(images, x, name=name)
+
+
+def decoder(image_size, context_shape, *, num_classes, context_size=None, conditional=True, name="decoder"):
+    """Returns G2: [T (B, h, h, C), condition (B, num_classes)] -> x' (B, S, S, 3) in (-1, 1).
+
+    The condition is the one-hot category g(y) (or 1 - g(y), Eq. 2); above ten categories it is embedded in ten values
+    first. It enters every layer as constant channels.
+
+    Args:
+        image_size, context_size: as for `encoder`.
+        context_shape: (h, h, C) of T.
+        num_classes: number of categories.
+        conditional: False leaves the condition out (the GM of Table 1); the model then takes T alone.
+    """
+    e1, _ = _groups(image_size, context_size)
+    context = keras.Input(context_shape, name="context")
+    inputs = [context]
+    if conditional:
+        condition = keras.Input((num_classes,), name="condition")
+        inputs.append(condition)
+        if num_classes > EMBEDDED_CONDITION:
+            condition = layers.Dense(EMBEDDED_CONDITION, activation="relu", name="condition_dense1")(condition)
+            condition = layers.Dense(EMBEDDED_CONDITION, name="condition_dense2")(condition)
+
+    x = context
+    widths = (3, *E1_WIDTHS[:-1])
+    for i, ((kernel, stride), width) in enumerate(zip(reversed(e1), reversed(widths), strict=True), 1):
+        if conditional:
+            x = ConditionPlanes(name=f"g2_planes{i}")([x, condition])
+        if i < len(e1):
+            x = _group(x, width, kernel, stride, f"g2_conv{i}", transposed=stride == 2)
+        else:
+            x = _transposed_conv(x, width, kernel, stride, f"g2_conv{i}", use_bias=True)  # (B, S, S, 3)
+    x = layers.Activation("tanh", dtype="float32", name="reconstruction")(x)
+    return keras.Model(inputs, x, name=name)
+
+
+def discriminator(context_shape, *, num_classes, width=64, dropout=0.3, name="discriminator"):
+    """Returns D: T (B, h, h, C) -> logits V (B, num_classes) (Eq. 1).
+
+    4/2 convolutions down to 1x1, each with BN, LeakyReLU(0.2) and dropout, then Dense(512) and Dense(num_classes).
+
+    Deviation: the paper prints no widths; they start at `width` and double, as in Lample et al. 2017.
+    """
+    context = keras.Input(context_shape, name="context")
+    x, block = context, 1
+    while x.shape[1] > 1:
+        x = conv(x, width * 2 ** min(block - 1, 3), 4, f"d_conv{block}", stride=2)
+        x = batch_norm(x, f"d_conv{block}_bn")
+        x = layers.LeakyReLU(0.2, name=f"d_conv{block}_act")(x)
+        x = layers.Dropout(dropout, name=f"d_conv{block}_dropout")(x)
+        block += 1
+    x = layers.Flatten(name="d_flatten")(x)
+    x = layers.Dense(512, kernel_initializer=HE_NORMAL, name="d_dense1")(x)
+    x = layers.LeakyReLU(0.2, name="d_dense1_act")(x)
+    x = layers.Dense(num_classes, dtype="float32", name="d_logits")(x)
+    return keras.Model(context, x, name=name)
+
+
+def _groups(image_size, context_size):
+    """Returns the groups of E1 and E2 for a preset of A.1."""
+    context_size = context_size or CONTEXT_SIZES.get(image_size)
+    if (image_size, context_size) not in GROUPS:
+        presets = ", ".join(f"{image} px with T at {context}x{context}" for image, context in GROUPS)
+        raise ValueError(
+            f"the extraction network has presets for {presets}; got {image_size} px with T at {context_size}. "
+            "Choose image_size and context_size from these."
+        )
+    return GROUPS[image_size, context_size]
+
+
+def _group(x, filters, kernel, stride, name, transposed=False):
+    """Returns C(kernel, stride, 1) of x: (transposed) convolution, BN, ReLU."""
+    x = _transposed_conv(x, filters, kernel, stride, name) if transposed else conv(x, filters, kernel, name, stride)
+    return layers.Activation("relu", name=f"{name}_act")(batch_norm(x, f"{name}_bn"))
+
+
+def _transposed_conv(x, filters, kernel, stride, name, use_bias=False):
+    """Returns a transposed convolution to `stride` times the size; "same" is padding 1 at 4/2, the only one used."""
+    return layers.Conv2DTranspose(
+        filters,
+        kernel,
+        strides=stride,
+        padding="same",
+        use_bias=use_bias,
+        kernel_initializer=HE_NORMAL,
+        name=name,
+    )(x)

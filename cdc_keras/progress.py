@@ -1,0 +1,138 @@
+"""What a person sees of a run while it goes: progress, time left, TensorBoard curves; and how a run is stopped."""
+
+import importlib.util
+import math
+import signal
+import sys
+import time
+
+import keras
+
+from cdc_keras.errors import UserError
+
+
+class Progress(keras.callbacks.Callback):
+    """Prints epoch, step, readings, images/s and the time left of the whole run; stops on NaN.
+
+    On a terminal one line is rewritten about every second, elsewhere a line is printed about twice a minute.
+
+    Args:
+        epochs, steps_per_epoch, batch_size: length of the run.
+        steps_per_chunk: steps between two calls of `on_train_batch_end` that it does not count itself (JAX' chunks).
+        first_step: step of the whole run at which this process starts.
+    """
+
+    def __init__(self, *, epochs, steps_per_epoch, batch_size, steps_per_chunk, first_step):
+        super().__init__()
+        self.total, self.steps_per_epoch, self.epochs = epochs * steps_per_epoch, steps_per_epoch, epochs
+        self.batch_size, self.steps_per_chunk = batch_size, steps_per_chunk
+        self.terminal = sys.stderr.isatty()
+        self.interval = 1.0 if self.terminal else 30.0
+        self.step = self.epoch_start = first_step
+        self.timed = self.printed = None
+
+    def start_epoch(self, first_step):
+        """Says at which step of the whole run the coming `fit` begins."""
+        self.epoch_start = self.step = first_step
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step = min(self.epoch_start + (batch + 1) * self.steps_per_chunk, self.total)
+        now = time.monotonic()
+        if self.timed is None:  # the first call compiles; time counts from its end
+            self.timed, self.printed = (now, self.step), now
+        elif now - self.printed >= self.interval:
+            self.printed = now
+            check_finite(logs)
+            self._print(logs, now)
+
+    def _print(self, logs, now):
+        since, from_step = self.timed
+        per_step = (now - since) / max(self.step - from_step, 1)
+        epoch, within = divmod(self.step - 1, self.steps_per_epoch)
+        readings = "  ".join(f"{name} {float(value):.4g}" for name, value in logs.items())
+        line = (
+            f"epoch {epoch + 1}/{self.epochs}  step {within + 1}/{self.steps_per_epoch}  "
+            f"{self.batch_size / per_step:.0f} images/s  {duration((self.total - self.step) * per_step)} left  {readings}"
+        )
+        print(
+            f"\r\x1b[K{line}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True
+        )
+
+    def end_epoch(self, text):
+        """Prints the line that stays of an epoch."""
+        print(("\r\x1b[K" if self.terminal else "") + text, file=sys.stderr, flush=True)
+
+
+class StopOnSignal(keras.callbacks.Callback):
+    """Ends training after the step under way on Ctrl-C or SIGTERM; a second Ctrl-C ends it at once.
+
+    Use as a context manager around training; `stopped` says whether a signal came.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.stopped = False
+
+    def __enter__(self):
+        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        if self.stopped and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.stopped = True
+        print("\nstopping after this step and saving; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.stopped:
+            self.model.stop_training = True
+
+
+class TensorBoardLog:
+    """Scalars for TensorBoard, written by its own package, which needs no TensorFlow.
+
+    Args:
+        folder: where the event files go.
+    """
+
+    def __init__(self, folder):
+        self.writer = None
+        if importlib.util.find_spec("tensorboard") is None:
+            print("no TensorBoard curves: the package tensorboard is not installed", file=sys.stderr)
+            return
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self.writer = EventFileWriter(str(folder))
+
+    def write(self, step, row):
+        """Adds the values of `row` at `step`."""
+        if self.writer is None:
+            return
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+
+        values = [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in row.items()]
+        self.writer.add_event(
+            event_pb2.Event(wall_time=time.time(), step=step, summary=summary_pb2.Summary(value=values))
+        )
+        self.writer.flush()
+
+
+def check_finite(readings):
+    """Raises UserError if a reading is NaN or infinite."""
+    bad = [name for name, value in readings.items() if not math.isfinite(float(value))]
+    if bad:
+        raise UserError(
+            f"{', '.join(bad)} became NaN or infinite, so training stopped; the last checkpoint is from before. "
+            "Lower learning_rate, in a new run_dir"
+        )
+
+
+def duration(seconds):
+    """Returns seconds as "12 s", "3 min" or "5.2 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,269 @@
+"""The run folder: what a run was asked for, what it measured, and its checkpoints, written so that nothing is lost."""
+
+import csv
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+import time
+
+import keras
+
+from cdc_keras.config import RunConfig
+from cdc_keras.errors import UserError
+
+CHECKPOINT = re.compile(r"step-(\d{8})\.weights\.h5")
+# May differ between the calls that share a run folder: they change how fast it goes or how long, not what a step does.
+FREE_TO_CHANGE = ("data_dir", "steps_per_call")
+
+
+class RunFolder:
+    """A run folder on disk.
+
+    `config.json` and `flags.txt` hold the resolved settings, `run.json` versions, hardware and results, `metrics.csv` a
+    row per epoch, `tensorboard/` the same curves, `checkpoints/` the states to go on from, `pictures/` PNG files.
+
+    Args:
+        path: the folder; it need not exist.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+
+    def create(self, config):
+        """Makes the folder for `config`, or checks that it already is that run's.
+
+        Raises:
+            UserError: it belongs to a run with other settings, which are named, or can not be written.
+        """
+        if self.config_path.exists():
+            self._check_same(config)
+            return
+        if self.path.exists() and any(self.path.iterdir()):
+            raise UserError(f"{self.path} has files in it but is no run folder; choose an empty or new one")
+        try:
+            for folder in (self.checkpoints, self.pictures):
+                folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.path / "flags.txt", _flagfile(config))
+            write_text(self.config_path, config.to_json())  # last: a folder with it is complete
+        except OSError as error:
+            raise UserError(f"can not write the run folder {self.path}: {error.strerror}") from error
+
+    def _check_same(self, config):
+        stored, asked = dataclasses.asdict(self.config()), dataclasses.asdict(config)
+        different = [
+            f"{name} is {stored[name]!r} there and {asked[name]!r} now"
+            for name in stored
+            if stored[name] != asked[name] and name not in FREE_TO_CHANGE
+        ]
+        if different:
+            raise UserError(f"{self.path} holds another run: {'; '.join(different)}. Choose another --run_dir")
+
+    def config(self):
+        """Returns the `RunConfig` of the run.
+
+        Raises:
+            UserError: there is no run in this folder.
+        """
+        if not self.config_path.is_file():
+            raise UserError(f"{self.path} is no run folder (it has no config.json); train one with train.py --run_dir")
+        return RunConfig.from_json(self.config_path.read_text())
+
+    @property
+    def config_path(self):
+        return self.path / "config.json"
+
+    @property
+    def checkpoints(self):
+        return self.path / "checkpoints"
+
+    @property
+    def pictures(self):
+        return self.path / "pictures"
+
+    @property
+    def extractor_weights(self):
+        return self.path / "extractor.weights.h5"
+
+    @property
+    def best_weights(self):
+        return self.checkpoints / "best.weights.h5"
+
+    def steps(self):
+        """Returns the steps for which there are checkpoints, ascending."""
+        names = (CHECKPOINT.fullmatch(path.name) for path in self.checkpoints.glob("*.h5"))
+        return sorted(int(match[1]) for match in names if match)
+
+    def checkpoint(self, step):
+        """Returns the path of the checkpoint of `step`."""
+        return self.checkpoints / f"step-{step:08d}.weights.h5"
+
+    def save_checkpoint(self, model, step, keep=2):
+        """Writes the state after `step`, and removes all but the newest `keep` once it is safely there."""
+        save_weights(model, self.checkpoint(step))
+        for old in self.steps()[:-keep]:
+            self.checkpoint(old).unlink(missing_ok=True)
+
+    def record(self, **values):
+        """Adds `values` to run.json."""
+        write_text(self.path / "run.json", json.dumps({**self.read_record(), **values}, indent=2) + "\n")
+
+    def read_record(self):
+        """Returns run.json as a dict, empty if there is none yet."""
+        path = self.path / "run.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def rows(self):
+        """Returns metrics.csv as a list of dicts of floats, one per finished epoch."""
+        path = self.path / "metrics.csv"
+        if not path.is_file():
+            return []
+        with path.open(newline="") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+    def write_rows(self, rows):
+        """Writes metrics.csv."""
+        lines = [",".join(rows[0])] + [",".join(f"{value:.7g}" for value in row.values()) for row in rows]
+        write_text(self.path / "metrics.csv", "\n".join(lines) + "\n")
+
+
+def save_weights(model, path):
+    """Writes the weights of `model`, with its optimizer's state, to a temporary name and then renames it.
+
+    Raises:
+        UserError: the disk is full or not writable; what was at `path` before is still there.
+    """
+    temporary = path.with_name(f".{path.name.removesuffix('.weights.h5')}.partial.weights.h5")
+    try:
+        model.save_weights(temporary, overwrite=True)
+        _sync(temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"could not save {path}: {error}. The checkpoint before it is intact; free some space"
+        ) from error
+
+
+def load_weights(model, path):
+    """Loads what `save_weights` wrote.
+
+    Raises:
+        UserError: the file is damaged, or of another model.
+    """
+    try:
+        model.load_weights(path)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{path} can not be loaded into this model: {str(error).splitlines()[0]}") from error
+
+
+def fingerprint(model):
+    """Returns the sha256 of the path, shape and dtype of every variable of `model`.
+
+    Keras loads the weight file of a deeper model into a shallower one without an error; equal fingerprints exclude that.
+    """
+    lines = [f"{v.path} {tuple(v.shape)} {v.dtype}" for v in model.variables if "seed_generator" not in v.path]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def sha256(path):
+    """Returns the sha256 of a file."""
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+
+
+def write_text(path, text):
+    """Writes a text file whole or not at all.
+
+    Raises:
+        UserError: the disk is full or not writable; what was at `path` before is still there.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_text(text)
+        _sync(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"could not write {path}: {error.strerror}; free some space, then run the same command"
+        ) from error
+
+
+def environment():
+    """Returns what a number should be published with: versions, backend, hardware, commit and the date."""
+    packages = ("cdc-keras", "keras", "tensorflow", "jax", "numpy")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "backend": keras.backend.backend(),
+        "hardware": hardware(),
+        "commit": _commit(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def hardware():
+    """Returns the accelerator, or the processor and the number of cores this process may use."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        devices = [d.device_kind for d in jax.devices() if d.platform != "cpu"]
+    else:
+        import tensorflow as tf
+
+        devices = [
+            tf.config.experimental.get_device_details(d).get("device_name", d.name)
+            for d in tf.config.list_physical_devices("GPU")
+        ]
+    if devices:
+        return f"{len(devices)} x {devices[0]}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} CPU cores, {_processor()}"
+
+
+def _processor():
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text())
+        if names:
+            return names[0]
+    return platform.machine()
+
+
+def _commit():
+    """Returns the commit of the source in use, "-dirty" if changed, None outside a checkout."""
+    source = pathlib.Path(__file__).parent
+    git = lambda *args: subprocess.run(["git", "-C", source, *args], capture_output=True, text=True, check=True).stdout  # noqa: E731
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD").strip()
+        return commit + ("-dirty" if git("status", "--porcelain", "--untracked-files=no", "--", source).strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _flagfile(config):
+    lines = [f"# {' '.join(sys.argv)}"]
+    for name, value in dataclasses.asdict(config).items():
+        if value is None:
+            continue
+        text = ",".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else value
+        lines.append(f"--{name}={text}")
+    return "\n".join(lines) + "\n"
+
+
+def _sync(path):
+    """Has the file on the disk before its name is changed."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,278 @@
+"""From a configuration to a finished run: build, train epoch by epoch, validate, checkpoint, go on where it stopped."""
+
+import json
+import sys
+import time
+
+import keras
+
+from cdc_keras import data, gating, networks, optimizers
+from cdc_keras.classifier import Classifier
+from cdc_keras.config import RunConfig
+from cdc_keras.data.pipeline import evaluation_batches, training_batches
+from cdc_keras.disentangler import Disentangler
+from cdc_keras.errors import UserError
+from cdc_keras.networks import autoencoder
+from cdc_keras.progress import Progress, StopOnSignal, TensorBoardLog, check_finite, duration
+from cdc_keras.runs import RunFolder, environment, fingerprint, load_weights, save_weights, sha256, write_text
+
+EVALUATION_BATCH = 250
+
+
+def train(config, run_dir):
+    """Trains what `config` says into the folder `run_dir`, or goes on with it there, and returns the `RunFolder`.
+
+    A step is a pure function of the weights, the optimizer's state and the seed, so a run that was stopped goes on from
+    its last checkpoint with the batches it would have seen.
+
+    Args:
+        config: a `RunConfig`.
+        run_dir: path of the run folder.
+
+    Raises:
+        UserError: for anything a person can put right, in one sentence.
+    """
+    run = RunFolder(run_dir)
+    dataset = data.load(config)
+    config = config.resolved(dataset.image_size)
+    steps_per_epoch = len(dataset.train) // config.batch_size
+    if not steps_per_epoch:
+        raise UserError(
+            f"batch_size is {config.batch_size} but there are only {len(dataset.train)} training images; lower it"
+        )
+    run.create(config)
+    model = build(config, dataset, run, steps_per_epoch)
+    step = _restore(model, run)
+    total = config.epochs * steps_per_epoch
+    if step >= total:
+        print(f"{run.path} is finished: {config.epochs} epochs. Evaluate it with evaluate.py", file=sys.stderr)
+        return run
+    run.record(**environment(), steps_per_epoch=steps_per_epoch, train_images=len(dataset.train))
+
+    rows = run.rows()[: step // steps_per_epoch]
+    curves = TensorBoardLog(run.path / "tensorboard")
+    chunk = config.steps_per_call if keras.backend.backend() == "jax" else 1
+    progress = Progress(
+        epochs=config.epochs,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=config.batch_size,
+        steps_per_chunk=chunk,
+        first_step=step,
+    )
+    with StopOnSignal() as stop:
+        while step < total:
+            epoch, first_step = divmod(step, steps_per_epoch)
+            progress.start_epoch(step)
+            started = time.monotonic()
+            steps = steps_per_epoch - first_step
+            history = model.fit(
+                training_batches(
+                    dataset.train,
+                    dataset.image_size,
+                    first_step=first_step,
+                    steps_per_call=config.steps_per_call,
+                    batch_size=config.batch_size,
+                    seed=config.seed,
+                    epoch=epoch,
+                    crop_padding=config.crop_padding,
+                    flip=config.flip,
+                ),
+                steps_per_epoch=-(-steps // chunk),
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                callbacks=[progress, stop],
+                verbose=0,
+            )
+            readings = {name: float(values[-1]) for name, values in history.history.items()}
+            check_finite(readings)
+            seconds = time.monotonic() - started
+            step = steps_done(model)
+            if step == (epoch + 1) * steps_per_epoch:
+                row = {"epoch": epoch + 1, **readings, **validate(model, dataset, config)}
+                row |= {"seconds": seconds, "images_per_second": steps * config.batch_size / seconds}
+                rows.append(row)
+                _keep_best(model, run, rows)
+                run.write_rows(rows)
+                curves.write(step, row)
+                progress.end_epoch(_summary(row, config.epochs, rows))
+            run.save_checkpoint(model, step)
+            if config.task == "extractor":
+                save_weights(model.encoder, run.extractor_weights)
+            if step % steps_per_epoch == 0 and (_is_power_of_two(epoch + 1) or step == total):
+                _draw(model, run, dataset, rows)
+            if stop.stopped:
+                print(f"saved after step {step} of {total}; the same command goes on from there", file=sys.stderr)
+                return run
+    run.record(epochs=config.epochs, hours=sum(row["seconds"] for row in rows) / 3600, last_epoch=rows[-1])
+    if config.task == "extractor":
+        run.record(extractor_sha256=sha256(run.extractor_weights))
+    return run
+
+
+def build(config, dataset, run, steps_per_epoch=1):
+    """Returns the compiled, untrained `Disentangler` or `Classifier` of a resolved config.
+
+    Args:
+        config: a `RunConfig` without None for image_size, epochs, batch_size and learning_rate.
+        dataset: gives the number of classes.
+        run: the `RunFolder`, which keeps a copy of the extractor's config beside a gated classifier.
+        steps_per_epoch: for the schedules.
+    """
+    keras.utils.set_random_seed(config.seed)
+    classes = len(dataset.class_names)
+    calls = config.steps_per_call if keras.backend.backend() == "tensorflow" else 1
+    try:
+        if config.task == "extractor":
+            model = Disentangler(
+                config.image_size,
+                classes,
+                context=config.context,
+                context_size=config.context_size,
+                skip=config.skip,
+                fool_weight=config.fool_weight,
+                fool_ramp_steps=_ramp_steps(config, steps_per_epoch),
+                fool_loss=config.fool_loss,
+                repulsive_weight=config.repulsive_weight,
+                repulsive_delta=config.repulsive_delta,
+                repulsive_norm=config.repulsive_norm,
+                discriminator_width=config.discriminator_width,
+                seed=config.seed,
+            )
+            model.compile(config.learning_rate, clip_norm=config.clip_norm, steps_per_execution=calls)
+            return model
+        network = networks.build(config.network, config.image_size, num_classes=classes)
+        if config.gated:
+            network = _attach(network, config, run)
+        schedule = optimizers.step_schedule(
+            config.learning_rate,
+            epochs=config.epochs,
+            steps_per_epoch=steps_per_epoch,
+            warmup_epochs=config.warmup_epochs,
+        )
+        model = Classifier(network)
+        model.compile(optimizers.recipe(config.recipe, schedule), steps_per_execution=calls)
+        return model
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def load_extractor(run_dir):
+    """Returns the trained extractor of a run folder: a functional model, images in [-1, 1] -> T.
+
+    Args:
+        run_dir: path of a finished extractor run.
+
+    Raises:
+        UserError: it is no finished extractor run, or its weights are damaged.
+    """
+    run = RunFolder(run_dir)
+    config = run.config()
+    if config.task != "extractor" or not run.extractor_weights.is_file():
+        raise UserError(f"{run_dir} is no run of task extractor with a trained extractor in it; train that first")
+    expected = run.read_record().get("extractor_sha256")
+    if expected is not None and sha256(run.extractor_weights) != expected:
+        raise UserError(f"{run.extractor_weights} is not the file the run wrote (sha256 differs); train it again")
+    extractor = _untrained_extractor(config)
+    load_weights(extractor, run.extractor_weights)
+    return extractor
+
+
+def validate(model, dataset, config):
+    """Returns the readings on the validation split as {"val_...": float}, empty if there is none."""
+    if not len(dataset.validation):
+        return {}
+    return {f"val_{name}": value for name, value in evaluate_split(model, dataset.validation, config).items()}
+
+
+def evaluate_split(model, split, config):
+    """Returns the readings of `model.assess` over a split as {name: float}."""
+    calls = config.steps_per_call if keras.backend.backend() == "jax" else 1
+    batches = evaluation_batches(split, config.image_size, batch_size=EVALUATION_BATCH, steps_per_call=calls)
+    return {name: float(value) for name, value in model.evaluate(batches, verbose=0, return_dict=True).items()}
+
+
+def steps_done(model):
+    """Returns the number of training steps the model has seen."""
+    optimizer = model.autoencoder_optimizer if isinstance(model, Disentangler) else model.optimizer
+    return int(keras.ops.convert_to_numpy(optimizer.iterations.value))
+
+
+def _attach(network, config, run):
+    """Returns the network gated as the config says, the trained extractor loaded if the run is new."""
+    copy = run.path / "extractor.json"
+    extractor = None
+    if config.gate_attention:
+        if copy.is_file():  # the weights come with the run's own checkpoints
+            extractor = _untrained_extractor(RunConfig.from_json(copy.read_text()))
+        if not run.steps():
+            extractor = load_extractor(config.extractor)
+            write_text(copy, RunFolder(config.extractor).config_path.read_text())
+            run.record(extractor_sha256=sha256(RunFolder(config.extractor).extractor_weights))
+    context_size = extractor.output_shape[1] if extractor is not None else autoencoder.CONTEXT_SIZES[config.image_size]
+    return gating.attach(
+        network,
+        extractor,
+        config.gate_sites or networks.default_sites(config.network, config.image_size, context_size),
+        reduction=config.gate_reduction,
+        init=config.gate_init,
+        residual=config.gate_residual,
+        attention=config.gate_attention,
+        compatibility=config.gate_compatibility,
+        after_relu=config.gate_after_relu,
+        final_relu=config.gate_final_relu,
+    )
+
+
+def _untrained_extractor(config):
+    return autoencoder.encoder(config.image_size, context_size=config.context_size, skip=config.skip)
+
+
+def _ramp_steps(config, steps_per_epoch):
+    if config.fool_ramp_fraction is None:
+        return config.fool_ramp_steps
+    return round(config.fool_ramp_fraction * config.epochs * steps_per_epoch)
+
+
+def _restore(model, run):
+    """Returns the step the run is at, having loaded its newest checkpoint, 0 for a new run."""
+    mark, path = fingerprint(model), run.path / "fingerprint.json"
+    if path.is_file() and json.loads(path.read_text())["fingerprint"] != mark:
+        raise UserError(f"{run.path} was trained with another version of this network; train it again in a new folder")
+    write_text(path, json.dumps({"fingerprint": mark}) + "\n")
+    steps = run.steps()
+    if steps:
+        load_weights(model, run.checkpoint(steps[-1]))
+        print(f"going on after step {steps[-1]}", file=sys.stderr)
+    return steps[-1] if steps else 0
+
+
+def _keep_best(model, run, rows):
+    """Writes the classifier's network if the epoch just finished is the best on validation."""
+    if "val_top1" in rows[-1] and rows[-1]["val_top1"] >= max(row["val_top1"] for row in rows):
+        save_weights(model.network, run.best_weights)
+
+
+def _draw(model, run, dataset, rows):
+    """Writes the pictures that show how training goes."""
+    try:
+        from cdc_keras import visualize
+    except ImportError as error:
+        print(f"no pictures: {error}", file=sys.stderr)
+        return
+    visualize.curves(rows, run.pictures / "curves.png")
+    if isinstance(model, Disentangler) and hasattr(dataset.test, "images"):
+        shown = dataset.validation if len(dataset.validation) else dataset.train
+        images, labels = shown.images[:8], shown.labels[:8]
+        visualize.reconstructions(model, images, labels, run.pictures / "reconstructions.png")
+        if model.conditional:
+            visualize.condition_swaps(model, images, labels, dataset.class_names, run.pictures / "condition_swaps.png")
+
+
+def _summary(row, epochs, rows):
+    left = sum(r["seconds"] for r in rows) / len(rows) * (epochs - row["epoch"])
+    readings = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("epoch", "seconds"))
+    return f"epoch {row['epoch']:.0f}/{epochs}  {readings}  {duration(left)} left"
+
+
+def _is_power_of_two(n):
+    return n & (n - 1) == 0
