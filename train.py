@@ -3,6 +3,7 @@
 import sys
 
 from absl import app
+from absl.flags import FLAGS
 
 from cdc_keras import flags
 from cdc_keras.errors import UserError
@@ -14,9 +15,11 @@ def main(argv):
     from cdc_keras.training import train  # imports the backend, which --help needs not wait for
 
     try:
-        train(flags.config_from_flags(), flags.FLAGS.run_dir)
+        run = train(flags.config_from_flags(), FLAGS.run_dir)
     except UserError as error:
         sys.exit(f"error: {error}")
+    if not run.finished:
+        sys.exit(130)  # stopped by a signal; what follows in a script is not to run on half a model
 
 
 if __name__ == "__main__":

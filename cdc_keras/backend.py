@@ -9,6 +9,25 @@ import keras
 
 from cdc_keras.data.pipeline import gather
 
+
+class _Model(keras.Model):
+    """A model whose weight files also hold the state of its random draws, which Keras leaves out of them."""
+
+    def _random_states(self):
+        return [v for v in self.non_trainable_variables if v.path.endswith("seed_generator_state")]
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        for i, state in enumerate(self._random_states()):
+            store[f"random_state_{i}"] = keras.ops.convert_to_numpy(state.value)
+
+    def load_own_variables(self, store):
+        states = self._random_states()
+        for i, state in enumerate(states):
+            state.assign(store[f"random_state_{i}"])
+        super().load_own_variables({k: store[k] for k in store.keys() if not k.startswith("random_state_")})
+
+
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
@@ -20,7 +39,7 @@ if keras.backend.backend() == "tensorflow":
             loss, outputs = function(tensor)
         return outputs, tape.gradient(loss, tensor)
 
-    class StepModel(keras.Model):
+    class StepModel(_Model):
         """A model trained by its own `update(images, labels) -> logs` and evaluated by `assess(images, labels)`."""
 
         def gradients(self, function, variables):
@@ -50,7 +69,7 @@ elif keras.backend.backend() == "jax":
         (_, outputs), gradient = jax.value_and_grad(function, has_aux=True)(jax.lax.stop_gradient(tensor))
         return outputs, gradient
 
-    class StepModel(keras.Model):
+    class StepModel(_Model):
         """A model trained by its own `update(images, labels) -> logs` and evaluated by `assess(images, labels)`."""
 
         def gradients(self, function, variables):
@@ -97,12 +116,15 @@ elif keras.backend.backend() == "jax":
                 for variables, values in zip(groups, state, strict=True):
                     pairs += zip(variables, values, strict=True)
                 with keras.StatelessScope(pairs) as scope:
-                    function(*gather(images, labels, step_plan))
-                    return [[scope.get_current_value(v) for v in variables] for variables in groups], None
+                    logs = function(*gather(images, labels, step_plan))
+                    return [[scope.get_current_value(v) for v in variables] for variables in groups], logs
 
-            state, _ = jax.lax.scan(step, [list(values) for values in state], plan)
-            with keras.StatelessScope(list(zip(self.metrics_variables, state[-1], strict=True))):
-                logs = self.get_metrics_result()
+            state = [list(values) for values in state]
+            if len(plan["rows"]) == 1:  # XLA compiles convolutions far worse in a loop on CPU, even in one of length 1
+                state, logs = step(state, {name: array[0] for name, array in plan.items()})
+            else:
+                state, logs = jax.lax.scan(step, state, plan)
+                logs = {name: readings[-1] for name, readings in logs.items()}  # running means: the last says it all
             return logs, tuple(state)
 
 else:

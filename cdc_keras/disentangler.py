@@ -86,7 +86,7 @@ class Disentangler(StepModel):
         self.built = True
 
     def compile(self, learning_rate=2e-4, beta_1=0.5, beta_2=0.999, clip_norm=5.0, steps_per_execution=1):
-        """Gives each player its own Adam with the gradients' global norm clipped at `clip_norm` (Lample et al. 2017)."""
+        """Gives each player its own Adam, the gradients' global norm clipped at `clip_norm` (Lample et al. 2017)."""
         adam = lambda name: keras.optimizers.Adam(  # noqa: E731
             learning_rate, beta_1, beta_2, epsilon=1e-8, global_clipnorm=clip_norm, name=name
         )
@@ -152,7 +152,7 @@ class Disentangler(StepModel):
             reconstructions = self.decode(context, condition, training=True)
             total = readings["reconstruction_loss"] = losses.reconstruction_loss(images, reconstructions)
             if self.repulsive:
-                counterfactuals = self.decode(context, 1.0 - condition, training=True)
+                counterfactuals = self._counterfactuals(context, condition)
                 repulsion, active = losses.repulsive_loss(
                     reconstructions, counterfactuals, self.repulsive_delta, self.repulsive_norm
                 )
@@ -172,11 +172,22 @@ class Disentangler(StepModel):
         self.autoencoder_optimizer.apply(gradients, variables)
         self._track(images, **readings)
 
+    def _counterfactuals(self, context, condition):
+        """Returns G2(T, 1 - g(y)) in training mode, G2's moving statistics left as the true condition made them."""
+        statistics = self.decoder.non_trainable_variables
+        before = [ops.copy(v.value) for v in statistics]
+        images = self.decode(context, 1.0 - condition, training=True)
+        for variable, value in zip(statistics, before, strict=True):
+            variable.assign(value)
+        return images
+
     @property
     def lambda_fool(self):
         """The weight of L_fool now: `fool_weight` after `fool_ramp_steps` auto-encoder steps, linear from 0 before."""
+        if not self.fool_ramp_steps:
+            return self.fool_weight
         steps = ops.cast(self.autoencoder_optimizer.iterations, "float32")
-        return self.fool_weight * ops.minimum(steps / max(self.fool_ramp_steps, 1), 1.0)
+        return self.fool_weight * ops.minimum(steps / self.fool_ramp_steps, 1.0)
 
     def _fooling(self, context, labels):
         wrong = None
@@ -197,9 +208,8 @@ class Disentangler(StepModel):
                 images,
                 discriminator_loss=losses.discriminator_loss(logits, labels),
                 discriminator_accuracy=_accuracy(logits, labels),
-                fooling_loss=self._fooling(context, labels)[0],
             )
-            measured |= {"discriminator_loss", "discriminator_accuracy", "fooling_loss"}
+            measured |= {"discriminator_loss", "discriminator_accuracy"}
         return {name: self.trackers[name].result() for name in measured}
 
     def _track(self, images, **values):
@@ -210,4 +220,4 @@ class Disentangler(StepModel):
 
 def _accuracy(logits, labels):
     """Returns the share of the batch whose highest logit is the label, in [0, 1]."""
-    return ops.mean(ops.cast(ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int64")), "float32"))
+    return ops.mean(ops.cast(ops.equal(ops.cast(ops.argmax(logits, axis=-1), labels.dtype), labels), "float32"))

@@ -6,35 +6,39 @@ from absl import flags
 
 from cdc_keras.config import RunConfig
 
-FLAGS = flags.FLAGS
 
+def define(values=flags.FLAGS):
+    """Defines one flag per field of `RunConfig`, and `--run_dir`.
 
-def define():
-    """Defines one flag per field of `RunConfig`, and `--run_dir`."""
-    flags.DEFINE_string("run_dir", None, "folder of this run: settings, metrics, checkpoints, pictures", required=True)
+    Args:
+        values: the `absl.flags.FlagValues` to define them in.
+    """
+    flags.DEFINE_string(
+        "run_dir", None, "folder of this run: settings, metrics, checkpoints, pictures", values, required=True
+    )
     for field in dataclasses.fields(RunConfig):
-        _define(field)
+        _define(field, values)
 
 
-def config_from_flags():
+def config_from_flags(values=flags.FLAGS):
     """Returns the `RunConfig` that the parsed flags say."""
-    values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(RunConfig)}
-    return RunConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    parsed = {field.name: values[field.name].value for field in dataclasses.fields(RunConfig)}
+    return RunConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()})
 
 
-def _define(field):
+def _define(field, values):
     kind, choices = field.metadata["type"], field.metadata["choices"]
     bounds = {"lower_bound": field.metadata["low"], "upper_bound": field.metadata["high"]}
-    arguments = (field.name, field.default, field.metadata["help"])
+    name, default, text = field.name, field.default, field.metadata["help"]
     if choices:
-        flags.DEFINE_enum(field.name, field.default, choices, field.metadata["help"])
+        flags.DEFINE_enum(name, default, choices, text, values)
     elif kind is bool:
-        flags.DEFINE_bool(*arguments)
+        flags.DEFINE_bool(name, default, text, values)
     elif kind is int:
-        flags.DEFINE_integer(*arguments, **bounds)
+        flags.DEFINE_integer(name, default, text, flag_values=values, **bounds)
     elif kind is float:
-        flags.DEFINE_float(*arguments, **bounds)
+        flags.DEFINE_float(name, default, text, flag_values=values, **bounds)
     elif kind is tuple:
-        flags.DEFINE_list(field.name, list(field.default), field.metadata["help"])
+        flags.DEFINE_list(name, list(default), text, values)
     else:
-        flags.DEFINE_string(*arguments)
+        flags.DEFINE_string(name, default, text, values)

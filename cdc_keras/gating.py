@@ -9,6 +9,7 @@ from cdc_keras.networks.common import HE_NORMAL, batch_norm, conv
 
 HIDDEN = 4  # channels inside L1 and L2; with these they hold 504 weights and the gate the paper's 0.034M
 NEUTRAL_BIAS = 3.0  # M starts at sigmoid(3) = 0.95
+RELU_OPERATION = type(ops.relu(keras.KerasTensor((1,)))._keras_history.operation)
 
 
 def attach(
@@ -58,8 +59,12 @@ def attach(
     if not (residual or attention):
         raise ValueError("a gate without residual and without attention does nothing; leave one of them on")
     sites = [sites] if isinstance(sites, str) else list(sites)
-    context_shape = _context_shape(model, extractor) if attention else None
     traced, calls = graph.trace(model)
+    if len(traced.inputs) != 1:
+        raise ValueError(f"a gate needs a model with one image input; this one has {len(traced.inputs)}")
+    if any(isinstance(layer, FrozenExtractor) for layer in traced.layers):
+        raise ValueError("this model is gated already; build a new one and name all sites in one call")
+    context_shape = _context_shape(traced, extractor) if attention else None
     sites = [_check_site(name, calls, context_shape, after_relu) for name in sites]
     if not sites:
         raise ValueError(f"name at least one site; usable are: {', '.join(_usable(calls, context_shape))}")
@@ -103,8 +108,12 @@ class _AttentionMaps:
         pooled = ChannelPool(name="gate_context_pool")(context)  # (B, h, w, 2)
         x = _conv_bn_relu(pooled, "gate_l1_conv1")
         x = conv(x, 1, 3, "gate_l1_conv2")
-        beta = keras.initializers.Constant(NEUTRAL_BIAS if init == "neutral" else 0.0)
-        x = batch_norm(x, "gate_l1_conv2_bn", beta_initializer=beta)
+        if init == "neutral":
+            # gamma 0: M starts as one number, in training and in inference alike, and grows structure from there
+            beta = keras.initializers.Constant(NEUTRAL_BIAS)
+            x = batch_norm(x, "gate_l1_conv2_bn", gamma_initializer="zeros", beta_initializer=beta)
+        else:
+            x = batch_norm(x, "gate_l1_conv2_bn")
         attention = layers.Activation("sigmoid", name="gate_attention")(x)  # M, (B, h, w, 1)
 
         x = pooled
@@ -208,10 +217,10 @@ def _check_site(name, calls, context_shape, after_relu):
             f"{context_shape[0]}x{context_shape[1]}; {hint}"
         )
     if after_relu:
-        followers = [layer.name for layer, inputs, _ in calls if _is_relu(layer) and inputs is outputs[name]]
+        followers = [layer.name for layer, inputs, _ in calls if _is_relu(layer) and inputs[0] is outputs[name]]
         if not followers:
             raise ValueError(f"no ReLU follows layer {name!r}, so it can not be gated after ReLU; {hint}")
-        return followers[0]
+        return _check_site(followers[0], calls, context_shape, after_relu=False)
     return name
 
 
@@ -219,7 +228,7 @@ def _followed_by_relu(calls):
     """Returns the names of the layers whose output goes into a ReLU and nowhere else."""
     consumers = {}
     for layer, inputs, _ in calls:
-        for tensor in keras.tree.flatten(inputs):
+        for tensor in inputs:
             consumers.setdefault(id(tensor), []).append(layer)
     return {
         layer.name
@@ -229,6 +238,8 @@ def _followed_by_relu(calls):
 
 
 def _is_relu(layer):
-    if isinstance(layer, layers.ReLU):
+    if isinstance(layer, RELU_OPERATION):  # a plain keras.ops.relu in a functional graph
         return True
+    if isinstance(layer, layers.ReLU):
+        return not layer.negative_slope
     return isinstance(layer, layers.Activation) and layer.activation in (keras.activations.relu, ops.relu)

@@ -17,22 +17,25 @@ def rebuild(model, call, inputs=None):
     if isinstance(model, keras.Sequential):
         if not model.built:
             raise TypeError("this Sequential model has no input shape yet; start it with keras.Input(...)")
-        model = keras.Model(model.inputs, model.outputs, name=model.name)
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     if not hasattr(model, "operations"):
         raise TypeError(
             f"expected a functional keras.Model, built as keras.Model(inputs, outputs); got {type(model).__name__}, "
             "a subclassed model, whose layers can not be walked"
         )
+    if inputs is not None:  # in the structure the model was built with: a tensor, or a list of one
+        inputs = keras.tree.pack_sequence_as(model.input, keras.tree.flatten(inputs))
     return keras.models.clone_model(model, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call)
 
 
 def trace(model):
-    """Returns (model rebuilt, calls): every application of a layer, in order, as (layer, inputs, output) tensors."""
+    """Returns (model rebuilt, calls): every application of a layer, in order, as (layer, [input tensors], output)."""
     calls = []
 
     def call(layer, *args, **kwargs):
         output = layer(*args, **kwargs)
-        calls.append((layer, args[0] if args else None, output))
+        inputs = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+        calls.append((layer, inputs, output))
         return output
 
     return rebuild(model, call), calls

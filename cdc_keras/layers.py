@@ -46,8 +46,9 @@ class ZeroChannels(keras.layers.Layer):
 class FrozenExtractor(keras.layers.Layer):
     """The context T of a batch of images, from a network that can not be trained through this layer (Fig. 3).
 
-    The network always runs in inference mode, no gradient passes it, and `trainable` stays False whatever is assigned
-    to it or to a model around it; its weights and batch-norm statistics are therefore bit-identical after `fit`.
+    A copy of the network is kept, so that nothing done to the original reaches it. It always runs in inference mode, no
+    gradient passes it, and `trainable` stays False whatever is assigned to it or to a model around it; its weights and
+    batch-norm statistics are therefore bit-identical after `fit`.
 
     Args:
         network: functional model, images (B, H, W, 3) in [-1, 1] -> T (B, h, w, C).
@@ -55,8 +56,9 @@ class FrozenExtractor(keras.layers.Layer):
 
     def __init__(self, network, **kwargs):
         super().__init__(**kwargs)
-        network.trainable = False
-        self.network = network
+        self.network = keras.models.clone_model(network)
+        self.network.set_weights(network.get_weights())
+        self.network.trainable = False
 
     @property
     def trainable(self):

@@ -29,8 +29,8 @@ def discriminator_loss(logits, labels):
 def fooling_loss(logits, labels, kind="softmax", wrong_labels=None):
     """Returns L_fool of the auto-encoder (Eq. 1).
 
-    "softmax" is Eq. 1: the mean probability D gives the correct category. Its gradient vanishes where D is confident; the
-    other two do not have that weakness. "wrong_class_ce" is the loss of Lample et al. 2017: cross-entropy to another
+    "softmax" is Eq. 1: the mean probability D gives the correct category. Its gradient vanishes where D is confident,
+    a weakness the other two do not have. "wrong_class_ce" is the loss of Lample et al. 2017: cross-entropy to another
     category, drawn uniformly. "uniform_ce": cross-entropy to the uniform distribution.
 
     Args:

@@ -11,8 +11,8 @@ MILESTONES, FACTOR = (0.3, 0.6, 0.8), 0.2  # A.1: divided by 5 at 60, 120 and 16
 class CoupledSGD(keras.optimizers.SGD):
     """SGD with weight decay as an L2 term in the gradient, and so inside the momentum.
 
-    `keras.optimizers.SGD(weight_decay=)` decays outside the momentum, which at momentum 0.9 is about ten times weaker than
-    what the published recipes of wide residual networks and their PyTorch copies do.
+    `keras.optimizers.SGD(weight_decay=)` decays outside the momentum, which at momentum 0.9 is about ten times weaker
+    than what the published recipes of wide residual networks do.
 
     Args:
         learning_rate: a number or a schedule.
@@ -37,8 +37,8 @@ def recipe(name, learning_rate):
     """Returns the optimizer of a recipe.
 
     Args:
-        name: "wrn", Nesterov momentum 0.9 and coupled weight decay 5e-4 (Zagoruyko & Komodakis 2016), or "paper", neither:
-            A.1's "SGD using default parameters" read literally.
+        name: "wrn", Nesterov momentum 0.9 and coupled weight decay 5e-4 (Zagoruyko & Komodakis 2016), or "paper",
+            neither: A.1's "SGD using default parameters" read literally.
         learning_rate: a number or a schedule.
     """
     if name == "wrn":

@@ -50,9 +50,10 @@ class Progress(keras.callbacks.Callback):
         per_step = (now - since) / max(self.step - from_step, 1)
         epoch, within = divmod(self.step - 1, self.steps_per_epoch)
         readings = "  ".join(f"{name} {float(value):.4g}" for name, value in logs.items())
+        left = duration((self.total - self.step) * per_step)
         line = (
             f"epoch {epoch + 1}/{self.epochs}  step {within + 1}/{self.steps_per_epoch}  "
-            f"{self.batch_size / per_step:.0f} images/s  {duration((self.total - self.step) * per_step)} left  {readings}"
+            f"{self.batch_size / per_step:.0f} images/s  {left} left  {readings}"
         )
         print(
             f"\r\x1b[K{line}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True

@@ -36,24 +36,36 @@ class RunFolder:
     def __init__(self, path):
         self.path = pathlib.Path(path)
 
-    def create(self, config):
-        """Makes the folder for `config`, or checks that it already is that run's.
+    def check(self, config):
+        """Writes nothing; returns if a run of `config` may start or go on here.
 
         Raises:
-            UserError: it belongs to a run with other settings, which are named, or can not be written.
+            UserError: the folder belongs to a run with other settings, which are named, or is none.
         """
         if self.config_path.exists():
             self._check_same(config)
-            return
-        if self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and any(self.path.iterdir()):
             raise UserError(f"{self.path} has files in it but is no run folder; choose an empty or new one")
+
+    def create(self, config):
+        """Makes the folder for `config`, unless it is there.
+
+        Raises:
+            UserError: it can not be written.
+        """
+        if self.config_path.exists():
+            return
         try:
             for folder in (self.checkpoints, self.pictures):
                 folder.mkdir(parents=True, exist_ok=True)
-            write_text(self.path / "flags.txt", _flagfile(config))
-            write_text(self.config_path, config.to_json())  # last: a folder with it is complete
         except OSError as error:
             raise UserError(f"can not write the run folder {self.path}: {error.strerror}") from error
+        if config.gated and config.gate_attention:
+            source = RunFolder(config.extractor)
+            write_text(self.extractor_config, source.config_path.read_text())
+            self.record(extractor_sha256=sha256(source.extractor_weights))
+        write_text(self.path / "flags.txt", _flagfile(config))
+        write_text(self.config_path, config.to_json())  # last: a folder with it is complete
 
     def _check_same(self, config):
         stored, asked = dataclasses.asdict(self.config()), dataclasses.asdict(config)
@@ -65,15 +77,21 @@ class RunFolder:
         if different:
             raise UserError(f"{self.path} holds another run: {'; '.join(different)}. Choose another --run_dir")
 
-    def config(self):
-        """Returns the `RunConfig` of the run.
+    def config(self, data_dir=None):
+        """Returns the `RunConfig` of the run, with another `data_dir` if one is given.
 
         Raises:
             UserError: there is no run in this folder.
         """
         if not self.config_path.is_file():
             raise UserError(f"{self.path} is no run folder (it has no config.json); train one with train.py --run_dir")
-        return RunConfig.from_json(self.config_path.read_text())
+        config = RunConfig.from_json(self.config_path.read_text())
+        return config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
+
+    @property
+    def finished(self):
+        """Whether the run has trained all its epochs."""
+        return self.read_record().get("finished", False)
 
     @property
     def config_path(self):
@@ -90,6 +108,11 @@ class RunFolder:
     @property
     def extractor_weights(self):
         return self.path / "extractor.weights.h5"
+
+    @property
+    def extractor_config(self):
+        """The config of a gated classifier's extractor, kept beside it so that the classifier needs no other folder."""
+        return self.path / "extractor.json"
 
     @property
     def best_weights(self):
@@ -166,7 +189,7 @@ def load_weights(model, path):
 def fingerprint(model):
     """Returns the sha256 of the path, shape and dtype of every variable of `model`.
 
-    Keras loads the weight file of a deeper model into a shallower one without an error; equal fingerprints exclude that.
+    Keras loads the weight file of a deeper model into a shallower one without an error; equal fingerprints exclude it.
     """
     lines = [f"{v.path} {tuple(v.shape)} {v.dtype}" for v in model.variables if "seed_generator" not in v.path]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

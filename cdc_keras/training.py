@@ -1,6 +1,7 @@
 """From a configuration to a finished run: build, train epoch by epoch, validate, checkpoint, go on where it stopped."""
 
 import json
+import random
 import sys
 import time
 
@@ -40,8 +41,9 @@ def train(config, run_dir):
         raise UserError(
             f"batch_size is {config.batch_size} but there are only {len(dataset.train)} training images; lower it"
         )
-    run.create(config)
+    run.check(config)
     model = build(config, dataset, run, steps_per_epoch)
+    run.create(config)
     step = _restore(model, run)
     total = config.epochs * steps_per_epoch
     if step >= total:
@@ -81,6 +83,7 @@ def train(config, run_dir):
                 initial_epoch=epoch,
                 epochs=epoch + 1,
                 callbacks=[progress, stop],
+                shuffle=False,
                 verbose=0,
             )
             readings = {name: float(values[-1]) for name, values in history.history.items()}
@@ -103,22 +106,24 @@ def train(config, run_dir):
             if stop.stopped:
                 print(f"saved after step {step} of {total}; the same command goes on from there", file=sys.stderr)
                 return run
-    run.record(epochs=config.epochs, hours=sum(row["seconds"] for row in rows) / 3600, last_epoch=rows[-1])
+    run.record(
+        finished=True, epochs=config.epochs, hours=sum(row["seconds"] for row in rows) / 3600, last_epoch=rows[-1]
+    )
     if config.task == "extractor":
         run.record(extractor_sha256=sha256(run.extractor_weights))
     return run
 
 
-def build(config, dataset, run, steps_per_epoch=1):
+def build(config, dataset, run, steps_per_epoch):
     """Returns the compiled, untrained `Disentangler` or `Classifier` of a resolved config.
 
     Args:
         config: a `RunConfig` without None for image_size, epochs, batch_size and learning_rate.
         dataset: gives the number of classes.
-        run: the `RunFolder`, which keeps a copy of the extractor's config beside a gated classifier.
+        run: the `RunFolder`; only read.
         steps_per_epoch: for the schedules.
     """
-    keras.utils.set_random_seed(config.seed)
+    random.seed(config.seed)  # from Python's generator Keras draws the seeds of initial weights and dropout
     classes = len(dataset.class_names)
     calls = config.steps_per_call if keras.backend.backend() == "tensorflow" else 1
     try:
@@ -198,16 +203,12 @@ def steps_done(model):
 
 
 def _attach(network, config, run):
-    """Returns the network gated as the config says, the trained extractor loaded if the run is new."""
-    copy = run.path / "extractor.json"
+    """Returns the network gated as the config says, with the trained extractor if the run is new."""
     extractor = None
-    if config.gate_attention:
-        if copy.is_file():  # the weights come with the run's own checkpoints
-            extractor = _untrained_extractor(RunConfig.from_json(copy.read_text()))
-        if not run.steps():
-            extractor = load_extractor(config.extractor)
-            write_text(copy, RunFolder(config.extractor).config_path.read_text())
-            run.record(extractor_sha256=sha256(RunFolder(config.extractor).extractor_weights))
+    if config.gate_attention and run.steps():  # its weights come with the run's own checkpoints
+        extractor = _untrained_extractor(RunConfig.from_json(run.extractor_config.read_text()))
+    elif config.gate_attention:
+        extractor = load_extractor(config.extractor)
     context_size = extractor.output_shape[1] if extractor is not None else autoencoder.CONTEXT_SIZES[config.image_size]
     return gating.attach(
         network,

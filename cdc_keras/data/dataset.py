@@ -1,6 +1,7 @@
 """What every data source returns: three splits of uint8 images with integer labels."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -23,6 +24,13 @@ class Split:
 
     def __len__(self):
         return len(self.labels)
+
+    @functools.cached_property
+    def tensors(self):
+        """(images, labels) as tensors of the backend, put on the device once."""
+        from keras import ops
+
+        return ops.convert_to_tensor(self.images), ops.convert_to_tensor(self.labels)
 
     def take(self, rows):
         """The split made of `rows`, an index array or a slice."""

@@ -12,8 +12,6 @@ from cdc_keras.data.dataset import StreamSplit
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
-elif keras.backend.backend() == "jax":
-    import jax
 
 
 def epoch_plan(size, image_size, *, batch_size, seed, epoch, crop_padding=0, flip=False):
@@ -32,6 +30,10 @@ def epoch_plan(size, image_size, *, batch_size, seed, epoch, crop_padding=0, fli
     """
     if size < batch_size:
         raise ValueError(f"a batch of {batch_size} does not fit into {size} training examples; lower batch_size")
+    if crop_padding >= image_size:
+        raise ValueError(
+            f"crop_padding is {crop_padding} pixels, but reflection reaches less than {image_size}; lower it"
+        )
     rng = np.random.default_rng((seed, epoch))
     steps = size // batch_size
     shape = (steps, batch_size)
@@ -93,11 +95,11 @@ def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1):
 
 def _batches(split, plans, steps_per_call):
     if keras.backend.backend() == "tensorflow":
-        images, labels = tf.constant(split.images), tf.constant(split.labels)
+        images, labels = split.tensors
         datasets = [tf.data.Dataset.from_tensor_slices(plan) for plan in plans]
         whole = datasets[0] if len(datasets) == 1 else datasets[0].concatenate(datasets[1])
         return whole.map(lambda plan: gather(images, labels, plan), num_parallel_calls=2).prefetch(4)
-    return _chunks(jax.device_put(split.images), jax.device_put(split.labels), plans, steps_per_call)
+    return _chunks(*split.tensors, plans, steps_per_call)
 
 
 def _chunks(images, labels, plans, steps_per_call):

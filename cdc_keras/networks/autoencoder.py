@@ -84,7 +84,10 @@ def decoder(image_size, context_shape, *, num_classes, context_size=None, condit
         if i < len(e1):
             x = _group(x, width, kernel, stride, f"g2_conv{i}", transposed=stride == 2)
         else:
-            x = _transposed_conv(x, width, kernel, stride, f"g2_conv{i}", use_bias=True)  # (B, S, S, 3)
+            # No BN here to undo the scale: with He's, counted over the 3 output channels, tanh would start saturated.
+            x = _transposed_conv(
+                x, width, kernel, stride, f"g2_conv{i}", use_bias=True, initializer="glorot_uniform"
+            )  # (B, S, S, 3)
     x = layers.Activation("tanh", dtype="float32", name="reconstruction")(x)
     return keras.Model(inputs, x, name=name)
 
@@ -129,7 +132,7 @@ def _group(x, filters, kernel, stride, name, transposed=False):
     return layers.Activation("relu", name=f"{name}_act")(batch_norm(x, f"{name}_bn"))
 
 
-def _transposed_conv(x, filters, kernel, stride, name, use_bias=False):
+def _transposed_conv(x, filters, kernel, stride, name, use_bias=False, initializer=HE_NORMAL):
     """Returns a transposed convolution to `stride` times the size; "same" is padding 1 at 4/2, the only one used."""
     return layers.Conv2DTranspose(
         filters,
@@ -137,6 +140,6 @@ def _transposed_conv(x, filters, kernel, stride, name, use_bias=False):
         strides=stride,
         padding="same",
         use_bias=use_bias,
-        kernel_initializer=HE_NORMAL,
+        kernel_initializer=initializer,
         name=name,
     )(x)

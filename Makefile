@@ -1,0 +1,37 @@
+# Every target sets up .venv by itself; `make demo` and `make test` need nothing but Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+RUN := TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
+
+.PHONY: demo test quick lint bench clean
+
+demo: $(VENV)/installed
+	$(RUN) -m cdc_keras.demo --out=runs/demo
+
+test: $(VENV)/installed-dev
+	$(RUN) -m pytest
+
+quick: $(VENV)/installed-dev
+	$(RUN) -m pytest -m "not slow"
+
+lint: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+bench: $(VENV)/installed-dev
+	$(RUN) benchmarks/input_path.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "cdc_keras needs Python 3.11 or newer; set PYTHON="'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python requirements.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,173 @@
+"""Images per second of our training input path beside Keras' augmentation layers and a NumPy loop, as Markdown.
+
+All paths give batches of floats in [-1, 1] of the same shuffled images, reflect-padded by 4, cropped and flipped. They
+take turns in one process, so whatever else runs on the machine meets all of them alike; each figure is a median.
+
+    python benchmarks/input_path.py --out input_path.json
+"""
+
+import argparse
+import itertools
+import json
+import os
+import pathlib
+import statistics
+import sys
+import time
+
+os.environ["KERAS_BACKEND"] = "tensorflow"  # the backend under which the input path is tf.data
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from cdc_keras.data.dataset import Split  # noqa: E402
+from cdc_keras.data.pipeline import scale, training_batches  # noqa: E402
+
+IMAGE_SIZE = 32
+PADDING = 4
+BATCH_SIZE = 128
+BAR = 5.0  # ours is to be this many times as fast as the faster of the two Keras paths
+REFLECTED = [[PADDING, PADDING], [PADDING, PADDING], [0, 0]]
+
+
+def ours(split):
+    """Returns the path that train.py uses. It is built anew for every epoch, and that time counts."""
+    return lambda epoch: training_batches(
+        split, IMAGE_SIZE, batch_size=BATCH_SIZE, seed=0, epoch=epoch, crop_padding=PADDING, flip=True
+    )
+
+
+def keras_on_batches(split):
+    """Returns RandomFlip and RandomCrop on batches, built once: a flip for each image, a crop for the whole batch."""
+    images, labels, flip, crop = _keras_parts(split)
+
+    def batch(rows):
+        padded = tf.pad(tf.gather(images, rows), [[0, 0], *REFLECTED], "REFLECT")
+        return scale(crop(flip(padded, training=True), training=True)), tf.gather(labels, rows)
+
+    rows = _shuffled_rows(split).batch(BATCH_SIZE, drop_remainder=True)
+    dataset = rows.map(batch, num_parallel_calls=2).prefetch(4)
+    return lambda epoch: dataset
+
+
+def keras_on_images(split):
+    """Returns RandomFlip and RandomCrop on single images, built once: a flip and a crop for each image."""
+    images, labels, flip, crop = _keras_parts(split)
+
+    def example(row):
+        padded = tf.pad(images[row], REFLECTED, "REFLECT")
+        return scale(crop(flip(padded, training=True), training=True)), labels[row]
+
+    examples = _shuffled_rows(split).map(example, num_parallel_calls=2)
+    dataset = examples.batch(BATCH_SIZE, drop_remainder=True).prefetch(4)
+    return lambda epoch: dataset
+
+
+def _keras_parts(split):
+    flip = keras.layers.RandomFlip("horizontal", seed=0)
+    crop = keras.layers.RandomCrop(IMAGE_SIZE, IMAGE_SIZE, seed=0)
+    return tf.constant(split.images), tf.constant(split.labels), flip, crop
+
+
+def _shuffled_rows(split):
+    """Returns row numbers in another order every epoch; shuffling numbers is far cheaper than shuffling images."""
+    return tf.data.Dataset.range(len(split)).shuffle(len(split), seed=0)
+
+
+def numpy_loop(split):
+    """Returns a loop over single images in NumPy: a flip and a crop for each image."""
+
+    def batches(epoch):
+        rng = np.random.default_rng(epoch)
+        order = rng.permutation(len(split))
+        for start in range(0, len(split) - BATCH_SIZE + 1, BATCH_SIZE):
+            rows = order[start : start + BATCH_SIZE]
+            batch = np.empty((BATCH_SIZE, IMAGE_SIZE, IMAGE_SIZE, 3), np.float32)
+            for slot, row in enumerate(rows):
+                padded = np.pad(split.images[row], REFLECTED, "reflect")
+                top, left = rng.integers(2 * PADDING + 1, size=2)
+                image = padded[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE]
+                batch[slot] = image[:, ::-1] if rng.random() < 0.5 else image
+            yield batch / 127.5 - 1.0, split.labels[rows]
+
+    return batches
+
+
+PATHS = {
+    "ours (`training_batches`)": (ours, "per image"),
+    "Keras layers in tf.data, on batches": (keras_on_batches, "per batch"),
+    "Keras layers in tf.data, on images": (keras_on_images, "per image"),
+    "NumPy loop": (numpy_loop, "per image"),
+}
+OURS, *KERAS, _ = PATHS
+
+
+def measure(images, repeats):
+    """Returns {path: [images/s of every repeat]}, the paths taking turns; one epoch of each warms up first.
+
+    Args:
+        images: examples in an epoch, at least `BATCH_SIZE`.
+        repeats: measured epochs of every path.
+    """
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(256, size=(images, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    split = Split(pixels, rng.integers(10, size=images).astype(np.int32))
+    paths = {name: build(split) for name, (build, _) in PATHS.items()}
+    rates = {name: [] for name in PATHS}
+    for repeat, (name, epoch) in itertools.product(range(repeats + 1), paths.items()):
+        start = time.perf_counter()
+        count = sum(len(labels) for _, labels in epoch(repeat))
+        if repeat > 0:
+            rates[name].append(count / (time.perf_counter() - start))
+    return rates
+
+
+def summarize(rates):
+    """Returns the medians of `measure`, how many times as fast ours is, and whether that reaches the bar."""
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    measured = medians[OURS] / max(medians[name] for name in KERAS)
+    return {
+        "images_per_second": medians,
+        "ours_is_times_as_fast": {name: medians[OURS] / medians[name] for name in PATHS},
+        "bar": BAR,
+        "measured": measured,
+        "reached": measured >= BAR,
+    }
+
+
+def table(summary):
+    """Returns the summary as a Markdown table with its verdict below."""
+    lines = ["| input path | crop drawn | images/s (median) | ours is |", "|---|---|---:|---:|"]
+    for name, rate in summary["images_per_second"].items():
+        lines.append(f"| {name} | {PATHS[name][1]} | {rate:,.0f} | {summary['ours_is_times_as_fast'][name]:.1f}x |")
+    verdict = "reached" if summary["reached"] else "NOT reached"
+    lines += ["", f"Against the faster Keras path: bar {BAR:.1f}x, measured {summary['measured']:.1f}x, {verdict}."]
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--images", type=int, default=20_000, help=f"examples in an epoch, at least {BATCH_SIZE}")
+    parser.add_argument("--repeats", type=int, default=5, help="measured epochs of every path, at least 1")
+    parser.add_argument("--out", type=pathlib.Path, help="JSON file for the medians and every single measurement")
+    arguments = parser.parse_args()
+    if arguments.images < BATCH_SIZE or arguments.repeats < 1:
+        parser.error(f"--images must be at least {BATCH_SIZE} and --repeats at least 1")
+
+    rates = measure(arguments.images, arguments.repeats)
+    summary = summarize(rates)
+    print(
+        f"{arguments.images:,} images of {IMAGE_SIZE} px, batches of {BATCH_SIZE}, {arguments.repeats} repeats, ",
+        end="",
+    )
+    print(f"{len(os.sched_getaffinity(0))} cores, TensorFlow {tf.__version__}, Keras {keras.__version__}\n")
+    print(table(summary))
+    if arguments.out:
+        arguments.out.write_text(json.dumps({**summary, "repeats": rates}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The whole idea on one machine in a few minutes: python -m cdc_keras.demo --out=runs/demo (or make demo).
+
+On `shapes`, whose training backgrounds give the category away, it trains an extractor, a small VGG plain and the same
+VGG gated by the context, and asks fresh probes what the context still knows.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+
+from absl import app, flags
+
+from cdc_keras import data
+from cdc_keras.config import RunConfig
+from cdc_keras.errors import UserError
+from cdc_keras.runs import write_text
+
+SHAPES = dict(dataset="shapes", background_bias=0.8, train_limit=6000, validation_fraction=0.15, steps_per_call=5)
+EXTRACTOR = RunConfig(task="extractor", **SHAPES, epochs=8, batch_size=32, fool_weight=0.1, fool_ramp_fraction=0.3)
+PLAIN = RunConfig(
+    task="classifier", **SHAPES, network="vgg13_slim", epochs=5, batch_size=64, learning_rate=0.05, warmup_epochs=0.5
+)
+
+
+def demo(out, extractor=EXTRACTOR, plain=PLAIN):
+    """Returns the demo's table as Markdown text, having trained into `out` and drawn the pictures there.
+
+    Args:
+        out: folder for the three runs; finished ones are not trained again.
+        extractor, plain: configs of the extractor and of the plain classifier.
+    """
+    from cdc_keras import audit
+    from cdc_keras.evaluation import evaluate
+    from cdc_keras.training import load_extractor, train
+
+    out = pathlib.Path(out)
+    started = time.monotonic()
+    gated = dataclasses.replace(plain, extractor=str(out / "extractor"), gate_init="neutral")
+    scores = {}
+    for name, config in (("extractor", extractor), ("plain", plain), ("gated", gated)):
+        print(f"== {name}", file=sys.stderr)
+        if not train(config, out / name).finished:
+            raise UserError("the demo was stopped; the same command goes on from there")
+    evaluate(out / "extractor")
+    for name in ("plain", "gated"):
+        plain_run = out / "plain" if name == "gated" else None
+        scores[name] = {s: evaluate(out / name, split=s, plain_run_dir=plain_run) for s in ("validation", "test")}
+
+    print("== probes", file=sys.stderr)
+    # Fresh images on which the background says nothing of the category, or a probe would learn to read the background.
+    fresh = data.load(dataclasses.replace(extractor, background_bias=0.0, seed=extractor.seed + 1))
+    probes = audit.audit(load_extractor(out / "extractor"), fresh, factors=("texture", "hue"), seed=extractor.seed)
+    text = _table(scores, probes)
+    write_text(out / "demo.json", json.dumps({"accuracy": scores, "probes": probes}, indent=2) + "\n")
+    write_text(out / "demo.md", text)
+    pictures = sorted(str(p) for p in out.glob("*/pictures/*.png"))
+    minutes = (time.monotonic() - started) / 60
+    return text + f"\n{minutes:.1f} min. Pictures:\n" + "\n".join(f"  {p}" for p in pictures)
+
+
+def _table(scores, probes):
+    """Returns both halves of the result as one Markdown table."""
+    percent = lambda x: f"{100 * x:.1f}%"  # noqa: E731
+    lines = ["| accuracy of the classifier on | plain | gated |", "|---|---|---|"]
+    for split, text in (
+        ("validation", "backgrounds as in training"),
+        ("test", "backgrounds independent of the category"),
+    ):
+        lines.append(
+            f"| {text} | {percent(scores['plain'][split]['top1'])} | {percent(scores['gated'][split]['top1'])} |"
+        )
+    lines += [
+        "",
+        "| a fresh probe reads | from T (linear, conv) | from pixels (linear, conv) | chance |",
+        "|---|---|---|---|",
+    ]
+    for target, read in probes["accuracy"].items():
+        cells = [
+            ", ".join(percent(read[source][kind]) for kind in ("linear", "conv")) for source in ("context", "pixels")
+        ]
+        name = "the category" if target == "category" else f"the background's {target}"
+        lines.append(f"| {name} | {' | '.join(cells)} | {percent(read['chance'])} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv):
+    del argv
+    try:
+        print(demo(flags.FLAGS.out))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("out", "runs/demo", "folder for the demo's runs and pictures")
+    app.run(main)

@@ -1,0 +1,183 @@
+"""Scoring a run folder: accuracy, loss, confusion, throughput, and the pictures that go with them."""
+
+import json
+import time
+
+import numpy as np
+
+from cdc_keras import data
+from cdc_keras.data.dataset import StreamSplit
+from cdc_keras.data.pipeline import scale
+from cdc_keras.errors import UserError
+from cdc_keras.runs import RunFolder, environment, load_weights, write_text
+from cdc_keras.training import EVALUATION_BATCH, build, evaluate_split, steps_done
+
+SHOWN = 8
+
+
+def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_dir=None):
+    """Returns the scores of a run as a JSON-ready dict, having written them and the pictures into its folder.
+
+    Args:
+        run_dir: path of the run folder.
+        split: "test", or "validation", on which settings are chosen.
+        weights: "last", the newest checkpoint, or "best", a classifier's best epoch on validation.
+        data_dir: where the data are now, if not where they were in training.
+        plain_run_dir: for a gated classifier, the run of its plain counterpart, drawn beside it in the strips.
+
+    Raises:
+        UserError: the folder holds no such run, or no checkpoint yet.
+    """
+    run = RunFolder(run_dir)
+    model, dataset, config = load_run(run, weights=weights, data_dir=data_dir)
+    scored = {"test": dataset.test, "validation": dataset.validation}[split]
+    if not len(scored):
+        raise UserError(f"the {split} split of {config.dataset} is empty; evaluate another with --split")
+    scores = {"split": split, "weights": weights, "images": len(scored), "step": steps_done(model)}
+    if config.task == "classifier":
+        scores |= _score_classifier(model, scored, dataset, run, f"{split}-{weights}")
+        _draw_strips(model.network, scored, run, config, plain_run_dir, data_dir)
+    else:
+        scores |= evaluate_split(model, scored, config)
+        scores["images_per_second"] = logits_of(model.encoder, scored)[2]
+        _draw_extractor(model, scored, dataset, run)
+    scores["environment"] = environment()
+    write_text(run.path / f"evaluation-{split}-{weights}.json", json.dumps(scores, indent=2) + "\n")
+    return scores
+
+
+def load_run(run, *, weights="last", data_dir=None):
+    """Returns (model, dataset, config) of a run folder, trained weights loaded.
+
+    Args:
+        run: a `RunFolder`.
+        weights: "last" or "best", as for `evaluate`.
+        data_dir: replaces that of the config.
+    """
+    config = run.config(data_dir=data_dir)
+    steps = run.steps()
+    if not steps:
+        raise UserError(f"{run.path} has no checkpoint yet; let train.py finish an epoch first")
+    dataset = data.load(config)
+    model = build(config, dataset, run, run.read_record()["steps_per_epoch"])
+    load_weights(model, run.checkpoint(steps[-1]))
+    if weights == "best":
+        if not run.best_weights.is_file():
+            raise UserError(f"{run.path} has no best epoch: it is no classifier, or had no validation images")
+        load_weights(model.network, run.best_weights)
+    return model, dataset, config
+
+
+def logits_of(network, split):
+    """Returns (outputs, labels, images per second) of `network` over a split, in inference mode.
+
+    The rate leaves out the first batch, which compiles.
+
+    Args:
+        network: functional model of images in [-1, 1].
+        split: a `Split` or `StreamSplit`.
+    """
+    outputs, labels, started, counted = [], [], None, 0
+    for images, batch_labels in _batches(split):
+        outputs.append(np.asarray(network.predict_on_batch(np.asarray(scale(images)))))
+        labels.append(batch_labels)
+        if started is None:
+            started = time.monotonic()
+        else:
+            counted += len(images)
+    rate = counted / (time.monotonic() - started) if counted else float("nan")
+    return np.concatenate(outputs), np.concatenate(labels), rate
+
+
+def classification_scores(logits, labels):
+    """Returns {"top1", "top5", "loss"}: shares in [0, 1] and the mean cross-entropy in nats.
+
+    Args:
+        logits: (N, classes).
+        labels: (N,) integer categories.
+    """
+    logits = logits.astype(np.float64)
+    log_z = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)) + logits.max(-1)
+    correct = np.take_along_axis(logits, labels[:, None], -1)[:, 0]
+    rank = (logits > correct[:, None]).sum(-1)
+    return {
+        "top1": float(np.mean(logits.argmax(-1) == labels)),
+        "top5": float(np.mean(rank < 5)),
+        "loss": float(np.mean(log_z - correct)),
+    }
+
+
+def confusion(predictions, labels, classes):
+    """Returns (classes, classes) counts: row the true category, column the predicted one."""
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, predictions), 1)
+    return counts
+
+
+def table(scores):
+    """Returns the scores as lines of text for a terminal."""
+    shown = {k: v for k, v in scores.items() if not isinstance(v, (dict, list))}
+    lines = [
+        f"{name:24s} {value:.5g}" if isinstance(value, float) else f"{name:24s} {value}"
+        for name, value in shown.items()
+    ]
+    if scores.get("most_confused"):
+        lines.append("most confused (true -> predicted):")
+        lines += [f"  {pair['true']} -> {pair['predicted']}: {pair['count']}" for pair in scores["most_confused"]]
+    return "\n".join(lines)
+
+
+def _batches(split):
+    if isinstance(split, StreamSplit):
+        yield from split.examples(None).batch(EVALUATION_BATCH).as_numpy_iterator()
+        return
+    for start in range(0, len(split), EVALUATION_BATCH):
+        yield split.images[start : start + EVALUATION_BATCH], split.labels[start : start + EVALUATION_BATCH]
+
+
+def _score_classifier(model, split, dataset, run, name):
+    from cdc_keras import visualize
+
+    logits, labels, rate = logits_of(model.network, split)
+    counts = confusion(logits.argmax(-1), labels, len(dataset.class_names))
+    header = ",".join(["true \\ predicted", *dataset.class_names])
+    rows = [",".join([true, *map(str, row)]) for true, row in zip(dataset.class_names, counts, strict=True)]
+    write_text(run.path / f"confusion-{name}.csv", "\n".join([header, *rows]) + "\n")
+    visualize.confusion_matrix(counts, dataset.class_names, run.pictures / f"confusion-{name}.png")
+
+    wrong = counts * (1 - np.eye(len(counts), dtype=np.int64))
+    worst = [np.unravel_index(i, wrong.shape) for i in np.argsort(wrong, axis=None)[::-1][:5]]
+    return {
+        **classification_scores(logits, labels),
+        "images_per_second": rate,
+        "most_confused": [
+            {"true": dataset.class_names[t], "predicted": dataset.class_names[p], "count": int(wrong[t, p])}
+            for t, p in worst
+            if wrong[t, p]
+        ],
+    }
+
+
+def _draw_strips(network, split, run, config, plain_run_dir, data_dir):
+    from cdc_keras import visualize
+
+    if not (config.gated and config.gate_attention):
+        return
+    plain = None
+    if plain_run_dir is not None:
+        plain = load_run(RunFolder(plain_run_dir), data_dir=data_dir)[0].network
+    visualize.strip(_first_images(split)[0], plain, network, run.pictures / "strips.png")
+
+
+def _draw_extractor(model, split, dataset, run):
+    from cdc_keras import visualize
+
+    images, labels = _first_images(split)
+    visualize.reconstructions(model, images, labels, run.pictures / "reconstructions.png")
+    if model.conditional:
+        visualize.condition_swaps(model, images, labels, dataset.class_names, run.pictures / "condition_swaps.png")
+
+
+def _first_images(split):
+    images, labels = next(iter(_batches(split)))
+    return images[:SHOWN], labels[:SHOWN]

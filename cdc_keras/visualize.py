@@ -1,0 +1,249 @@
+"""Pictures of what the networks do: reconstructions, M and the focus of a classifier, confusions, learning curves.
+
+Images come as (N, H, W, 3) uint8, and every picture is a PNG that appears under its name only when it is complete.
+"""
+
+import os
+import pathlib
+import re
+import textwrap
+
+import numpy as np
+from keras import ops
+
+from cdc_keras import graph
+from cdc_keras.data.pipeline import scale
+
+DPI = 100
+CELL = 1.3  # inches, side of one image in a picture
+DIFFERENCE_GAIN = 4  # reconstruction errors are drawn this many times as bright
+NAMED_CLASSES = 20  # a confusion matrix of more classes has no room for names and numbers
+HEAT = "turbo"
+
+
+def focus_map(features, size):
+    """Returns where features are strong (Zagoruyko & Komodakis 2017): (B, size, size) NumPy floats in [0, 1].
+
+    The mean over channels of the squares, up-sampled bicubically, brought to [0, 1] image by image; a map that is the
+    same everywhere gives 0.
+
+    Args:
+        features: (B, h, w, C) float activations.
+        size: height and width of the map, pixels.
+    """
+    energy = ops.mean(ops.square(ops.cast(features, "float32")), axis=-1, keepdims=True)
+    return _stretch(ops.convert_to_numpy(ops.image.resize(energy, (size, size), interpolation="bicubic"))[..., 0])
+
+
+def overlay(images, maps):
+    """Returns images under half-transparent heat maps, (B, H, W, 3) uint8.
+
+    Args:
+        images: (B, H, W, 3) uint8.
+        maps: (B, H, W) floats in [0, 1], blue to red.
+    """
+    import matplotlib  # here and in `_figure`: training does not need it
+
+    heat = matplotlib.colormaps[HEAT](maps)[..., :3] * 255
+    return np.round((images + heat) / 2).astype(np.uint8)
+
+
+def reconstructions(disentangler, images, labels, path, count=8):
+    """Writes three rows: images, their reconstructions G2(T, g(y)), and the amplified difference.
+
+    Args:
+        disentangler: a trained `Disentangler`.
+        images, labels: (N, H, W, 3) uint8 and (N,) integers; the first `count` are drawn, one in a column.
+        path: PNG to write.
+    """
+    images, labels = images[:count], labels[:count]
+    inputs = ops.convert_to_numpy(scale(images))
+    outputs = ops.convert_to_numpy(disentangler(inputs, labels))
+    errors = np.mean((outputs - inputs) ** 2, axis=(1, 2, 3))
+    difference = np.clip(np.abs(outputs - inputs) * 127.5 * DIFFERENCE_GAIN, 0, 255).astype(np.uint8)
+
+    figure, axes = _grid(3, len(images), f"Reconstruction, MSE {errors.mean():.4f} in [-1, 1]")
+    names = ("input", "reconstruction", f"difference x{DIFFERENCE_GAIN}")
+    for ax, name in zip(axes[:, 0], names, strict=True):
+        ax.set_ylabel(name)
+    for ax, picture in zip(axes.flat, (*images, *_to_uint8(outputs), *difference), strict=True):
+        ax.imshow(picture)
+    for ax, error in zip(axes[-1], errors, strict=True):
+        ax.set_xlabel(f"{error:.4f}")
+    _save(figure, path)
+
+
+def condition_swaps(disentangler, images, labels, class_names, path, count=6, conditions=6):
+    """Writes rows of an image, its reconstruction, and its T decoded under other categories.
+
+    The columns are the same categories in all rows, spread evenly over all there are; where one is the image's own, it
+    is framed. If T holds the category, the columns of a row look alike, as they do for a GM, which has no condition.
+
+    Args:
+        disentangler: a trained `Disentangler`.
+        images, labels: (N, H, W, 3) uint8 and (N,) integers; the first `count` are drawn, one in a row.
+        class_names: one per label.
+        path: PNG to write.
+        conditions: number of categories to decode under.
+    """
+    images, labels = images[:count], labels[:count]
+    names = [textwrap.fill(name.replace("_", " "), 16) for name in class_names]  # the width of a cell
+    categories = np.unique(np.linspace(0, len(class_names) - 1, conditions).round().astype(int))
+    context = disentangler(scale(images), training=False)
+    decode = lambda y: _to_uint8(disentangler.decode(context, disentangler.condition(y)))  # noqa: E731
+
+    figure, axes = _grid(len(images), 2 + len(categories), "One T under several conditions (framed: the true category)")
+    columns = [("input", images), ("reconstruction", decode(labels))]
+    columns += [(names[c], decode(np.full_like(labels, c))) for c in categories]
+    for column, (name, pictures) in zip(axes.T, columns, strict=True):
+        column[0].set_title(name, fontsize=9)
+        for ax, picture in zip(column, pictures, strict=True):
+            ax.imshow(picture)
+    for row, label in zip(axes, labels, strict=True):
+        row[0].set_ylabel(names[label], fontsize=9)
+        for ax in row[2:][categories == label]:
+            ax.spines[:].set(color="red", linewidth=3)
+    _save(figure, path)
+
+
+def strip(images, plain, gated, path, *, site=None, count=6):
+    """Writes rows of an image, M, and what the plain and the gated network focus on (Fig. 5).
+
+    M often barely moves. It is drawn twice: on the fixed scale from 0 to 1, and stretched between its own minimum and
+    maximum, which stand below. Focus is that of the features after ReLU, at one site.
+
+    The gate is found by the names that `gating.attach` gives: the layer `gate_attention` is M, and the last in the
+    model of `gate_<site>_attended`, `gate_<site>_suppressed` and `gate_<site>_out` is the gate's output at `<site>`,
+    before ReLU, which in the plain network is the layer `<site>`. Without `gate_attention` M is left out.
+
+    Args:
+        images: (N, H, W, 3) uint8; the first `count` are drawn, one in a row.
+        plain: the classifier without gates, or None to leave its column out.
+        gated: the classifier with gates.
+        path: PNG to write.
+        site: name of the gated layer; the deepest by default.
+
+    Raises:
+        ValueError: naming the gated sites, if `site` is none of them.
+    """
+    images = images[:count]
+    outputs = _gate_outputs(gated)
+    site = next(reversed(outputs), None) if site is None else site
+    if site not in outputs:
+        raise ValueError(f"no gate at {site}; gated are: {', '.join(outputs) or 'no layers of this model at all'}")
+    has_attention = any(layer.name == "gate_attention" for layer in gated.layers)
+    names = [outputs[site]] + ["gate_attention"] * has_attention
+    seen = graph.activations(gated, names)(scale(images), training=False)
+
+    columns = [("input", images, {})]
+    if has_attention:
+        attention = ops.convert_to_numpy(seen["gate_attention"])[..., 0]
+        heat = {"cmap": HEAT, "vmin": 0, "vmax": 1}
+        columns += [("M, 0 to 1", attention, heat), ("M, stretched", _stretch(attention), heat)]
+    if plain is not None:
+        features = graph.activations(plain, [site])(scale(images), training=False)[site]
+        columns.append(("focus, plain", _focused(images, features), {}))
+    columns.append(("focus, gated", _focused(images, seen[outputs[site]]), {}))
+
+    figure, axes = _grid(len(images), len(columns), f"Gate at {site}")
+    for column, (name, pictures, style) in zip(axes.T, columns, strict=True):
+        column[0].set_title(name)
+        for ax, picture in zip(column, pictures, strict=True):
+            drawn = ax.imshow(picture, **style)
+        if name == "M, 0 to 1":
+            figure.colorbar(drawn, ax=axes, location="right", label="M", fraction=0.03)
+        if name == "M, stretched":
+            for ax, values in zip(column, attention, strict=True):
+                ax.set_xlabel(f"{values.min():.3f} .. {values.max():.3f}")
+    _save(figure, path)
+
+
+def confusion_matrix(matrix, class_names, path):
+    """Writes the matrix as a heat map of shares of each true category.
+
+    Args:
+        matrix: (K, K) counts, rows the true, columns the predicted category.
+        class_names: one per category; written, as are the shares, only where there are 20 or fewer.
+        path: PNG to write.
+    """
+    matrix = np.asarray(matrix, float)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    figure = _figure(8, 7)
+    ax = figure.add_subplot(xlabel="predicted category", ylabel="true category")
+    ax.set_title(f"Confusion matrix, accuracy {matrix.trace() / max(matrix.sum(), 1):.1%}")
+    drawn = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(drawn, ax=ax, label="share of the true category", fraction=0.04)
+    if len(class_names) <= NAMED_CLASSES:
+        ticks = range(len(class_names))
+        ax.set_xticks(ticks, class_names, rotation=45, ha="right")
+        ax.set_yticks(ticks, class_names)
+        for (row, column), share in np.ndenumerate(shares):
+            color = "white" if share > 0.5 else "black"
+            ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=color)
+    _save(figure, path)
+
+
+def curves(rows, path):
+    """Writes one panel for each metric over the epochs, training and validation together.
+
+    Args:
+        rows: dicts with `epoch` and any metrics, numbers or their text, empty where a metric was not taken, as
+            `csv.DictReader` gives them of a metrics.csv.
+        path: PNG to write.
+    """
+    metrics = list(dict.fromkeys(key.removeprefix("val_") for row in rows for key in row if key != "epoch"))
+    width, height = min(len(metrics), 3), -(-len(metrics) // 3)
+    figure = _figure(4 * width, 3 * height)
+    for i, metric in enumerate(metrics, 1):
+        ax = figure.add_subplot(height, width, i)
+        for key, label in ((metric, "training"), (f"val_{metric}", "validation")):
+            points = [(float(row["epoch"]), float(row[key])) for row in rows if row.get(key) not in (None, "")]
+            if points:
+                ax.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
+        ax.set(title=metric, xlabel="epoch")
+        ax.grid(alpha=0.3)
+        ax.legend()
+    _save(figure, path)
+
+
+def _gate_outputs(gated):
+    """Returns {site: name of the layer that is the gate's output there}, shallow to deep."""
+    matches = (re.fullmatch(r"gate_(.+)_(attended|suppressed|out)", layer.name) for layer in gated.layers)
+    return {match[1]: match[0] for match in matches if match}  # of several layers at a site the last stays
+
+
+def _focused(images, features):
+    return overlay(images, focus_map(ops.relu(features), images.shape[1]))
+
+
+def _stretch(maps):
+    """Returns maps (B, H, W) brought linearly to [0, 1] image by image, 0 where an image is constant."""
+    low, high = maps.min(axis=(1, 2), keepdims=True), maps.max(axis=(1, 2), keepdims=True)
+    return (maps - low) / np.where(high > low, high - low, 1)
+
+
+def _to_uint8(images):
+    """Returns images in [-1, 1] as uint8, the inverse of `scale`."""
+    return np.clip(np.round((ops.convert_to_numpy(images) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def _grid(rows, columns, title):
+    """Returns a figure and its (rows, columns) axes for images, without ticks."""
+    figure = _figure(CELL * columns + 0.6, CELL * rows + 0.6)
+    figure.suptitle(title)
+    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
+    return figure, axes
+
+
+def _figure(width, height):
+    """Returns an empty figure, inches; without pyplot there is no display and no global state, and PNG is Agg's."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def _save(figure, path):
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(temporary, format="png")
+    os.replace(temporary, path)

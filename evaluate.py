@@ -1,0 +1,36 @@
+"""Scores a run folder: python evaluate.py --run_dir=runs/..."""
+
+import sys
+
+from absl import app, flags
+
+from cdc_keras.errors import UserError
+
+RUN_DIR = flags.DEFINE_string("run_dir", None, "folder that train.py wrote", required=True)
+SPLIT = flags.DEFINE_enum("split", "test", ["test", "validation"], "images to score; choose settings on validation")
+WEIGHTS = flags.DEFINE_enum("weights", "last", ["last", "best"], "newest checkpoint, or best epoch on validation")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data are now, if not where they were in training")
+PLAIN_RUN_DIR = flags.DEFINE_string("plain_run_dir", None, "run of the ungated network, drawn beside a gated one")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"settings are given as --name=value; what is {argv[1]!r}?")
+    from cdc_keras import evaluation  # imports the backend, which --help needs not wait for
+
+    try:
+        scores = evaluation.evaluate(
+            RUN_DIR.value,
+            split=SPLIT.value,
+            weights=WEIGHTS.value,
+            data_dir=DATA_DIR.value,
+            plain_run_dir=PLAIN_RUN_DIR.value,
+        )
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(evaluation.table(scores))
+    print(f"pictures and scores are in {RUN_DIR.value}")
+
+
+if __name__ == "__main__":
+    app.run(main)

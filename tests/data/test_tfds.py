@@ -1,0 +1,208 @@
+import importlib.util
+import os
+import pathlib
+import time
+
+import numpy as np
+import pytest
+
+from cdc_keras.data.dataset import Split, StreamSplit
+from cdc_keras.data.tfds_source import load_tfds
+from cdc_keras.errors import UserError
+
+tfds = pytest.importorskip("tensorflow_datasets")
+
+
+def draw(count, shape, first=0):
+    """(images, labels): noise of one shape, or of growing width where the shape leaves it open; labels 0, 1, 2, 0..."""
+    rng = np.random.default_rng(first)
+    shapes = [tuple(24 + i if side is None else side for side in shape) for i in range(count)]
+    images = [rng.integers(256, size=s, dtype=np.uint8) for s in shapes]
+    return images, [i % 3 for i in range(count)]
+
+
+def prepare(folder, name, splits, shape=(12, 12, 3)):
+    """Writes a TFDS set `name` into `folder`, three shards per split, without the network."""
+
+    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("3.0.2")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=shape),
+                "label": tfds.features.ClassLabel(names=list("abcdefghij")),
+                "id": tfds.features.Text(),
+            }
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {split: self._examples(*content) for split, content in splits.items()}
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+        def _examples(self, images, labels):
+            for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+                yield i, {"image": image, "label": label, "id": str(i)}
+
+    Tiny.name = name
+    Tiny(data_dir=folder).download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=3))
+
+
+def read(name, folder, **changed):
+    return load_tfds(name, data_dir=str(folder), **({"validation_fraction": 0.0, "seed": 0} | changed))
+
+
+def rows(images):
+    """The images as a set, because TFDS stores them in an order of its own."""
+    return {np.asarray(image).tobytes() for image in images}
+
+
+def lengths(data):
+    return len(data.train), len(data.validation), len(data.test)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A data_dir with the sets that most tests read."""
+    folder = tmp_path_factory.mktemp("tfds data")
+    shape = (12, 12, 3)
+    train, test = draw(60, shape), draw(9, shape, first=100)
+    prepare(folder, "tiny_images", {"train": train, "test": test})
+    # TFDS knows cifar10 itself, and so expects its size, its features and ten classes.
+    prepare(folder, "cifar10", {"train": draw(60, (32, 32, 3)), "test": draw(9, (32, 32, 3))}, (32, 32, 3))
+    prepare(folder, "three_splits", {"train": train, "validation": draw(6, shape, first=50), "test": test})
+    prepare(folder, "secret_test", {"train": train, "validation": draw(6, shape), "test": (test[0], [-1] * 9)})
+    prepare(folder, "train_only", {"train": train})
+    sized = (16, None, 1)
+    prepare(folder, "grey_sizes", {"train": draw(9, sized), "test": draw(3, sized)}, sized)
+    return folder
+
+
+@pytest.mark.parametrize("name, size", [("tiny_images", 12), ("cifar10", 32)])
+def test_images_of_the_stored_size_come_bit_for_bit(stored, name, size):
+    data = read(name, stored)
+    assert rows(data.train.images) == rows(draw(60, (size, size, 3))[0])
+    assert (data.train.images.dtype, data.train.labels.dtype, data.image_size) == (np.uint8, np.int32, size)
+    assert data.class_names == tuple("abcdefghij")
+
+
+def test_labels_belong_to_their_images(stored):
+    images, labels = draw(60, (12, 12, 3))
+    expected = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+    train = read("tiny_images", stored).train
+    assert [expected[image.tobytes()] for image in train.images] == train.labels.tolist()
+
+
+def test_validation_is_a_stratified_cut_of_training(stored):
+    whole, data = read("tiny_images", stored), read("tiny_images", stored, validation_fraction=0.2)
+    assert lengths(data) == (48, 12, 9)
+    assert np.bincount(data.validation.labels).tolist() == [4, 4, 4]
+    assert rows(data.train.images) | rows(data.validation.images) == rows(whole.train.images)
+
+
+def test_the_same_seed_cuts_the_same_rows_and_another_seed_others(stored):
+    first, again, other = (read("tiny_images", stored, validation_fraction=0.2, seed=s).validation for s in (1, 1, 2))
+    assert np.array_equal(first.images, again.images)
+    assert rows(first.images) != rows(other.images)
+
+
+def test_validation_and_test_of_the_set_are_used_as_they_are(stored):
+    data = read("three_splits", stored, validation_fraction=0.2)
+    assert lengths(data) == (60, 6, 9)
+    assert rows(data.validation.images) == rows(draw(6, (12, 12, 3), first=50)[0])
+
+
+def test_validation_is_the_test_split_where_test_labels_are_secret(stored):
+    data = read("secret_test", stored, validation_fraction=0.1)
+    assert lengths(data) == (54, 6, 6)
+    assert data.test.labels.min() == 0
+
+
+def test_a_fifth_is_the_test_split_where_the_set_has_training_only(stored):
+    data = read("train_only", stored, validation_fraction=0.25)
+    assert lengths(data) == (36, 12, 12)
+    assert len(rows(np.concatenate([data.train.images, data.validation.images, data.test.images]))) == 60
+
+
+def test_a_train_limit_keeps_the_classes_in_proportion(stored):
+    assert np.bincount(read("tiny_images", stored, train_limit=9).train.labels).tolist() == [3, 3, 3]
+
+
+def test_greyscale_of_mixed_sizes_becomes_square_rgb(stored):
+    images = read("grey_sizes", stored, image_size=8).train.images
+    assert images.shape == (9, 8, 8, 3)
+    assert np.array_equal(images[..., 0], images[..., 2])
+
+
+def test_mixed_sizes_need_an_image_size(stored):
+    with pytest.raises(UserError, match="give image_size"):
+        read("grey_sizes", stored)
+
+
+def test_a_stream_gives_the_images_that_memory_would_hold(stored):
+    held = read("tiny_images", stored, validation_fraction=0.2)
+    streamed = read("tiny_images", stored, validation_fraction=0.2, memory_limit=0)
+    assert isinstance(held.validation, Split) and isinstance(streamed.validation, StreamSplit)
+    images, labels = zip(*streamed.validation.examples(None).as_numpy_iterator(), strict=True)
+    assert np.array_equal(images, held.validation.images)
+    assert np.array_equal(labels, held.validation.labels)
+
+
+def test_a_shuffled_stream_holds_the_same_rows_in_one_order_per_seed(stored):
+    stream = read("tiny_images", stored, validation_fraction=0.2, memory_limit=0).train
+    orders = [[image.tobytes() for image, _ in stream.examples(seed).as_numpy_iterator()] for seed in (None, 1, 1, 2)]
+    assert orders[1] == orders[2] != orders[3]
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[3])
+
+
+def test_reading_changes_nothing_in_the_data_folder(stored):
+    # Compared instead of made read-only, because permissions do not bind root.
+    def listing():
+        return {path: path.stat().st_mtime_ns for path in pathlib.Path(stored).rglob("*")}
+
+    before = listing()
+    read("tiny_images", stored, validation_fraction=0.2)
+    with pytest.raises(UserError):
+        read("mnist", stored)
+    assert listing() == before
+
+
+def test_a_set_that_is_not_prepared_is_answered_at_once_with_what_to_run(tmp_path):
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"tfds.builder\('cifar100', data_dir='.*absent'\).download_and_prepare"):
+        read("cifar100", tmp_path / "absent")
+    assert time.monotonic() - start < 3
+    assert not (tmp_path / "absent").exists()
+
+
+def test_imagenet_asks_for_its_two_archives(tmp_path):
+    with pytest.raises(UserError, match="ILSVRC2012_img_train.tar .*downloads/manual"):
+        read("imagenet2012", tmp_path)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest(tmp_path):
+    with pytest.raises(UserError, match="did you mean .*cifar100"):
+        read("cifra100", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["huggingface:mnist", "/some/folder", "imagenet_resized/33x33"])
+def test_a_name_that_tfds_cannot_open_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match=name):
+        read(name, tmp_path)
+
+
+def test_without_tensorflow_the_answer_names_the_npz(tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensorflow" else find_spec(name))
+    with pytest.raises(UserError, match="needs tensorflow: .*cifar10.npz"):
+        read("cifar10", tmp_path)
+
+
+@pytest.mark.skipif("CDC_KERAS_DATA_DIR" not in os.environ, reason="CDC_KERAS_DATA_DIR names no prepared TFDS folder")
+def test_the_real_cifar100_is_complete_and_balanced():
+    data = read("cifar100", os.environ["CDC_KERAS_DATA_DIR"], validation_fraction=0.1)
+    assert lengths(data) == (45_000, 5_000, 10_000)
+    assert data.train.images.shape == (45_000, 32, 32, 3)
+    for split, count in ((data.train, 450), (data.validation, 50), (data.test, 100)):
+        assert np.bincount(split.labels).tolist() == [count] * 100

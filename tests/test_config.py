@@ -1,0 +1,80 @@
+import dataclasses
+import pathlib
+
+import pytest
+from absl import flags as absl_flags
+
+from cdc_keras import flags
+from cdc_keras.config import RunConfig
+from cdc_keras.errors import UserError
+
+CONFIGS = sorted(pathlib.Path("configs").glob("*.flags"))
+
+
+def parse(*arguments):
+    values = absl_flags.FlagValues()
+    flags.define(values)
+    values(["train.py", *arguments], known_only=False)
+    return flags.config_from_flags(values)
+
+
+def test_a_config_survives_json():
+    config = RunConfig(task="classifier", gate_sites=("a", "b"), fool_ramp_fraction=0.5, seed=3)
+    assert RunConfig.from_json(config.to_json()) == config
+
+
+def test_json_with_an_unknown_or_missing_key_is_refused():
+    with pytest.raises(UserError, match="missing \\['seed'\\]"):
+        RunConfig.from_json(RunConfig().to_json().replace('"seed"', '"sead"'))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("task", "classify", "task is one of extractor, classifier"),
+        ("epochs", 0, "epochs is at least 1, but 0"),
+        ("background_bias", 1.5, "at least 0.0 and at most 1.0"),
+        ("network", "vgg", "vgg13"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_what_is_allowed(field, value, message):
+    with pytest.raises(UserError, match=message):
+        RunConfig(**{field: value})
+
+
+def test_what_is_not_given_becomes_the_papers_value_for_the_task():
+    extractor = RunConfig(task="extractor").resolved(32)
+    assert (extractor.epochs, extractor.batch_size, extractor.learning_rate, extractor.crop_padding) == (
+        600,
+        32,
+        2e-4,
+        0,
+    )
+    classifier = RunConfig(task="classifier").resolved(128)
+    assert (classifier.epochs, classifier.batch_size, classifier.learning_rate, classifier.crop_padding) == (
+        200,
+        128,
+        0.1,
+        16,
+    )
+
+
+def test_what_is_given_stays():
+    assert RunConfig(epochs=3, crop_padding=2).resolved(32).epochs == 3
+
+
+def test_every_field_is_a_flag_and_flags_give_the_config_back():
+    assert parse("--run_dir=x") == RunConfig()
+    config = parse("--run_dir=x", "--gate_sites=a,b", "--noflip", "--epochs=7", "--fool_weight=0.5")
+    assert config == RunConfig(gate_sites=("a", "b"), flip=False, epochs=7, fool_weight=0.5)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_flagfile_parses_and_says_what_it_is(path):
+    assert path.read_text().startswith("# ")
+    config = parse(f"--flagfile={path}", "--run_dir=x")
+    assert config != RunConfig()
+
+
+def test_every_flag_has_help():
+    assert all(len(field.metadata["help"]) > 10 or field.name == "network" for field in dataclasses.fields(RunConfig))

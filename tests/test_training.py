@@ -1,0 +1,211 @@
+"""Whole runs through `train` and the command line, on tiny amounts of `shapes`."""
+
+import dataclasses
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from cdc_keras import training
+from cdc_keras.config import RunConfig
+from cdc_keras.errors import UserError
+from cdc_keras.evaluation import evaluate, load_run
+from cdc_keras.runs import RunFolder, fingerprint, load_weights, save_weights
+from cdc_keras.training import load_extractor, train
+
+EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=2, validation_fraction=0.3)
+PLAIN = dataclasses.replace(EXTRACTOR, task="classifier", network="vgg13_slim", warmup_epochs=0.1)
+
+
+@pytest.fixture(scope="module")
+def extractor_run(tmp_path_factory):
+    return train(EXTRACTOR, tmp_path_factory.mktemp("a run, with spaces") / "ex-tractor")
+
+
+def weights_of(model):
+    return [np.asarray(w) for w in model.weights]
+
+
+def copy_of(run, folder):
+    return RunFolder(shutil.copytree(run.path, folder / "copy"))
+
+
+def test_a_run_folder_holds_settings_versions_metrics_checkpoints_and_pictures(extractor_run):
+    record = extractor_run.read_record()
+    assert record["finished"] and record["versions"]["keras"] == keras.__version__ and record["hardware"]
+    assert extractor_run.config() == EXTRACTOR.resolved(32)
+    assert [row["epoch"] for row in extractor_run.rows()] == [1, 2]
+    assert {"lambda_fool", "discriminator_accuracy", "fooling_gradient_norm", "repulsive_active"} <= set(
+        extractor_run.rows()[0]
+    )
+    assert extractor_run.steps() == [4, 8]
+    assert list((extractor_run.path / "tensorboard").glob("events*"))
+    names = {path.name for path in extractor_run.pictures.glob("*.png")}
+    assert names == {"curves.png", "reconstructions.png", "condition_swaps.png"}
+
+
+def test_the_stored_flags_start_the_same_run_again(extractor_run):
+    result = cli(f"--flagfile={extractor_run.path}/flags.txt", f"--run_dir={extractor_run.path}")
+    assert result.returncode == 0 and "is finished: 2 epochs" in result.stderr
+
+
+def test_a_run_stopped_in_mid_epoch_goes_on_to_the_same_weights(extractor_run, tmp_path, monkeypatch):
+    calls = []
+
+    def stop_at_step_six(self, batch, logs=None):
+        calls.append(batch)
+        self.model.stop_training = self.stopped = len(calls) == 6
+
+    monkeypatch.setattr(training.StopOnSignal, "on_train_batch_end", stop_at_step_six)
+    run = train(EXTRACTOR, tmp_path)
+    assert not run.finished and run.steps() == [4, 6]
+    run = train(EXTRACTOR, tmp_path)
+    assert run.finished and len(run.rows()) == 2
+    straight, resumed = (load_run(r)[0] for r in (extractor_run, run))
+    for a, b in zip(weights_of(straight), weights_of(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_nan_stops_the_run_and_leaves_the_last_good_checkpoint_alone(extractor_run, tmp_path, monkeypatch):
+    run = copy_of(extractor_run, tmp_path)
+    run.checkpoint(8).unlink()
+    before = run.checkpoint(4).read_bytes()
+
+    def poisoned(*args, **kwargs):
+        return training_batches(*args, **kwargs).map(lambda images, labels: (images * np.nan, labels))
+
+    training_batches = training.training_batches
+    monkeypatch.setattr(training, "training_batches", poisoned)
+    with pytest.raises(UserError, match="NaN or infinite.*the last checkpoint is from before"):
+        train(EXTRACTOR, run.path)
+    assert run.steps() == [4] and run.checkpoint(4).read_bytes() == before
+
+
+def test_a_second_run_with_other_settings_is_refused_with_the_difference_named(extractor_run):
+    with pytest.raises(UserError, match="seed is 0 there and 1 now; fool_weight is 0.0001 there and 0.1 now"):
+        train(dataclasses.replace(EXTRACTOR, seed=1, fool_weight=0.1), extractor_run.path)
+
+
+def test_a_folder_with_other_files_in_it_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("")
+    with pytest.raises(UserError, match="is no run folder"):
+        train(EXTRACTOR, tmp_path)
+
+
+def test_a_gated_classifier_trains_and_is_scored_with_pictures(extractor_run, tmp_path):
+    config = dataclasses.replace(PLAIN, epochs=1, extractor=str(extractor_run.path))
+    run = train(config, tmp_path / "gated")
+    plain = train(dataclasses.replace(PLAIN, epochs=1), tmp_path / "plain")
+    scores = evaluate(run.path, weights="best", plain_run_dir=plain.path)
+    assert 0 <= scores["top1"] <= scores["top5"] <= 1 and scores["images_per_second"] > 0
+    counts = np.loadtxt(run.path / "confusion-test-best.csv", delimiter=",", skiprows=1, usecols=range(1, 11))
+    assert counts.sum() == scores["images"] and np.trace(counts) == pytest.approx(scores["top1"] * scores["images"])
+    assert {"strips.png", "confusion-test-best.png", "curves.png"} == {p.name for p in run.pictures.glob("*.png")}
+    # the extractor inside the trained classifier is the one of its own run, to the bit
+    inside = load_run(run)[0].network.get_layer("extractor").network
+    for a, b in zip(weights_of(inside), weights_of(load_extractor(extractor_run.path)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_residual_unit_alone_needs_no_extractor(tmp_path):
+    run = train(dataclasses.replace(PLAIN, epochs=1, gate_attention=False), tmp_path)
+    names = [layer.name for layer in load_run(run)[0].network.layers]
+    assert "gate_block3_conv2_bn_out" in names and "extractor" not in names
+
+
+def test_changed_extractor_weights_are_refused(extractor_run, tmp_path):
+    run = copy_of(extractor_run, tmp_path)
+    weights = bytearray(run.extractor_weights.read_bytes())
+    weights[-1] ^= 1
+    run.extractor_weights.write_bytes(weights)
+    with pytest.raises(UserError, match="sha256 differs"):
+        load_extractor(run.path)
+
+
+def test_a_truncated_checkpoint_is_named(extractor_run, tmp_path):
+    run = copy_of(extractor_run, tmp_path)
+    run.checkpoint(8).write_bytes(run.checkpoint(8).read_bytes()[:1000])
+    with pytest.raises(UserError, match="step-00000008.weights.h5 can not be loaded"):
+        load_run(run)
+
+
+def test_fingerprints_tell_a_deeper_model_apart_where_keras_does_not(tmp_path):
+    def tower(depth):
+        x = inputs = keras.Input((4,))
+        for i in range(depth):
+            x = keras.layers.Dense(4, name=f"dense{i}")(x)
+        return keras.Model(inputs, x)
+
+    assert fingerprint(tower(2)) == fingerprint(tower(2)) != fingerprint(tower(3))
+
+
+def test_a_full_disk_while_saving_leaves_the_old_file_and_says_so(tmp_path):
+    model = keras.Sequential([keras.Input((512,)), keras.layers.Dense(512)])
+    path = tmp_path / "step-00000001.weights.h5"
+    save_weights(model, path)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match="could not save .*step-00000001.weights.h5"):
+            save_weights(model, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
+    load_weights(model, path)
+
+
+def cli(*arguments, **kwargs):
+    return subprocess.run(
+        [sys.executable, "train.py", *arguments], capture_output=True, text=True, env=dict(os.environ), **kwargs
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--run_dir=RUN", "--epochs=0"], "epochs"),
+        (["--run_dir=RUN", "--batch_size=100", "--train_limit=20"], "batch_size is 100 but there are only 20"),
+        (["--run_dir=RUN", "--dataset=cifar100", "--data_dir=RUN"], "download_and_prepare"),
+        (["--run_dir=RUN", "--task=classifier", "--extractor=RUN"], "is no run folder"),
+        (["--run_dir=RUN", "--task=classifier", "--epochs=2"], "warm-up of 2.0 epochs does not fit"),
+        (["--run_dir=RUN", "--image_size=48"], "presets for 32 px"),
+        (["--run_dir=RUN", "stray"], "stray"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_a_status_that_is_not_zero(arguments, sentence, tmp_path):
+    result = cli(*(a.replace("RUN", str(tmp_path / "run")) for a in arguments))
+    assert result.returncode not in (0, 130) and sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()  # the corrected command is not refused by what this one left
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_goes_on(tmp_path):
+    arguments = [f"--run_dir={tmp_path}/run", "--train_limit=1600", "--batch_size=8", "--epochs=1"]
+    process = subprocess.Popen([sys.executable, "train.py", *arguments], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "run.json").exists():  # written as training begins
+        assert process.poll() is None
+        time.sleep(0.2)
+    time.sleep(10)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    steps = RunFolder(tmp_path / "run").steps()
+    assert len(steps) == 1 and 0 < steps[0] < 200
+    assert f"saved after step {steps[0]} of 200" in stderr and "Traceback" not in stderr
+    process = subprocess.Popen([sys.executable, "train.py", *arguments], stderr=subprocess.PIPE, text=True)
+    time.sleep(1)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0 and f"going on after step {steps[0]}" in stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["finished"]

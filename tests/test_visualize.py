@@ -1,0 +1,188 @@
+import csv
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from cdc_keras import gating, graph, visualize
+from cdc_keras.data.pipeline import scale
+from cdc_keras.data.shapes import CLASS_NAMES, shapes
+from cdc_keras.disentangler import Disentangler
+from cdc_keras.networks import autoencoder
+from cdc_keras.networks.resnet import resnet
+
+SITES = ["stage2_block1_add", "stage3_block1_add"]
+
+
+@pytest.fixture(scope="module")
+def split():
+    return shapes(8, seed=0)
+
+
+@pytest.fixture(scope="module")
+def disentangler():
+    return Disentangler(32, 10, discriminator_width=4)
+
+
+@pytest.fixture(scope="module")
+def gated():
+    return gating.attach(resnet(8, num_classes=10), autoencoder.encoder(32), SITES)
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """The figures that are saved during a test."""
+    figures, save = [], visualize._save
+    monkeypatch.setattr(visualize, "_save", lambda figure, path: (figures.append(figure), save(figure, path)))
+    return figures
+
+
+def size_of(path):
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        picture.load()
+        return picture.size
+
+
+def panels(figure, title):
+    """The axes of the column with this title, top to bottom, and the arrays they show."""
+    column = next(ax.get_subplotspec().colspan.start for ax in figure.axes if ax.get_title() == title)
+    axes = [ax for ax in figure.axes if ax.get_subplotspec() and ax.get_subplotspec().colspan.start == column]
+    return axes, np.stack([np.asarray(ax.images[0].get_array()) for ax in axes])
+
+
+def cubic_matrix(small, large):
+    """Bicubic up-sampling along one axis as a matrix: Keys' kernel with a = -1/2, half-pixel centres."""
+    centres = (np.arange(large) + 0.5) * small / large - 0.5
+    t = np.abs(centres[:, None] - np.arange(small))
+    near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+    weights = np.where(t <= 1, near, np.where(t < 2, far, 0))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def test_the_focus_is_the_mean_square_upsampled_and_stretched():
+    features = np.random.default_rng(0).normal(size=(3, 4, 4, 5)).astype(np.float32)
+    m = cubic_matrix(4, 32)
+    maps = m @ (features**2).mean(axis=-1) @ m.T
+    low, high = maps.min(axis=(1, 2), keepdims=True), maps.max(axis=(1, 2), keepdims=True)
+    # float32 against float64
+    np.testing.assert_allclose(visualize.focus_map(features, 32), (maps - low) / (high - low), atol=1e-5)
+
+
+def test_the_focus_of_constant_features_is_zero_and_not_nan():
+    assert not visualize.focus_map(np.zeros((2, 4, 4, 3), np.float32), 8).any()
+
+
+def test_an_overlay_is_half_image_and_half_heat():
+    images = np.full((1, 2, 2, 3), 100, np.uint8)
+    result = visualize.overlay(images, np.array([[[0.0, 1.0], [0.0, 1.0]]]))
+    assert (result.shape, result.dtype) == ((1, 2, 2, 3), np.uint8)
+    blue, red = result[0, 0].astype(int)
+    assert blue[2] > blue[0] and red[0] > red[2]
+    assert result.min() >= 50 and result.max() <= 178
+
+
+def test_reconstructions_show_the_images_and_the_measured_error(disentangler, split, tmp_path, saved):
+    visualize.reconstructions(disentangler, split.images, split.labels, tmp_path / "r.png", count=4)
+    assert size_of(tmp_path / "r.png") == tuple(round(100 * side) for side in saved[0].get_size_inches())
+    inputs = keras.ops.convert_to_numpy(scale(split.images[:4]))
+    outputs = keras.ops.convert_to_numpy(disentangler(inputs, split.labels[:4]))
+    assert f"{np.mean((outputs - inputs) ** 2):.4f}" in saved[0].get_suptitle()
+    assert np.array_equal(saved[0].axes[0].images[0].get_array(), split.images[0])
+
+
+def test_a_swap_to_the_own_category_is_the_reconstruction(disentangler, split, tmp_path, saved):
+    visualize.condition_swaps(disentangler, split.images, split.labels, CLASS_NAMES, tmp_path / "s.png", conditions=10)
+    _, reconstructed = panels(saved[0], "reconstruction")
+    for row, label in enumerate(split.labels[:6]):
+        _, swapped = panels(saved[0], CLASS_NAMES[label])
+        assert np.array_equal(swapped[row], reconstructed[row])
+
+
+def test_a_swap_to_another_category_changes_the_picture(disentangler, split, tmp_path, saved):
+    visualize.condition_swaps(disentangler, split.images, split.labels, CLASS_NAMES, tmp_path / "s.png", conditions=2)
+    assert (panels(saved[0], "circle")[1] != panels(saved[0], "arrow")[1]).any()
+
+
+def test_m_is_drawn_with_its_real_values_on_a_fixed_scale(gated, split, tmp_path, saved):
+    visualize.strip(split.images, None, gated, tmp_path / "s.png", count=3)
+    axes, drawn = panels(saved[0], "M, 0 to 1")
+    model = graph.activations(gated, ["gate_attention"])
+    expected = keras.ops.convert_to_numpy(model(scale(split.images[:3]))["gate_attention"])[..., 0]
+    np.testing.assert_allclose(drawn, expected, atol=1e-6)
+    assert all(ax.images[0].get_clim() == (0, 1) for ax in axes)
+    captions = [ax.get_xlabel() for ax in panels(saved[0], "M, stretched")[0]]
+    assert captions == [f"{m.min():.3f} .. {m.max():.3f}" for m in expected]
+
+
+def test_the_gated_focus_is_that_of_the_deepest_gates_output(gated, split, tmp_path, saved):
+    visualize.strip(split.images, None, gated, tmp_path / "s.png", count=2)
+    assert SITES[-1] in saved[0].get_suptitle()
+    name = f"gate_{SITES[-1]}_out"
+    features = keras.ops.relu(graph.activations(gated, [name])(scale(split.images[:2]))[name])
+    expected = visualize.overlay(split.images[:2], visualize.focus_map(features, 32))
+    assert abs(panels(saved[0], "focus, gated")[1].astype(int) - expected).max() <= 1  # rounding
+
+
+def test_the_plain_focus_is_that_of_the_same_layer(gated, split, tmp_path, saved):
+    plain = resnet(8, num_classes=10)
+    visualize.strip(split.images, plain, gated, tmp_path / "s.png", site=SITES[0], count=2)
+    features = keras.ops.relu(graph.activations(plain, SITES[:1])(scale(split.images[:2]))[SITES[0]])
+    expected = visualize.overlay(split.images[:2], visualize.focus_map(features, 32))
+    assert abs(panels(saved[0], "focus, plain")[1].astype(int) - expected).max() <= 1  # rounding
+
+
+@pytest.mark.parametrize(
+    ("ablation", "last"),
+    [({"residual": False}, "suppressed"), ({"residual": False, "compatibility": False}, "attended")],
+)
+def test_the_gates_output_is_found_without_its_residual_unit(ablation, last):
+    model = gating.attach(resnet(8, num_classes=10), autoencoder.encoder(32), SITES, **ablation)
+    assert visualize._gate_outputs(model) == {site: f"gate_{site}_{last}" for site in SITES}
+
+
+def test_a_gate_without_attention_has_no_m_column(split, tmp_path, saved):
+    model = gating.attach(resnet(8, num_classes=10), None, SITES, attention=False)
+    visualize.strip(split.images, None, model, tmp_path / "s.png", count=2)
+    assert [ax.get_title() for ax in saved[0].axes[:2]] == ["input", "focus, gated"]
+
+
+def test_a_site_without_a_gate_is_refused_with_the_gated_ones(gated, split, tmp_path):
+    with pytest.raises(ValueError, match=f"no gate at logits; gated are: {', '.join(SITES)}"):
+        visualize.strip(split.images, None, gated, tmp_path / "s.png", site="logits")
+
+
+def test_a_confusion_matrix_shows_shares_of_the_true_category(tmp_path, saved):
+    visualize.confusion_matrix([[3, 1], [0, 0]], ["cat", "dog"], tmp_path / "c.png")
+    assert size_of(tmp_path / "c.png") == (800, 700)
+    ax = saved[0].axes[0]
+    assert np.array_equal(ax.images[0].get_array(), [[0.75, 0.25], [0, 0]])
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["cat", "dog"]
+    assert "75.0%" in ax.get_title()
+
+
+def test_a_confusion_matrix_of_many_classes_has_no_names(tmp_path, saved):
+    visualize.confusion_matrix(np.eye(21), [f"class {i}" for i in range(21)], tmp_path / "c.png")
+    assert "class 0" not in [text.get_text() for text in saved[0].axes[0].get_xticklabels()]
+
+
+def test_curves_put_training_and_validation_of_a_metric_in_one_panel(tmp_path, saved):
+    log = tmp_path / "metrics.csv"
+    log.write_text("epoch,loss,val_loss,accuracy,lr,val_top5\n0,2.0,,0.1,0.1,\n1,1.5,1.75,0.2,0.1,0.5\n")
+    with log.open() as lines:
+        visualize.curves(list(csv.DictReader(lines)), tmp_path / "curves.png")
+    assert size_of(tmp_path / "curves.png") == (1200, 600)
+    axes = saved[0].axes
+    assert [ax.get_title() for ax in axes] == ["loss", "accuracy", "lr", "top5"]
+    assert [line.get_xydata().tolist() for line in axes[0].lines] == [[[0, 2], [1, 1.5]], [[1, 1.75]]]
+
+
+def test_a_picture_that_fails_leaves_the_old_one_alone(tmp_path, monkeypatch):
+    path = tmp_path / "c.png"
+    visualize.confusion_matrix(np.eye(2), ["a", "b"], path)
+    before = path.read_bytes()
+    monkeypatch.setattr("os.replace", lambda *names: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        visualize.confusion_matrix(np.ones((2, 2)), ["a", "b"], path)
+    assert path.read_bytes() == before
