@@ -104,7 +104,11 @@ class RunConfig:
     gate_reduction: int = _field(None, "r by which R and L3 narrow (paper: 2 at 32 px, 4 above)", type=int, low=1)
     gate_residual: bool = _field(True, "False: without the residual unit R (w/o RU of Table 2)")
     gate_attention: bool = _field(True, "False: R alone (+ RU of Table 2)")
-    gate_compatibility: bool = _field(True, "False: without channel compatibility C (w/o CC of Table 2)")
+    gate_compatibility: str = _field(
+        "sum",
+        "products of the channel compatibility C: summed (paper: Eq. 4), averaged, or no C (w/o CC of Table 2)",
+        choices=("sum", "mean", "none"),
+    )
     gate_after_relu: bool = _field(False, "True: gate after the activation (Table 2)")
     gate_final_relu: bool = _field(True, "the ReLU after R(F) + F', where the network has none of its own there")
 

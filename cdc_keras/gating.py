@@ -21,7 +21,7 @@ def attach(
     init="paper",
     residual=True,
     attention=True,
-    compatibility=True,
+    compatibility="sum",
     after_relu=False,
     final_relu=True,
     to_context_input=None,
@@ -42,7 +42,8 @@ def attach(
             start, so that the gate starts as the identity.
         residual: False leaves R out ("w/o RU" of Table 2).
         attention: False leaves M and C out ("+ RU": output R(F) + F).
-        compatibility: False leaves C out ("w/o CC").
+        compatibility: how C adds up its products over the positions: "sum" (Eq. 4), "mean", which keeps the sigmoid
+            from saturating (`layers.ChannelCompatibility`), or "none", which leaves C out ("w/o CC").
         after_relu: gate the ReLU that follows each site instead ("after ReLU").
         final_relu: apply the ReLU of ReLU(R(F) + F'). Where the network itself applies one right after the site, it
             stays the only one.
@@ -56,6 +57,8 @@ def attach(
     """
     if init not in ("paper", "neutral"):
         raise ValueError(f'init must be "paper" or "neutral", not {init!r}')
+    if compatibility not in ("sum", "mean", "none"):
+        raise ValueError(f'compatibility must be "sum", "mean" or "none", not {compatibility!r}')
     if not (residual or attention):
         raise ValueError("a gate without residual and without attention does nothing; leave one of them on")
     sites = [sites] if isinstance(sites, str) else list(sites)
@@ -143,10 +146,11 @@ def _gate(features, maps, name, *, reduction, init, residual, compatibility, rel
     if maps is not None:
         attention, embedded_context = maps.at(features.shape[1:3])
         x = layers.Multiply(name=f"{name}_attended")([x, attention])
-        if compatibility:
+        if compatibility != "none":
             embedded_features = _bottleneck(features, f"{name}_l3", reduction, init)
             scale = 2.0 if init == "neutral" else 1.0
-            weights = ChannelCompatibility(scale, name=f"{name}_compatibility")([embedded_context, embedded_features])
+            layer = ChannelCompatibility(compatibility, scale, name=f"{name}_compatibility")
+            weights = layer([embedded_context, embedded_features])
             x = layers.Multiply(name=f"{name}_suppressed")([x, weights])
     if residual:
         x = layers.Add(name=f"{name}_out")([_bottleneck(features, f"{name}_r", reduction, init), x])

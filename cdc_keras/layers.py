@@ -99,26 +99,33 @@ class ChannelPool(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("cdc_keras")
 class ChannelCompatibility(keras.layers.Layer):
-    """C_i = scale * sigmoid(<Me, Fe_i>), the dot product running over all positions (Eq. 4).
+    """C_i = scale * sigmoid(<Me, Fe_i>) (Eq. 4).
 
     Call with `[embedded_context, embedded_features]`: Me (B, H, W, 1) and Fe (B, H, W, C); returns (B, 1, 1, C).
 
+    Deviation: `reduce="mean"` averages the products over the positions where Eq. 4 sums them (`"sum"`). The sum grows
+    with the map, and over 64 or 256 positions it drives the sigmoid to 0 or 1 within an epoch, where it stays.
+
     Deviation: `scale` is 1 in the paper. 2 makes C equal 1 where the dot product is 0, which is how a gate that starts
     as the identity needs it (`init="neutral"`).
+
+    Args:
+        reduce: "sum" or "mean" over the positions.
+        scale: the largest value C can take.
     """
 
-    def __init__(self, scale=1.0, **kwargs):
+    def __init__(self, reduce="sum", scale=1.0, **kwargs):
         super().__init__(**kwargs)
-        self.scale = scale
+        self.reduce, self.scale = reduce, scale
 
     def call(self, inputs):
         embedded_context, embedded_features = inputs
-        products = ops.sum(embedded_context * embedded_features, axis=(1, 2), keepdims=True)
-        return self.scale * ops.sigmoid(products)
+        reduce = ops.sum if self.reduce == "sum" else ops.mean
+        return self.scale * ops.sigmoid(reduce(embedded_context * embedded_features, axis=(1, 2), keepdims=True))
 
     def compute_output_shape(self, input_shape):
         _, features = input_shape
         return (features[0], 1, 1, features[-1])
 
     def get_config(self):
-        return {**super().get_config(), "scale": self.scale}
+        return {**super().get_config(), "reduce": self.reduce, "scale": self.scale}

@@ -71,13 +71,24 @@ def bottleneck(x, name, weights):
     return x
 
 
-def compatibility(features, embedded, name, weights):
-    """C (B, C) of F and Me, both at F's resolution: sigmoid of the dot product over all positions (Eq. 4)."""
-    embedded_features = bottleneck(features, f"{name}_l3", weights)
-    return sigmoid(np.einsum("bhw,bhwc->bc", embedded[..., 0], embedded_features))
+def compatibility(features, embedded, name, weights, reduce=np.sum):
+    """C (B, C) of F and Me, both at F's resolution: sigmoid of the products summed over all positions (Eq. 4)."""
+    return sigmoid(reduce(embedded * bottleneck(features, f"{name}_l3", weights), axis=(1, 2)))
 
 
-def gate(features, context, name, weights, *, residual=True, attend=True, compatible=True, scale=1.0, final=True):
+def gate(
+    features,
+    context,
+    name,
+    weights,
+    *,
+    residual=True,
+    attend=True,
+    compatible=True,
+    scale=1.0,
+    reduce=np.sum,
+    final=True,
+):
     """ReLU(R(F) + F * M * C) (Eq. 5), or with parts left out; `name` is the prefix of the site's layers."""
     features, context = features.astype("float64"), context.astype("float64")
     size, out = features.shape[1], features
@@ -85,7 +96,7 @@ def gate(features, context, name, weights, *, residual=True, attend=True, compat
         out = out * at_size(attention(context, weights), size)
     if attend and compatible:
         embedded = at_size(embedded_context(context, weights), size)
-        out = out * scale * compatibility(features, embedded, name, weights)[:, None, None, :]
+        out = out * scale * compatibility(features, embedded, name, weights, reduce)[:, None, None, :]
     if residual:
         out = out + bottleneck(features, f"{name}_r", weights)
     return relu(out) if final else out

@@ -135,7 +135,7 @@ def test_the_plain_focus_is_that_of_the_same_layer(gated, split, tmp_path, saved
 
 @pytest.mark.parametrize(
     ("ablation", "last"),
-    [({"residual": False}, "suppressed"), ({"residual": False, "compatibility": False}, "attended")],
+    [({"residual": False}, "suppressed"), ({"residual": False, "compatibility": "none"}, "attended")],
 )
 def test_the_gates_output_is_found_without_its_residual_unit(ablation, last):
     model = gating.attach(resnet(8, num_classes=10), autoencoder.encoder(32), SITES, **ablation)
