@@ -16,8 +16,10 @@ PLAIN_RUN_DIR = flags.DEFINE_string("plain_run_dir", None, "run of the ungated n
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"settings are given as --name=value; what is {argv[1]!r}?")
-    from cdc_keras import evaluation  # imports the backend, which --help needs not wait for
+    from cdc_keras import evaluation  # these import the backend, which --help need not wait for
+    from cdc_keras.progress import quiet_libraries
 
+    quiet_libraries()
     try:
         scores = evaluation.evaluate(
             RUN_DIR.value,

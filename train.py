@@ -12,8 +12,10 @@ from cdc_keras.errors import UserError
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"settings are given as --name=value; what is {argv[1]!r}?")
-    from cdc_keras.training import train  # imports the backend, which --help needs not wait for
+    from cdc_keras.progress import quiet_libraries  # these import the backend, which --help need not wait for
+    from cdc_keras.training import train
 
+    quiet_libraries()
     try:
         run = train(flags.config_from_flags(), FLAGS.run_dir)
     except UserError as error:

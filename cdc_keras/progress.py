@@ -1,14 +1,23 @@
 """What a person sees of a run while it goes: progress, time left, TensorBoard curves; and how a run is stopped."""
 
 import importlib.util
+import logging
 import math
 import signal
 import sys
 import time
+import types
 
 import keras
+from absl import logging as absl_logging
 
 from cdc_keras.errors import UserError
+
+
+def quiet_libraries():
+    """Leaves the terminal to this program: information and retracing notes of TFDS and TensorFlow are not shown."""
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 class Progress(keras.callbacks.Callback):
@@ -105,6 +114,9 @@ class TensorBoardLog:
         if importlib.util.find_spec("tensorboard") is None:
             print("no TensorBoard curves: the package tensorboard is not installed", file=sys.stderr)
             return
+        if keras.backend.backend() != "tensorflow":
+            # The name TensorBoard looks for before it imports TensorFlow, where that is installed, for its file system.
+            sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self.writer = EventFileWriter(str(folder))

@@ -10,7 +10,7 @@ import keras
 from cdc_keras import data, gating, networks, optimizers
 from cdc_keras.classifier import Classifier
 from cdc_keras.config import RunConfig
-from cdc_keras.data.pipeline import evaluation_batches, training_batches
+from cdc_keras.data.pipeline import evaluation_batches, evaluation_steps, training_batches
 from cdc_keras.disentangler import Disentangler
 from cdc_keras.errors import UserError
 from cdc_keras.networks import autoencoder
@@ -191,9 +191,10 @@ def validate(model, dataset, config):
 
 def evaluate_split(model, split, config):
     """Returns the readings of `model.assess` over a split as {name: float}."""
-    calls = config.steps_per_call if keras.backend.backend() == "jax" else 1
-    batches = evaluation_batches(split, config.image_size, batch_size=EVALUATION_BATCH, steps_per_call=calls)
-    return {name: float(value) for name, value in model.evaluate(batches, verbose=0, return_dict=True).items()}
+    length = {"batch_size": EVALUATION_BATCH, "steps_per_call": config.steps_per_call}
+    batches = evaluation_batches(split, config.image_size, **length)
+    steps = evaluation_steps(split, **length) if keras.backend.backend() == "jax" else None
+    return {name: float(x) for name, x in model.evaluate(batches, steps=steps, verbose=0, return_dict=True).items()}
 
 
 def steps_done(model):

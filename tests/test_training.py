@@ -191,6 +191,45 @@ def test_bad_input_gets_one_sentence_and_a_status_that_is_not_zero(arguments, se
 
 
 @pytest.mark.slow
+def test_a_run_trained_under_tensorflow_evaluates_under_jax(extractor_run, tmp_path):
+    run = copy_of(extractor_run, tmp_path)
+    expected = evaluate(run.path)
+    done = subprocess.run(
+        [sys.executable, "evaluate.py", f"--run_dir={run.path}"],
+        env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    got = json.loads((run.path / "evaluation-test-last.json").read_text())
+    assert got["environment"]["backend"] == "jax"
+    # float32 convolutions of two libraries, averaged over 2,000 images
+    for name in ("reconstruction_loss", "discriminator_loss"):
+        assert got[name] == pytest.approx(expected[name], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_jax_trains_a_whole_run_without_importing_tensorflow_and_tensorflow_evaluates_it(tmp_path):
+    program = (
+        "import sys; from cdc_keras.training import train; from cdc_keras.config import RunConfig;"
+        "train(RunConfig(train_limit=32, batch_size=16, epochs=1, validation_fraction=0.5), sys.argv[1]);"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "run"],
+        env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    trained = RunFolder(tmp_path / "run").rows()[-1]
+    assert evaluate(tmp_path / "run", split="validation")["reconstruction_loss"] == pytest.approx(
+        trained["val_reconstruction_loss"], rel=1e-4
+    )
+
+
+@pytest.mark.slow
 def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_goes_on(tmp_path):
     arguments = [f"--run_dir={tmp_path}/run", "--train_limit=1600", "--batch_size=8", "--epochs=1"]
     process = subprocess.Popen([sys.executable, "train.py", *arguments], stderr=subprocess.PIPE, text=True)

@@ -93,6 +93,12 @@ def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1):
     return _batches(split, plans, steps_per_call)
 
 
+def evaluation_steps(split, *, batch_size, steps_per_call=1):
+    """Returns how many items `evaluation_batches` gives under JAX, where an iterable can not say its length itself."""
+    full, rest = divmod(len(split), batch_size)
+    return -(-full // steps_per_call) + (rest > 0)
+
+
 def _batches(split, plans, steps_per_call):
     if keras.backend.backend() == "tensorflow":
         images, labels = split.tensors

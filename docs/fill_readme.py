@@ -1,0 +1,108 @@
+"""Fills README's numbers from records: python docs/fill_readme.py [--add RUN_DIR ...] [--demo DEMO_DIR] [--check]
+
+`--add` copies what is published of evaluated runs into docs/results/runs.json, `--demo` the demo's table and a strip;
+without either the README is filled from what is there, and with `--check` only compared.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import shutil
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+RUNS, DEMO = RESULTS / "runs.json", RESULTS / "demo.json"
+
+
+def record(folder):
+    """Returns what is published of a run folder: no path of the machine it ran on."""
+    read = lambda name: json.loads((folder / name).read_text())  # noqa: E731
+    config, run = read("config.json"), read("run.json")
+    settings = {k: v for k, v in config.items() if v is not None and k not in ("data_dir", "extractor")}
+    return {
+        "name": folder.name,
+        "settings": settings,
+        "extractor_sha256": run.get("extractor_sha256"),
+        **{k: run[k] for k in ("versions", "backend", "hardware", "commit", "started", "train_images", "hours")},
+        "last_epoch": run["last_epoch"],
+        "evaluations": [json.loads(p.read_text()) for p in sorted(folder.glob("evaluation-*.json"))],
+    }
+
+
+def demo_text():
+    return json.loads(DEMO.read_text())["table"].rstrip()
+
+
+def results_text():
+    """Returns the two tables of the recorded runs."""
+    runs = json.loads(RUNS.read_text())
+    extractors = [run for run in runs if run["settings"]["task"] == "extractor"]
+    lines = [
+        "| extractor | data | epochs | batch | seed | validation MSE | D accuracy in training "
+        "| hours | hardware | commit |",
+        "|" + "---|" * 10,
+    ]
+    for run in extractors:
+        s, last = run["settings"], run["last_epoch"]
+        lines.append(
+            f"| {run['name']} | {s['dataset']} {s['image_size']} px | {s['epochs']} | {s['batch_size']} | {s['seed']} "
+            f"| {last['val_reconstruction_loss']:.4f} | {last['discriminator_accuracy']:.1%} | {run['hours']:.2f} "
+            f"| {run['hardware']} | {run['commit']} |"
+        )
+    lines += [
+        "",
+        "| classifier | data | recipe | epochs | seed | validation top-1, last epoch | test top-1, last epoch "
+        "| test top-5 | hours | commit |",
+        "|" + "---|" * 10,
+    ]
+    for run in runs:
+        if run in extractors:
+            continue
+        s = run["settings"]
+        test = next(e for e in run["evaluations"] if e["split"] == "test" and e["weights"] == "last")
+        lines.append(
+            f"| {run['name']} | {s['dataset']} {s['image_size']} px | {s['recipe']} | {s['epochs']} | {s['seed']} "
+            f"| {run['last_epoch']['val_top1']:.2%} | {test['top1']:.2%} | {test['top5']:.2%} | {run['hours']:.2f} "
+            f"| {run['commit']} |"
+        )
+    return "\n".join(lines)
+
+
+def filled(readme):
+    """Returns the README text with both generated parts replaced."""
+    for mark, text in (("demo", demo_text()), ("results", results_text())):
+        readme, n = re.subn(
+            f"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", lambda m, t=text: f"{m[1]}{t}\n{m[2]}", readme, flags=re.S
+        )
+        assert n == 1, f"README has no {mark} marks"
+    return readme
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--add", nargs="+", type=pathlib.Path, default=[], metavar="RUN_DIR", help="evaluated runs")
+    parser.add_argument("--demo", type=pathlib.Path, metavar="DEMO_DIR", help="folder that the demo wrote")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if README is stale")
+    arguments = parser.parse_args()
+    if arguments.add:
+        new = {folder.name: record(folder) for folder in arguments.add}
+        old = {run["name"]: run for run in json.loads(RUNS.read_text())} if RUNS.exists() else {}
+        RUNS.write_text(json.dumps(list((old | new).values()), indent=1) + "\n")
+    if arguments.demo:
+        environment = json.loads((arguments.demo / "gated" / "run.json").read_text())
+        kept = {k: environment[k] for k in ("versions", "hardware", "commit", "started")}
+        table = (arguments.demo / "demo.md").read_text()
+        scores = json.loads((arguments.demo / "demo.json").read_text())
+        DEMO.write_text(json.dumps({"table": table, **kept, **scores}, indent=1) + "\n")
+        shutil.copy(arguments.demo / "gated" / "pictures" / "strips.png", ROOT / "docs" / "demo_strips.png")
+    readme = ROOT / "README.md"
+    text = filled(readme.read_text())
+    if arguments.check:
+        sys.exit("README.md is stale: run python docs/fill_readme.py" if text != readme.read_text() else 0)
+    readme.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What README says: its numbers are those of the records, and its commands run."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
+
+
+def test_its_numbers_are_those_of_the_records():
+    subprocess.run([sys.executable, "docs/fill_readme.py", "--check"], check=True, cwd=ROOT)
+
+
+def test_every_file_and_make_target_it_names_exists():
+    for path in re.findall(r"(?:configs|docs|benchmarks)/[\w./]+\.(?:flags|png|py)", README):
+        assert (ROOT / path).is_file(), path
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", "\n".join(blocks("sh"))):
+        assert re.search(rf"^{target}:", makefile, flags=re.M), target
+
+
+def commands(program):
+    lines = "\n".join(blocks("sh")).splitlines()
+    return [line.removeprefix(f"python {program} ") for line in lines if line.startswith(f"python {program}")]
+
+
+def small(command, folder):
+    """The README command on little data: the names of flags and flagfiles are its own, sizes and places are ours."""
+    command = command.replace("runs/", f"{folder}/runs/").replace("~/tensorflow_datasets", str(folder / "data"))
+    return command.replace('"my images"', f'"{folder / "my images"}"')
+
+
+@pytest.mark.slow
+def test_its_commands_run_from_the_extractor_to_the_score(tmp_path):
+    rng = np.random.default_rng(0)
+    data = tmp_path / "data"
+    data.mkdir()
+    arrays = {
+        f"x_{s}": rng.integers(256, size=(n, 32, 32, 3), dtype=np.uint8) for s, n in (("train", 400), ("test", 100))
+    }
+    arrays |= {f"y_{s}": np.arange(n) % 100 for s, n in (("train", 400), ("test", 100))}
+    np.savez(data / "cifar100.npz", **arrays)
+    train, evaluate = commands("train.py"), commands("evaluate.py")
+    assert len(train) == 4 and len(evaluate) == 1
+    for command in train[:3]:
+        extra = "--epochs=2 --train_limit=128 --batch_size=32 --extractor=" if "gated" in command else ""
+        extra = (
+            f"{extra}{tmp_path}/runs/cifar100_extractor" if extra else "--epochs=2 --train_limit=128 --batch_size=32"
+        )
+        run(f"train.py {small(command, tmp_path)} {extra}")
+    printed = run(f"evaluate.py {small(evaluate[0], tmp_path)}")
+    assert "top1" in printed and (tmp_path / "runs/resnet20_gated/pictures/strips.png").is_file()
+
+
+def run(command):
+    done = subprocess.run(f"{sys.executable} {command}", shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_folder_command_asks_for_what_is_missing(tmp_path):
+    done = subprocess.run(
+        f"{sys.executable} train.py {small(commands('train.py')[3], tmp_path)}",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "my images" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_its_python_example_gates_mobilenet(monkeypatch, tmp_path):
+    from cdc_keras import training
+    from cdc_keras.networks import autoencoder
+
+    monkeypatch.setattr(training, "load_extractor", lambda path: autoencoder.encoder(32))
+    scope = {}
+    exec(blocks("python")[0], scope)
+    assert scope["gated"].output_shape == (None, 10)
+    assert "extractor" in [layer.name for layer in scope["gated"].layers]
