@@ -20,6 +20,7 @@ lint: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	$(RUN) benchmarks/input_path.py
+	$(RUN) benchmarks/backends.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "cdc_keras needs Python 3.11 or newer; set PYTHON="'

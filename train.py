@@ -20,6 +20,8 @@ def main(argv):
         run = train(flags.config_from_flags(), FLAGS.run_dir)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from the last checkpoint")
     if not run.finished:
         sys.exit(130)  # stopped by a signal; what follows in a script is not to run on half a model
 

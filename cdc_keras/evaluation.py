@@ -6,13 +6,10 @@ import time
 import numpy as np
 
 from cdc_keras import data
-from cdc_keras.data.dataset import StreamSplit
-from cdc_keras.data.pipeline import scale
+from cdc_keras.data.pipeline import scale, stored_batches
 from cdc_keras.errors import UserError
 from cdc_keras.runs import RunFolder, environment, load_weights, write_text
-from cdc_keras.training import EVALUATION_BATCH, build, evaluate_split, steps_done
-
-SHOWN = 8
+from cdc_keras.training import EVALUATION_BATCH, SHOWN, build, draw_extractor, evaluate_split, steps_done
 
 
 def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_dir=None):
@@ -40,7 +37,7 @@ def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_
     else:
         scores |= evaluate_split(model, scored, config)
         scores["images_per_second"] = logits_of(model.encoder, scored)[2]
-        _draw_extractor(model, scored, dataset, run)
+        draw_extractor(model, *next(stored_batches(scored, SHOWN)), dataset.class_names, run)
     scores["environment"] = environment()
     write_text(run.path / f"evaluation-{split}-{weights}.json", json.dumps(scores, indent=2) + "\n")
     return scores
@@ -78,7 +75,7 @@ def logits_of(network, split):
         split: a `Split` or `StreamSplit`.
     """
     outputs, labels, started, counted = [], [], None, 0
-    for images, batch_labels in _batches(split):
+    for images, batch_labels in stored_batches(split, EVALUATION_BATCH):
         outputs.append(np.asarray(network.predict_on_batch(np.asarray(scale(images)))))
         labels.append(batch_labels)
         if started is None:
@@ -127,14 +124,6 @@ def table(scores):
     return "\n".join(lines)
 
 
-def _batches(split):
-    if isinstance(split, StreamSplit):
-        yield from split.examples(None).batch(EVALUATION_BATCH).as_numpy_iterator()
-        return
-    for start in range(0, len(split), EVALUATION_BATCH):
-        yield split.images[start : start + EVALUATION_BATCH], split.labels[start : start + EVALUATION_BATCH]
-
-
 def _score_classifier(model, split, dataset, run, name):
     from cdc_keras import visualize
 
@@ -166,18 +155,4 @@ def _draw_strips(network, split, run, config, plain_run_dir, data_dir):
     plain = None
     if plain_run_dir is not None:
         plain = load_run(RunFolder(plain_run_dir), data_dir=data_dir)[0].network
-    visualize.strip(_first_images(split)[0], plain, network, run.pictures / "strips.png")
-
-
-def _draw_extractor(model, split, dataset, run):
-    from cdc_keras import visualize
-
-    images, labels = _first_images(split)
-    visualize.reconstructions(model, images, labels, run.pictures / "reconstructions.png")
-    if model.conditional:
-        visualize.condition_swaps(model, images, labels, dataset.class_names, run.pictures / "condition_swaps.png")
-
-
-def _first_images(split):
-    images, labels = next(iter(_batches(split)))
-    return images[:SHOWN], labels[:SHOWN]
+    visualize.strip(next(stored_batches(split, SHOWN))[0], plain, network, run.pictures / "strips.png")

@@ -10,7 +10,7 @@ import keras
 from cdc_keras import data, gating, networks, optimizers
 from cdc_keras.classifier import Classifier
 from cdc_keras.config import RunConfig
-from cdc_keras.data.pipeline import evaluation_batches, evaluation_steps, training_batches
+from cdc_keras.data.pipeline import evaluation_batches, evaluation_steps, stored_batches, training_batches
 from cdc_keras.disentangler import Disentangler
 from cdc_keras.errors import UserError
 from cdc_keras.networks import autoencoder
@@ -18,6 +18,7 @@ from cdc_keras.progress import Progress, StopOnSignal, TensorBoardLog, check_fin
 from cdc_keras.runs import RunFolder, environment, fingerprint, load_weights, save_weights, sha256, write_text
 
 EVALUATION_BATCH = 250
+SHOWN = 8  # images in a picture
 
 
 def train(config, run_dir):
@@ -256,18 +257,26 @@ def _keep_best(model, run, rows):
 
 def _draw(model, run, dataset, rows):
     """Writes the pictures that show how training goes."""
+    from cdc_keras import visualize
+
+    images, labels = next(stored_batches(dataset.validation if len(dataset.validation) else dataset.train, SHOWN))
     try:
-        from cdc_keras import visualize
-    except ImportError as error:
+        visualize.curves(rows, run.pictures / "curves.png")
+        if isinstance(model, Disentangler):
+            draw_extractor(model, images, labels, dataset.class_names, run)
+        elif any(layer.name == "gate_attention" for layer in model.network.layers):
+            visualize.strip(images, None, model.network, run.pictures / "strips.png")
+    except (OSError, ImportError) as error:  # a full disk, or a machine without matplotlib: training is worth more
         print(f"no pictures: {error}", file=sys.stderr)
-        return
-    visualize.curves(rows, run.pictures / "curves.png")
-    if isinstance(model, Disentangler) and hasattr(dataset.test, "images"):
-        shown = dataset.validation if len(dataset.validation) else dataset.train
-        images, labels = shown.images[:8], shown.labels[:8]
-        visualize.reconstructions(model, images, labels, run.pictures / "reconstructions.png")
-        if model.conditional:
-            visualize.condition_swaps(model, images, labels, dataset.class_names, run.pictures / "condition_swaps.png")
+
+
+def draw_extractor(model, images, labels, class_names, run):
+    """Writes the reconstructions of images and, where there is a condition, the same T under others."""
+    from cdc_keras import visualize
+
+    visualize.reconstructions(model, images, labels, run.pictures / "reconstructions.png")
+    if model.conditional:
+        visualize.condition_swaps(model, images, labels, class_names, run.pictures / "condition_swaps.png")
 
 
 def _summary(row, epochs, rows):

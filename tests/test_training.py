@@ -231,20 +231,24 @@ def test_jax_trains_a_whole_run_without_importing_tensorflow_and_tensorflow_eval
 
 @pytest.mark.slow
 def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_goes_on(tmp_path):
-    arguments = [f"--run_dir={tmp_path}/run", "--train_limit=1600", "--batch_size=8", "--epochs=1"]
-    process = subprocess.Popen([sys.executable, "train.py", *arguments], stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "run" / "run.json").exists():  # written as training begins
-        assert process.poll() is None
-        time.sleep(0.2)
-    time.sleep(10)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    steps = RunFolder(tmp_path / "run").steps()
-    assert len(steps) == 1 and 0 < steps[0] < 200
-    assert f"saved after step {steps[0]} of 200" in stderr and "Traceback" not in stderr
-    process = subprocess.Popen([sys.executable, "train.py", *arguments], stderr=subprocess.PIPE, text=True)
-    time.sleep(1)
-    _, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0 and f"going on after step {steps[0]}" in stderr
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
+    run = RunFolder(tmp_path / "run")
+
+    def start_and_interrupt(number):
+        # An epoch of some minutes, so that no machine is done with it before the signal.
+        arguments = [f"--run_dir={run.path}", "--train_limit=40000", "--batch_size=8", "--epochs=1"]
+        process = subprocess.Popen([sys.executable, "train.py", *arguments], stderr=subprocess.PIPE, text=True)
+        while len(list(run.path.glob("tensorboard/*"))) < number:
+            assert process.poll() is None, process.communicate()[1]  # the event file is made as training begins
+            time.sleep(0.2)
+        time.sleep(12)
+        process.send_signal(signal.SIGINT)
+        stderr = process.communicate(timeout=60)[1]
+        assert process.returncode == 130 and "Traceback" not in stderr, stderr
+        return stderr
+
+    stderr = start_and_interrupt(1)
+    (first,) = run.steps()
+    assert 0 < first < 5000 and f"saved after step {first} of 5000" in stderr
+    stderr = start_and_interrupt(2)
+    assert f"going on after step {first}" in stderr and run.steps()[-1] > first
+    assert not run.finished and run.rows() == []

@@ -93,6 +93,15 @@ def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1):
     return _batches(split, plans, steps_per_call)
 
 
+def stored_batches(split, batch_size):
+    """Yields the split as it is stored, in NumPy batches of (images (B, H, W, 3) uint8, labels (B,))."""
+    if isinstance(split, StreamSplit):
+        yield from split.examples(None).batch(batch_size).as_numpy_iterator()
+        return
+    for start in range(0, len(split), batch_size):
+        yield split.images[start : start + batch_size], split.labels[start : start + batch_size]
+
+
 def evaluation_steps(split, *, batch_size, steps_per_call=1):
     """Returns how many items `evaluation_batches` gives under JAX, where an iterable can not say its length itself."""
     full, rest = divmod(len(split), batch_size)
