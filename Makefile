@@ -1,4 +1,4 @@
-# Every target sets up .venv by itself; `make demo` and `make test` need nothing but Python 3.11 or newer.
+# Every target sets up .venv by itself; `make demo` and `make test` need nothing but Python 3.11 to 3.13.
 PYTHON ?= python3
 VENV := .venv
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
@@ -23,7 +23,8 @@ bench: $(VENV)/installed-dev
 	$(RUN) benchmarks/backends.py
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "cdc_keras needs Python 3.11 or newer; set PYTHON="'
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
+		"error: this needs Python 3.11 to 3.13; name one with make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python requirements.txt

@@ -30,6 +30,8 @@ def main(argv):
         )
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
     print(evaluation.table(scores))
     print(f"pictures and scores are in {RUN_DIR.value}")
 

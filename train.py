@@ -3,7 +3,7 @@
 import sys
 
 from absl import app
-from absl.flags import FLAGS
+from absl.flags import FLAGS, adopt_module_key_flags
 
 from cdc_keras import flags
 from cdc_keras.errors import UserError
@@ -12,7 +12,7 @@ from cdc_keras.errors import UserError
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"settings are given as --name=value; what is {argv[1]!r}?")
-    from cdc_keras.progress import quiet_libraries  # these import the backend, which --help need not wait for
+    from cdc_keras.progress import quiet_libraries
     from cdc_keras.training import train
 
     quiet_libraries()
@@ -28,4 +28,5 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.define()
+    adopt_module_key_flags(flags)  # --help then lists them
     app.run(main)

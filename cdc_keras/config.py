@@ -117,9 +117,15 @@ class RunConfig:
             _check(field, getattr(self, field.name))
         if self.task == "classifier" and not self.gate_attention and self.extractor is not None:
             raise UserError("gate_attention=False uses no context; leave extractor out, or gate_attention on")
+        if self.task == "extractor" and self.extractor is not None:
+            raise UserError("extractor names the context of a classifier; leave it out, or set task=classifier")
+        gate = [f.name for f in dataclasses.fields(self) if f.name.startswith("gate_")]
+        changed = [name for name in gate if getattr(self, name) != type(self).__dataclass_fields__[name].default]
+        if changed and not self.gated:
+            raise UserError(f"{', '.join(changed)} would do nothing: there is no gate without extractor")
 
     def resolved(self, image_size):
-        """Returns the config with the paper's values, for this task and image size, wherever None was given.
+        """Returns the config with the paper's values for this task where size, length, rate or padding were None.
 
         Args:
             image_size: pixels, of the data set that was loaded.
@@ -132,7 +138,10 @@ class RunConfig:
             "batch_size": 32 if extractor else 128,
             "learning_rate": 2e-4 if extractor else 0.1,
         }
-        return dataclasses.replace(self, **{k: v for k, v in paper.items() if getattr(self, k) is None})
+        config = dataclasses.replace(self, **{k: v for k, v in paper.items() if getattr(self, k) is None})
+        if config.crop_padding >= image_size:
+            raise UserError(f"crop_padding is less than image_size, {image_size}, but {config.crop_padding} was given")
+        return config
 
     @property
     def gated(self):

@@ -87,12 +87,15 @@ def _table(scores, probes):
 
 
 def main(argv):
-    del argv
+    if len(argv) > 1:
+        raise app.UsageError(f"settings are given as --name=value; what is {argv[1]!r}?")
     quiet_libraries()
     try:
         print(demo(flags.FLAGS.out))
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from the last checkpoint")
 
 
 if __name__ == "__main__":

@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """One clear sentence for the person at the keyboard; train.py and evaluate.py print it and exit with status 2."""
+    """One clear sentence for the person at the keyboard; train.py and evaluate.py print it and exit with status 1."""

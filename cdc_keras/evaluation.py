@@ -9,7 +9,7 @@ from cdc_keras import data
 from cdc_keras.data.pipeline import scale, stored_batches
 from cdc_keras.errors import UserError
 from cdc_keras.runs import RunFolder, environment, load_weights, write_text
-from cdc_keras.training import EVALUATION_BATCH, SHOWN, build, draw_extractor, evaluate_split, steps_done
+from cdc_keras.training import EVALUATION_BATCH, build, draw_extractor, evaluate_split, examples_to_show, steps_done
 
 
 def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_dir=None):
@@ -26,6 +26,8 @@ def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_
         UserError: the folder holds no such run, or no checkpoint yet.
     """
     run = RunFolder(run_dir)
+    if plain_run_dir is not None:
+        _check_counterpart(run, RunFolder(plain_run_dir))
     model, dataset, config = load_run(run, weights=weights, data_dir=data_dir)
     scored = {"test": dataset.test, "validation": dataset.validation}[split]
     if not len(scored):
@@ -37,7 +39,7 @@ def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_
     else:
         scores |= evaluate_split(model, scored, config)
         scores["images_per_second"] = logits_of(model.encoder, scored)[2]
-        draw_extractor(model, *next(stored_batches(scored, SHOWN)), dataset.class_names, run)
+        draw_extractor(model, *examples_to_show(scored), dataset.class_names, run)
     scores["environment"] = environment()
     write_text(run.path / f"evaluation-{split}-{weights}.json", json.dumps(scores, indent=2) + "\n")
     return scores
@@ -56,7 +58,9 @@ def load_run(run, *, weights="last", data_dir=None):
     if not steps:
         raise UserError(f"{run.path} has no checkpoint yet; let train.py finish an epoch first")
     dataset = data.load(config)
+    run.check_data(dataset)
     model = build(config, dataset, run, run.read_record()["steps_per_epoch"])
+    run.check_fingerprint(model)
     load_weights(model, run.checkpoint(steps[-1]))
     if weights == "best":
         if not run.best_weights.is_file():
@@ -68,7 +72,7 @@ def load_run(run, *, weights="last", data_dir=None):
 def logits_of(network, split):
     """Returns (outputs, labels, images per second) of `network` over a split, in inference mode.
 
-    The rate leaves out the first batch, which compiles.
+    The rate leaves out the first batch, which compiles; it is None if there is no other.
 
     Args:
         network: functional model of images in [-1, 1].
@@ -82,7 +86,7 @@ def logits_of(network, split):
             started = time.monotonic()
         else:
             counted += len(images)
-    rate = counted / (time.monotonic() - started) if counted else float("nan")
+    rate = counted / (time.monotonic() - started) if counted else None
     return np.concatenate(outputs), np.concatenate(labels), rate
 
 
@@ -93,6 +97,8 @@ def classification_scores(logits, labels):
         logits: (N, classes).
         labels: (N,) integer categories.
     """
+    if not np.isfinite(logits).all():
+        raise UserError("the network's outputs are not finite, so they can not be scored; it was trained to NaN")
     logits = logits.astype(np.float64)
     log_z = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)) + logits.max(-1)
     correct = np.take_along_axis(logits, labels[:, None], -1)[:, 0]
@@ -147,6 +153,19 @@ def _score_classifier(model, split, dataset, run, name):
     }
 
 
+def _check_counterpart(run, plain):
+    """Raises UserError unless `plain` is an ungated run of the same network and data."""
+    ours, theirs = run.config(), plain.config()
+    for name in ("task", "network", "dataset", "image_size"):
+        if getattr(ours, name) != getattr(theirs, name):
+            raise UserError(
+                f"the plain run must be of the same {name}: {plain.path} has {getattr(theirs, name)}, "
+                f"{run.path} {getattr(ours, name)}"
+            )
+    if theirs.gated or not ours.gated:
+        raise UserError(f"{run.path} is to be gated and {plain.path} plain; they are not")
+
+
 def _draw_strips(network, split, run, config, plain_run_dir, data_dir):
     from cdc_keras import visualize
 
@@ -155,4 +174,4 @@ def _draw_strips(network, split, run, config, plain_run_dir, data_dir):
     plain = None
     if plain_run_dir is not None:
         plain = load_run(RunFolder(plain_run_dir), data_dir=data_dir)[0].network
-    visualize.strip(next(stored_batches(split, SHOWN))[0], plain, network, run.pictures / "strips.png")
+    visualize.strip(examples_to_show(split)[0], plain, network, run.pictures / "strips.png")

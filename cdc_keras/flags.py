@@ -30,7 +30,9 @@ def _define(field, values):
     kind, choices = field.metadata["type"], field.metadata["choices"]
     bounds = {"lower_bound": field.metadata["low"], "upper_bound": field.metadata["high"]}
     name, default, text = field.name, field.default, field.metadata["help"]
-    if choices:
+    if name == "task":  # the one setting nobody should get by default: the wrong one trains for days
+        flags.DEFINE_enum(name, None, choices, text, values, required=True)
+    elif choices:
         flags.DEFINE_enum(name, default, choices, text, values)
     elif kind is bool:
         flags.DEFINE_bool(name, default, text, values)

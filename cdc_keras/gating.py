@@ -62,6 +62,8 @@ def attach(
     if not (residual or attention):
         raise ValueError("a gate without residual and without attention does nothing; leave one of them on")
     sites = [sites] if isinstance(sites, str) else list(sites)
+    if attention and extractor is None:
+        raise ValueError("attention is inferred from the context: give an extractor, or attention=False")
     traced, calls = graph.trace(model)
     if len(traced.inputs) != 1:
         raise ValueError(f"a gate needs a model with one image input; this one has {len(traced.inputs)}")
@@ -72,6 +74,8 @@ def attach(
     if not sites:
         raise ValueError(f"name at least one site; usable are: {', '.join(_usable(calls, context_shape))}")
     if reduction is None:
+        if traced.inputs[0].shape[1] is None:
+            raise ValueError("this model takes images of any size, so reduction has no default; give it")
         reduction = 2 if traced.inputs[0].shape[1] <= 32 else 4
 
     images = keras.Input(batch_shape=traced.inputs[0].shape, dtype=traced.inputs[0].dtype, name=traced.inputs[0].name)

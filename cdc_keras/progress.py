@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import math
+import os
 import signal
 import sys
 import time
@@ -95,7 +96,8 @@ class StopOnSignal(keras.callbacks.Callback):
         if self.stopped and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.stopped = True
-        print("\nstopping after this step and saving; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+        # not print: the signal may have come in the middle of one
+        os.write(2, b"\nstopping after this step and saving; press Ctrl-C again to stop at once\n")
 
     def on_train_batch_end(self, batch, logs=None):
         if self.stopped:

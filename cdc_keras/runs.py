@@ -21,6 +21,8 @@ from cdc_keras.errors import UserError
 CHECKPOINT = re.compile(r"step-(\d{8})\.weights\.h5")
 # May differ between the calls that share a run folder: they change how fast it goes or how long, not what a step does.
 FREE_TO_CHANGE = ("data_dir", "steps_per_call")
+# What a folder may hold whose making was cut short.
+WRITTEN_BEFORE_CONFIG = {"checkpoints", "pictures", "extractor.json", "run.json", "flags.txt", ".config.json.partial"}
 
 
 class RunFolder:
@@ -34,7 +36,7 @@ class RunFolder:
     """
 
     def __init__(self, path):
-        self.path = pathlib.Path(path)
+        self.path = pathlib.Path(path).expanduser()
 
     def check(self, config):
         """Writes nothing; returns if a run of `config` may start or go on here.
@@ -42,9 +44,11 @@ class RunFolder:
         Raises:
             UserError: the folder belongs to a run with other settings, which are named, or is none.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file, not a run folder; choose another")
         if self.config_path.exists():
             self._check_same(config)
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and any(path.name not in WRITTEN_BEFORE_CONFIG for path in self.path.iterdir()):
             raise UserError(f"{self.path} has files in it but is no run folder; choose an empty or new one")
 
     def create(self, config):
@@ -75,7 +79,41 @@ class RunFolder:
             if stored[name] != asked[name] and name not in FREE_TO_CHANGE
         ]
         if different:
-            raise UserError(f"{self.path} holds another run: {'; '.join(different)}. Choose another --run_dir")
+            raise UserError(f"{self.path} holds another run: {'; '.join(different)}. Choose another folder")
+
+    def check_data(self, dataset):
+        """Records which data the run is trained on, or checks that they are still the same.
+
+        Raises:
+            UserError: naming what differs.
+        """
+        seen = {"classes": list(dataset.class_names)}
+        for name in ("train", "validation", "test"):
+            split = getattr(dataset, name)
+            seen[f"{name}_images"] = len(split)
+            if hasattr(split, "labels"):
+                seen[f"{name}_labels_sha256"] = hashlib.sha256(split.labels.astype("int32").tobytes()).hexdigest()
+        stored = self.read_record().get("data")
+        if stored is None:
+            self.record(data=seen)
+        elif stored != seen:
+            names = [name for name in seen if seen[name] != stored.get(name)]
+            raise UserError(
+                f"the data are not those that {self.path} was trained on: {', '.join(names)} differ; give the data_dir "
+                "of then, with the data as they were"
+            )
+
+    def check_fingerprint(self, model):
+        """Records the fingerprint of `model`, or checks that it is still the same.
+
+        Raises:
+            UserError: the weights in this folder are of another network.
+        """
+        mark, stored = fingerprint(model), self.read_record().get("fingerprint")
+        if stored is None:
+            self.record(fingerprint=mark)
+        elif stored != mark:
+            raise UserError(f"{self.path} was trained with another version of this network; train it again elsewhere")
 
     def config(self, data_dir=None):
         """Returns the `RunConfig` of the run, with another `data_dir` if one is given.
@@ -84,7 +122,7 @@ class RunFolder:
             UserError: there is no run in this folder.
         """
         if not self.config_path.is_file():
-            raise UserError(f"{self.path} is no run folder (it has no config.json); train one with train.py --run_dir")
+            raise UserError(f"{self.path} is no run folder (it has no config.json); train one with train.py")
         config = RunConfig.from_json(self.config_path.read_text())
         return config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
 

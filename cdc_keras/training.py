@@ -1,21 +1,22 @@
 """From a configuration to a finished run: build, train epoch by epoch, validate, checkpoint, go on where it stopped."""
 
-import json
 import random
 import sys
 import time
 
 import keras
+import numpy as np
 
 from cdc_keras import data, gating, networks, optimizers
 from cdc_keras.classifier import Classifier
 from cdc_keras.config import RunConfig
-from cdc_keras.data.pipeline import evaluation_batches, evaluation_steps, stored_batches, training_batches
+from cdc_keras.data.dataset import StreamSplit
+from cdc_keras.data.pipeline import evaluation_batches, evaluation_steps, training_batches
 from cdc_keras.disentangler import Disentangler
 from cdc_keras.errors import UserError
 from cdc_keras.networks import autoencoder
 from cdc_keras.progress import Progress, StopOnSignal, TensorBoardLog, check_finite, duration
-from cdc_keras.runs import RunFolder, environment, fingerprint, load_weights, save_weights, sha256, write_text
+from cdc_keras.runs import RunFolder, environment, load_weights, save_weights, sha256
 
 EVALUATION_BATCH = 250
 SHOWN = 8  # images in a picture
@@ -42,17 +43,26 @@ def train(config, run_dir):
         raise UserError(
             f"batch_size is {config.batch_size} but there are only {len(dataset.train)} training images; lower it"
         )
+    if isinstance(dataset.train, StreamSplit) and keras.backend.backend() != "tensorflow":
+        raise UserError(f"{config.dataset} does not fit into memory, and streaming it needs KERAS_BACKEND=tensorflow")
     run.check(config)
     model = build(config, dataset, run, steps_per_epoch)
     run.create(config)
+    run.check_data(dataset)
     step = _restore(model, run)
     total = config.epochs * steps_per_epoch
+    rows = run.rows()[: step // steps_per_epoch]
     if step >= total:
+        if not run.finished:  # stopped between the last checkpoint and the record of the end
+            _finish(model, run, config, rows)
         print(f"{run.path} is finished: {config.epochs} epochs. Evaluate it with evaluate.py", file=sys.stderr)
         return run
-    run.record(**environment(), steps_per_epoch=steps_per_epoch, train_images=len(dataset.train))
+    if step:
+        run.record(resumed=[*run.read_record().get("resumed", []), {"step": step, **environment()}])
+    else:
+        run.record(**environment(), steps_per_epoch=steps_per_epoch, train_images=len(dataset.train))
+        _note_short_ramp(config, steps_per_epoch)
 
-    rows = run.rows()[: step // steps_per_epoch]
     curves = TensorBoardLog(run.path / "tensorboard")
     chunk = config.steps_per_call if keras.backend.backend() == "jax" else 1
     progress = Progress(
@@ -100,18 +110,13 @@ def train(config, run_dir):
                 curves.write(step, row)
                 progress.end_epoch(_summary(row, config.epochs, rows))
             run.save_checkpoint(model, step)
-            if config.task == "extractor":
-                save_weights(model.encoder, run.extractor_weights)
+            run.record(train_seconds=run.read_record().get("train_seconds", 0.0) + seconds)
             if step % steps_per_epoch == 0 and (_is_power_of_two(epoch + 1) or step == total):
                 _draw(model, run, dataset, rows)
-            if stop.stopped:
+            if stop.stopped and step < total:
                 print(f"saved after step {step} of {total}; the same command goes on from there", file=sys.stderr)
                 return run
-    run.record(
-        finished=True, epochs=config.epochs, hours=sum(row["seconds"] for row in rows) / 3600, last_epoch=rows[-1]
-    )
-    if config.task == "extractor":
-        run.record(extractor_sha256=sha256(run.extractor_weights))
+    _finish(model, run, config, rows)
     return run
 
 
@@ -173,10 +178,11 @@ def load_extractor(run_dir):
     """
     run = RunFolder(run_dir)
     config = run.config()
-    if config.task != "extractor" or not run.extractor_weights.is_file():
-        raise UserError(f"{run_dir} is no run of task extractor with a trained extractor in it; train that first")
-    expected = run.read_record().get("extractor_sha256")
-    if expected is not None and sha256(run.extractor_weights) != expected:
+    if config.task != "extractor":
+        raise UserError(f"{run_dir} is a run of task {config.task}; the gate needs one of task extractor")
+    if not run.finished or not run.extractor_weights.is_file():
+        raise UserError(f"the extractor in {run_dir} has not finished training; run its train.py command again")
+    if sha256(run.extractor_weights) != run.read_record()["extractor_sha256"]:
         raise UserError(f"{run.extractor_weights} is not the file the run wrote (sha256 differs); train it again")
     extractor = _untrained_extractor(config)
     load_weights(extractor, run.extractor_weights)
@@ -211,11 +217,16 @@ def _attach(network, config, run):
         extractor = _untrained_extractor(RunConfig.from_json(run.extractor_config.read_text()))
     elif config.gate_attention:
         extractor = load_extractor(config.extractor)
-    context_size = extractor.output_shape[1] if extractor is not None else autoencoder.CONTEXT_SIZES[config.image_size]
+    sites = config.gate_sites
+    if not sites:
+        size = extractor.output_shape[1] if extractor is not None else autoencoder.CONTEXT_SIZES.get(config.image_size)
+        if size is None:
+            raise UserError("give gate_sites: without a context there is no resolution to choose default sites by")
+        sites = networks.default_sites(config.network, config.image_size, size)
     return gating.attach(
         network,
         extractor,
-        config.gate_sites or networks.default_sites(config.network, config.image_size, context_size),
+        sites,
         reduction=config.gate_reduction,
         init=config.gate_init,
         residual=config.gate_residual,
@@ -236,17 +247,36 @@ def _ramp_steps(config, steps_per_epoch):
     return round(config.fool_ramp_fraction * config.epochs * steps_per_epoch)
 
 
+def _note_short_ramp(config, steps_per_epoch):
+    """Says so if lambda_fool will stay far below its weight, as the paper's ramp makes it in a short run."""
+    ramp, total = _ramp_steps(config, steps_per_epoch), config.epochs * steps_per_epoch
+    if config.task == "extractor" and config.context == "cdcgm" and ramp > total:
+        reached = config.fool_weight * total / ramp
+        print(
+            f"note: lambda_fool reaches only {reached:.2g} of {config.fool_weight:.2g}, its ramp being longer than the "
+            "run; fool_ramp_fraction scales it",
+            file=sys.stderr,
+        )
+
+
 def _restore(model, run):
     """Returns the step the run is at, having loaded its newest checkpoint, 0 for a new run."""
-    mark, path = fingerprint(model), run.path / "fingerprint.json"
-    if path.is_file() and json.loads(path.read_text())["fingerprint"] != mark:
-        raise UserError(f"{run.path} was trained with another version of this network; train it again in a new folder")
-    write_text(path, json.dumps({"fingerprint": mark}) + "\n")
+    run.check_fingerprint(model)
     steps = run.steps()
     if steps:
         load_weights(model, run.checkpoint(steps[-1]))
         print(f"going on after step {steps[-1]}", file=sys.stderr)
     return steps[-1] if steps else 0
+
+
+def _finish(model, run, config, rows):
+    """Records the end of a run; an extractor's weights appear in its folder only now."""
+    end = {}
+    if config.task == "extractor":
+        save_weights(model.encoder, run.extractor_weights)
+        end["extractor_sha256"] = sha256(run.extractor_weights)
+    hours = run.read_record().get("train_seconds", 0.0) / 3600
+    run.record(finished=True, epochs=config.epochs, hours=hours, last_epoch=rows[-1], **end)
 
 
 def _keep_best(model, run, rows):
@@ -259,7 +289,7 @@ def _draw(model, run, dataset, rows):
     """Writes the pictures that show how training goes."""
     from cdc_keras import visualize
 
-    images, labels = next(stored_batches(dataset.validation if len(dataset.validation) else dataset.train, SHOWN))
+    images, labels = examples_to_show(dataset.validation if len(dataset.validation) else dataset.train)
     try:
         visualize.curves(rows, run.pictures / "curves.png")
         if isinstance(model, Disentangler):
@@ -268,6 +298,15 @@ def _draw(model, run, dataset, rows):
             visualize.strip(images, None, model.network, run.pictures / "strips.png")
     except (OSError, ImportError) as error:  # a full disk, or a machine without matplotlib: training is worth more
         print(f"no pictures: {error}", file=sys.stderr)
+
+
+def examples_to_show(split):
+    """Returns (images, labels) of a few examples, spread over the split: folders are stored class by class."""
+    if isinstance(split, StreamSplit):
+        images, labels = zip(*split.examples(0).take(SHOWN).as_numpy_iterator(), strict=True)
+        return np.stack(images), np.stack(labels)
+    part = split.take(np.linspace(0, len(split) - 1, min(SHOWN, len(split))).astype(int))
+    return part.images, part.labels
 
 
 def draw_extractor(model, images, labels, class_names, run):

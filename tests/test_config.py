@@ -19,7 +19,7 @@ def parse(*arguments):
 
 
 def test_a_config_survives_json():
-    config = RunConfig(task="classifier", gate_sites=("a", "b"), fool_ramp_fraction=0.5, seed=3)
+    config = RunConfig(task="classifier", extractor="x", gate_sites=("a", "b"), fool_ramp_fraction=0.5, seed=3)
     assert RunConfig.from_json(config.to_json()) == config
 
 
@@ -40,6 +40,24 @@ def test_json_with_an_unknown_or_missing_key_is_refused():
 def test_a_value_out_of_range_is_refused_with_what_is_allowed(field, value, message):
     with pytest.raises(UserError, match=message):
         RunConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"task": "classifier", "gate_init": "neutral"}, "gate_init would do nothing"),
+        ({"task": "extractor", "extractor": "x"}, "extractor names the context of a classifier"),
+        ({"task": "classifier", "extractor": "x", "gate_attention": False}, "uses no context"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        RunConfig(**settings)
+
+
+def test_padding_as_wide_as_the_image_is_refused():
+    with pytest.raises(UserError, match="crop_padding is less than image_size, 32"):
+        RunConfig(crop_padding=32).resolved(32)
 
 
 def test_what_is_not_given_becomes_the_papers_value_for_the_task():
@@ -64,9 +82,9 @@ def test_what_is_given_stays():
 
 
 def test_every_field_is_a_flag_and_flags_give_the_config_back():
-    assert parse("--run_dir=x") == RunConfig()
-    config = parse("--run_dir=x", "--gate_sites=a,b", "--noflip", "--epochs=7", "--fool_weight=0.5")
-    assert config == RunConfig(gate_sites=("a", "b"), flip=False, epochs=7, fool_weight=0.5)
+    assert parse("--run_dir=x", "--task=extractor") == RunConfig()
+    config = parse("--run_dir=x", "--task=classifier", "--extractor=y", "--gate_sites=a,b", "--noflip", "--epochs=7")
+    assert config == RunConfig(task="classifier", extractor="y", gate_sites=("a", "b"), flip=False, epochs=7)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -35,7 +35,7 @@ def commands(program):
 
 def small(command, folder):
     """The README command on little data: the names of flags and flagfiles are its own, sizes and places are ours."""
-    command = command.replace("runs/", f"{folder}/runs/").replace("~/tensorflow_datasets", str(folder / "data"))
+    command = command.replace("runs/", f"{folder}/runs/").replace("$HOME/tensorflow_datasets", str(folder / "data"))
     return command.replace('"my images"', f'"{folder / "my images"}"')
 
 

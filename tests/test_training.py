@@ -89,6 +89,36 @@ def test_nan_stops_the_run_and_leaves_the_last_good_checkpoint_alone(extractor_r
     assert run.steps() == [4] and run.checkpoint(4).read_bytes() == before
 
 
+def test_a_run_stopped_between_its_last_checkpoint_and_its_record_is_finished_by_the_same_command(
+    extractor_run, tmp_path
+):
+    run = copy_of(extractor_run, tmp_path)
+    weights = run.extractor_weights.read_bytes()
+    run.extractor_weights.unlink()
+    run.record(finished=False, extractor_sha256=None, last_epoch=None)
+    assert train(EXTRACTOR, run.path).finished
+    assert len(run.extractor_weights.read_bytes()) == len(weights)
+    assert run.read_record()["last_epoch"]["epoch"] == 2
+
+
+def test_an_unfinished_extractor_gates_nothing(extractor_run, tmp_path):
+    run = copy_of(extractor_run, tmp_path)
+    run.record(finished=False)
+    with pytest.raises(UserError, match="has not finished training"):
+        load_extractor(run.path)
+
+
+def test_other_data_in_the_place_of_those_trained_on_are_refused(extractor_run):
+    with pytest.raises(UserError, match="test_labels_sha256 differ"):
+        other = training.data.load(EXTRACTOR)
+        extractor_run.check_data(dataclasses.replace(other, test=other.test.take(slice(None, None, -1))))
+
+
+def test_a_plain_run_of_another_network_is_refused_before_scoring(extractor_run):
+    with pytest.raises(UserError, match="is to be gated and .* plain"):
+        evaluate(extractor_run.path, plain_run_dir=extractor_run.path)
+
+
 def test_a_second_run_with_other_settings_is_refused_with_the_difference_named(extractor_run):
     with pytest.raises(UserError, match="seed is 0 there and 1 now; fool_weight is 0.0001 there and 0.1 now"):
         train(dataclasses.replace(EXTRACTOR, seed=1, fool_weight=0.1), extractor_run.path)
@@ -174,13 +204,22 @@ def cli(*arguments, **kwargs):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--run_dir=RUN", "--epochs=0"], "epochs"),
-        (["--run_dir=RUN", "--batch_size=100", "--train_limit=20"], "batch_size is 100 but there are only 20"),
-        (["--run_dir=RUN", "--dataset=cifar100", "--data_dir=RUN"], "download_and_prepare"),
+        (["--run_dir=RUN", "--task=extractor", "--epochs=0"], "epochs"),
+        (
+            ["--run_dir=RUN", "--task=extractor", "--batch_size=100", "--train_limit=20"],
+            "batch_size is 100 but there are only 20",
+        ),
+        (["--run_dir=RUN", "--task=extractor", "--dataset=cifar100", "--data_dir=RUN"], "download_and_prepare"),
         (["--run_dir=RUN", "--task=classifier", "--extractor=RUN"], "is no run folder"),
         (["--run_dir=RUN", "--task=classifier", "--epochs=2"], "warm-up of 2.0 epochs does not fit"),
-        (["--run_dir=RUN", "--image_size=48"], "presets for 32 px"),
-        (["--run_dir=RUN", "stray"], "stray"),
+        (["--run_dir=RUN", "--task=extractor", "--image_size=48"], "presets for 32 px"),
+        (["--run_dir=RUN", "--task=extractor", "stray"], "stray"),
+        (["--run_dir=RUN"], "task"),
+        (["--run_dir=train.py", "--task=extractor", "--train_limit=64"], "is a file, not a run folder"),
+        (
+            ["--run_dir=RUN", "--task=classifier", "--gate_attention=false", "--image_size=64", "--train_limit=256"],
+            "give gate_sites",
+        ),
     ],
 )
 def test_bad_input_gets_one_sentence_and_a_status_that_is_not_zero(arguments, sentence, tmp_path):
@@ -235,7 +274,7 @@ def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_goes_on(tmp_path):
 
     def start_and_interrupt(number):
         # An epoch of some minutes, so that no machine is done with it before the signal.
-        arguments = [f"--run_dir={run.path}", "--train_limit=40000", "--batch_size=8", "--epochs=1"]
+        arguments = [f"--run_dir={run.path}", "--task=extractor", "--train_limit=40000", "--batch_size=8", "--epochs=1"]
         process = subprocess.Popen([sys.executable, "train.py", *arguments], stderr=subprocess.PIPE, text=True)
         while len(list(run.path.glob("tensorboard/*"))) < number:
             assert process.poll() is None, process.communicate()[1]  # the event file is made as training begins

@@ -1,5 +1,6 @@
 """Data sets by name: `load(config)` gives a `Dataset` whatever its source."""
 
+import os
 import pathlib
 
 from cdc_keras.data.arrays import load_npz
@@ -40,6 +41,11 @@ def load(config):
     return SOURCES.get(config.dataset, _load_named)(config)
 
 
+def _data_dir(config):
+    """`data_dir` with ~ filled in, which no shell does inside --data_dir=~/..."""
+    return None if config.data_dir is None else os.path.expanduser(config.data_dir)
+
+
 def _load_shapes(config):
     train_size = config.train_limit or SHAPES_TRAIN_SIZE
     return load_shapes(
@@ -55,14 +61,14 @@ def _load_shapes(config):
 def _load_folder(config):
     if config.data_dir is None or config.image_size is None:
         raise UserError("a folder of images needs its path and a size to bring them to: give data_dir and image_size")
-    return load_folder(config.data_dir, image_size=config.image_size, **_cut(config))
+    return load_folder(_data_dir(config), image_size=config.image_size, **_cut(config))
 
 
 def _load_named(config):
-    arrays = pathlib.Path(config.data_dir or ".", f"{config.dataset}.npz")
+    arrays = pathlib.Path(_data_dir(config) or ".", f"{config.dataset}.npz")
     if config.data_dir is not None and arrays.is_file():
         return load_npz(arrays, name=config.dataset, image_size=config.image_size, **_cut(config))
-    return load_tfds(config.dataset, data_dir=config.data_dir, image_size=config.image_size, **_cut(config))
+    return load_tfds(config.dataset, data_dir=_data_dir(config), image_size=config.image_size, **_cut(config))
 
 
 def _cut(config):
