@@ -13,10 +13,11 @@ from cdc_keras.config import RunConfig
 from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.data.pipeline import evaluation_batches, evaluation_steps, training_batches
 from cdc_keras.disentangler import Disentangler
+from cdc_keras.environment import environment
 from cdc_keras.errors import UserError
 from cdc_keras.networks import autoencoder
 from cdc_keras.progress import Progress, StopOnSignal, TensorBoardLog, check_finite, duration
-from cdc_keras.runs import RunFolder, environment, load_weights, save_weights, sha256
+from cdc_keras.runs import RunFolder, load_weights, save_weights, sha256
 
 EVALUATION_BATCH = 250
 SHOWN = 8  # images in a picture
