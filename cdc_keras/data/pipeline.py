@@ -111,10 +111,14 @@ def evaluation_steps(split, *, batch_size, steps_per_call=1):
 def _batches(split, plans, steps_per_call):
     if keras.backend.backend() == "tensorflow":
         images, labels = split.tensors
-        datasets = [tf.data.Dataset.from_tensor_slices(plan) for plan in plans]
-        whole = datasets[0] if len(datasets) == 1 else datasets[0].concatenate(datasets[1])
-        return whole.map(lambda plan: gather(images, labels, plan), num_parallel_calls=2).prefetch(4)
+        return _steps(plans).map(lambda plan: gather(images, labels, plan), num_parallel_calls=2).prefetch(4)
     return _chunks(*split.tensors, plans, steps_per_call)
+
+
+def _steps(plans):
+    """Returns the steps of one or two plans, whose batches may differ in size, as one `tf.data.Dataset`."""
+    first, *rest = [tf.data.Dataset.from_tensor_slices(plan) for plan in plans]
+    return first.concatenate(rest[0]) if rest else first
 
 
 def _chunks(images, labels, plans, steps_per_call):
@@ -131,14 +135,12 @@ def _stream(split, plans, first_step, shuffle_seed):
     seed = None if shuffle_seed is None else int(np.random.SeedSequence(shuffle_seed).generate_state(1)[0])
     batch_size = plans[0]["rows"].shape[1]
     batches = split.examples(seed).batch(batch_size, drop_remainder=shuffle_seed is not None)
-    planned = [tf.data.Dataset.from_tensor_slices(plan) for plan in plans]
-    planned = planned[0] if len(planned) == 1 else planned[0].concatenate(planned[1])
 
     def augment(batch, plan):
         images, labels = batch
         return scale(pick_pixels(images, plan["source_rows"], plan["source_columns"])), labels
 
-    return tf.data.Dataset.zip(batches, planned).skip(first_step).map(augment, num_parallel_calls=2).prefetch(4)
+    return tf.data.Dataset.zip(batches, _steps(plans)).skip(first_step).map(augment, num_parallel_calls=2).prefetch(4)
 
 
 def gather(images, labels, plan):
