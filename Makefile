@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 
-.PHONY: demo test quick lint bench clean
+.PHONY: demo test quick lint bench reference families clean
 
 demo: $(VENV)/installed
 	$(RUN) -m cdc_keras.demo --out=runs/demo
 
 test: $(VENV)/installed-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 quick: $(VENV)/installed-dev
 	$(RUN) -m pytest -m "not slow"
@@ -21,6 +21,15 @@ lint: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev
 	$(RUN) benchmarks/input_path.py
 	$(RUN) benchmarks/backends.py
+
+# PyTorch is large and needed for nothing else, so it is no requirement.
+reference: $(VENV)/installed-dev
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(RUN) -m pytest tests/test_same_numbers.py
+
+DATA_DIR ?= $(HOME)/tensorflow_datasets
+families: $(VENV)/installed-dev
+	$(RUN) benchmarks/families.py --data_dir=$(DATA_DIR)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \

@@ -3,10 +3,15 @@
 All paths give batches of floats in [-1, 1] of the same shuffled images, reflect-padded by 4, cropped and flipped. They
 take turns in one process, so whatever else runs on the machine meets all of them alike; each figure is a median.
 
+A second part sets the random resized crop of ImageNet training beside KerasCV's layer of that name, both on single
+images of 375x500 pixels in `tf.data`: images per second, and whether the same seed gives the same images again. Ours
+resizes without aliasing, as the evaluated images are resized; the layer does not.
+
     python benchmarks/input_path.py --out input_path.json
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import os
@@ -23,6 +28,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from cdc_keras.data.crop import ASPECT_RATIOS, random_resized_crop  # noqa: E402
 from cdc_keras.data.dataset import Split  # noqa: E402
 from cdc_keras.data.pipeline import scale, training_batches  # noqa: E402
 
@@ -30,6 +36,8 @@ IMAGE_SIZE = 32
 PADDING = 4
 BATCH_SIZE = 128
 BAR = 5.0  # ours is to be this many times as fast as the faster of the two Keras paths
+PHOTOGRAPH = (375, 500, 3)  # the commonest size in ImageNet
+CROP_SIZE, CROP_AREA = 224, 0.08
 REFLECTED = [[PADDING, PADDING], [PADDING, PADDING], [0, 0]]
 
 
@@ -148,9 +156,62 @@ def table(summary):
     return "\n".join(lines)
 
 
+def our_crops(image):
+    """Returns (place in the stream -> crop), seeded anew."""
+    return lambda place: random_resized_crop(image, CROP_SIZE, CROP_AREA, tf.stack([0, place]))
+
+
+def keras_cv_crops(image):
+    """Returns (place in the stream -> crop) of KerasCV's layer, seeded anew; it does not look at the place."""
+    import keras_cv
+
+    crop = keras_cv.layers.RandomCropAndResize((CROP_SIZE, CROP_SIZE), (CROP_AREA, 1.0), ASPECT_RATIOS, seed=0)
+    return lambda place: crop(image, training=True)
+
+
+def measure_crops(count, repeats):
+    """Returns {path: {images_per_second: median, same_seed_same_images: bool}} of both crops, taking turns.
+
+    Args:
+        count: crops in a pass.
+        repeats: measured passes of each, after one that warms up; all begin with the same seed.
+    """
+    image = tf.constant(np.random.default_rng(0).integers(256, size=PHOTOGRAPH, dtype=np.uint8))
+    paths = {"ours": our_crops, "keras_cv": keras_cv_crops}
+    rates, passes = {name: [] for name in paths}, {name: set() for name in paths}
+    for repeat, (name, build) in itertools.product(range(repeats + 1), paths.items()):
+        dataset = tf.data.Dataset.range(count).map(build(image), num_parallel_calls=2)
+        start = time.perf_counter()
+        crops = [crop.numpy() for crop in dataset]
+        if repeat > 0:
+            rates[name].append(count / (time.perf_counter() - start))
+        passes[name].add(hashlib.sha256(np.stack(crops).tobytes()).hexdigest())
+    return {
+        name: {"images_per_second": statistics.median(rates[name]), "same_seed_same_images": len(passes[name]) == 1}
+        for name in paths
+    }
+
+
+def sentence(crops):
+    """Returns the result of `measure_crops` in words."""
+    ours, theirs = crops["ours"], crops["keras_cv"]
+    rates = [path["images_per_second"] for path in (ours, theirs)]
+    same = ["yes" if path["same_seed_same_images"] else "NO" for path in (ours, theirs)]
+    return (
+        f"Random resized crops of {PHOTOGRAPH[0]}x{PHOTOGRAPH[1]} images to {CROP_SIZE} px: ours {rates[0]:,.0f} "
+        f"images/s, KerasCV {rates[1]:,.0f}, ours is {rates[0] / rates[1]:.1f}x; "
+        f"the same images for the same seed: ours {same[0]}, KerasCV {same[1]}."
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=20_000, help=f"examples in an epoch, at least {BATCH_SIZE}")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=20_000,
+        help=f"examples in an epoch, at least {BATCH_SIZE}; and fifty times the random resized crops",
+    )
     parser.add_argument("--repeats", type=int, default=5, help="measured epochs of every path, at least 1")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file for the medians and every single measurement")
     arguments = parser.parse_args()
@@ -165,8 +226,10 @@ def main():
     )
     print(f"{len(os.sched_getaffinity(0))} cores, TensorFlow {tf.__version__}, Keras {keras.__version__}\n")
     print(table(summary))
+    crops = measure_crops(max(arguments.images // 50, 1), arguments.repeats)
+    print(f"\n{sentence(crops)}")
     if arguments.out:
-        arguments.out.write_text(json.dumps({**summary, "repeats": rates}, indent=2) + "\n")
+        arguments.out.write_text(json.dumps({**summary, "repeats": rates, "crops": crops}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

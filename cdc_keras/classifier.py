@@ -42,20 +42,21 @@ class Classifier(StepModel):
         def loss():
             logits = self.network(images, training=True)
             # Layers of a user's own network may bring penalties of their own.
-            total = _cross_entropy(labels, logits) + sum(self.network.losses)
+            total = cross_entropy(labels, logits) + sum(self.network.losses)
             return total, (total, logits)
 
         variables = self.trainable_variables
         (value, logits), gradients = self.gradients(loss, variables)
         self.optimizer.apply(gradients, variables)
-        return self._track(value, labels, logits)
+        return self.track(value, labels, logits)
 
     def assess(self, images, labels):
         """Returns loss, top-1 and top-5 so far, in inference mode."""
         logits = self.network(images, training=False)
-        return self._track(_cross_entropy(labels, logits), labels, logits)
+        return self.track(cross_entropy(labels, logits), labels, logits)
 
-    def _track(self, value, labels, logits):
+    def track(self, value, labels, logits):
+        """Adds one batch to the running means, by its size, and returns them."""
         loss, *accuracies = self.trackers
         loss.update_state(value, sample_weight=ops.cast(ops.shape(labels)[0], "float32"))
         for accuracy in accuracies:
@@ -63,5 +64,6 @@ class Classifier(StepModel):
         return self.get_metrics_result()
 
 
-def _cross_entropy(labels, logits):
+def cross_entropy(labels, logits):
+    """Returns the mean cross-entropy, nats, of (B,) integer labels and (B, classes) logits."""
     return ops.mean(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))

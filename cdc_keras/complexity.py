@@ -1,12 +1,14 @@
 """What a model costs: multiply-adds of one image, which the paper calls FLOPs, convolution weights and parameters.
 
-`python -m cdc_keras.complexity` prints our counts beside those of the paper and of the networks' own papers.
+`python -m cdc_keras.complexity` prints our counts beside those of the paper and of the networks' own papers, with
+`--run_dir=...` those of a trained model, scope by scope.
 """
 
 import collections
 import math
 
 import keras
+from absl import app, flags
 from keras import layers
 
 from cdc_keras import gating, graph, networks
@@ -111,56 +113,159 @@ def _of_size(model, inputs):
     return graph.rebuild(model, lambda layer, *args, **kwargs: layer(*args, **kwargs), inputs=given)
 
 
-def _rows():
-    """Yields (what, ours, expected as printed in the papers or derived in the docs)."""
-    encoder = autoencoder.encoder(32)
-    e1 = keras.Model(encoder.input, encoder.get_layer("e1_conv4_act").output)
-    yield "E1, MACs", macs(e1), "7,208,960"
-    yield "E1 + E2 + G1, MACs", macs(encoder), "9,830,400"
-    yield "E1 + E2 + G1, convolution weights", conv_weights(encoder), "342,528"
-    decoder = autoencoder.decoder(32, (8, 8, 64), num_classes=1000)
-    embedding = sum(parameters(decoder.get_layer(f"condition_dense{i}")) for i in (1, 2))
-    yield "the same + batch norm + embedding of 1000 categories, parameters", parameters(encoder) + embedding, "0.354M"
+def scopes(model):
+    """Returns {"network", "gate", "extractor": (parameters, multiply-adds of one image)} of a model, gated or not.
 
-    resnet = networks.build("resnet32", 32, num_classes=1000)
-    gated = gating.attach(resnet, encoder, networks.default_sites("resnet32", 32, 8))
-    by_layer = macs_by_layer(gated)
-    bottlenecks = sum(count for name, count in by_layer.items() if "_r_conv" in name or "_l3_conv" in name)
-    maps = sum(count for name, count in by_layer.items() if name.startswith(("gate_l1_", "gate_l2_")))
-    with_products = gate_macs(gated, resnet, products=True)
-    weights = conv_weights(gated) - conv_weights(resnet) - conv_weights(encoder)
-    yield "gate of ResNet-32, convolution weights", weights, "33,784"
-    yield "gate of ResNet-32, R and L3, MACs", bottlenecks, "3,407,872"
-    yield "gate of ResNet-32, all of it, MACs (our default: L1 and L2 run once, at 8x8)", with_products, None
-    yield "the same if L1 and L2 ran at 16x16 as well (not our default)", with_products + 4 * maps, "3.61M"
+    A scope the model does not have is left out. Parameters are those that some training moves, so without batch-norm
+    statistics, the frozen extractor's included. The gate is told by the names that `gating.attach` gives; its products
+    (Eqs. 4 and 5) are counted.
 
-    for name, count, cost in (("vgg13", "9,416,010", "228.27M"), ("vgg16", "14,728,266", "313.20M")):
-        model = networks.build(name, 32, num_classes=10)
-        yield f"{name}, 10 classes, parameters", parameters(model), count
-        yield f"{name}, 10 classes, MACs", macs(model), cost
-    sizes = (("resnet32", "0.529M", "68.9M"), ("resnet56", "0.917M", "125.5M"), ("resnet110", "1.792M", "253.0M"))
-    for name, count, cost in sizes:
-        model = networks.build(name, 32, num_classes=1000)
-        yield f"{name}, 1000 classes, parameters", parameters(model), count
-        yield f"{name}, 1000 classes, MACs", macs(model), cost
+    Args:
+        model: functional `keras.Model` whose image size is fixed.
+    """
+    costs = collections.Counter()
+    for name, count in macs_by_layer(model, products=True).items():
+        costs[_scope(name)] += count
+    weights = collections.Counter()
+    for layer in model.layers:
+        moved = (w for w in layer.weights if not w.path.endswith(("moving_mean", "moving_variance")))
+        weights[_scope(layer.name)] += sum(math.prod(w.shape) for w in moved)
+    return {scope: (weights[scope], costs[scope]) for scope in SCOPES if weights[scope] or costs[scope]}
 
 
-def _difference(ours, expected):
-    """Returns ours minus expected as text, in the unit and to the digits of `expected` ("228.27M" or "342,528")."""
-    unit = 1e6 if expected.endswith("M") else 1
-    digits = expected.rstrip("M").partition(".")[2]
-    number = float(expected.rstrip("M").replace(",", ""))
-    return f"{round(ours / unit, len(digits)) - number:.{len(digits)}f}{'M' if unit > 1 else ''}"
+def _scope(layer):
+    """Returns which of `SCOPES` a layer belongs to, by its name ("extractor/..." for those inside the extractor)."""
+    if layer.split("/")[0] == "extractor":
+        return "extractor"
+    return "gate" if layer.startswith("gate_") else "network"
 
 
-def table():
-    """Returns the counts as a Markdown table: ours, expected, and the difference at the digits of the expected one."""
-    lines = ["| count | ours | expected | difference |", "|---|---:|---:|---:|"]
-    for what, ours, expected in _rows():
-        difference = "" if expected is None else _difference(ours, expected)
-        lines.append(f"| {what} | {ours:,} | {expected or ''} | {difference} |")
+def scopes_table(model):
+    """Returns what each part of a model costs as a Markdown table."""
+    lines = ["| scope | parameters | multiply-adds |", "|---|---:|---:|"]
+    counts = scopes(model)
+    counts["all"] = tuple(map(sum, zip(*counts.values(), strict=True)))
+    lines += [f"| {scope} | {weights:,} | {cost:,} |" for scope, (weights, cost) in counts.items()]
     return "\n".join(lines)
 
 
+def table():
+    """Returns our counts beside those of the papers as Markdown tables, the difference at the digits printed there."""
+    lines = [
+        "| network | pixels | classes | parameters | expected | difference | multiply-adds | expected | difference "
+    ]
+    lines[0] += "| the paper prints |"
+    lines.append("|---" * 3 + "|---:" * 6 + "|---|")
+    for name, block_attention, size, classes, weights, cost, printed in NETWORK_ROWS:
+        model = networks.build(name, size, num_classes=classes, block_attention=block_attention)
+        ours = parameters(model), macs(model)
+        counts = " | ".join(_compared(n, e) for n, e in zip(ours, (weights, cost), strict=True))
+        label = name if block_attention == "none" else f"{name} + {block_attention.upper()}"
+        lines.append(f"| {label} | {size} | {classes} | {counts} | {printed} |")
+    lines += ["", "| part | count | ours | expected | difference |", "|---|---|---:|---:|---:|"]
+    for part, what, ours, expected in [*_extractor_rows(), *_gate_rows()]:
+        lines.append(f"| {part} | {what} | {_compared(ours, expected)} |")
+    return "\n".join(lines)
+
+
+SCOPES = ("network", "gate", "extractor")
+
+# name, block attention, pixels, classes, parameters, multiply-adds, what the paper prints (Sec. 4.2, "Complexity").
+# VGG and ResNet at 32 px follow from their definitions; ResNets at 10 classes: He et al. 2015a, Table 6; WRN:
+# Zagoruyko & Komodakis 2016; pre-activation: He et al. 2016, Table 3; ImageNet's ResNets, SE and CBAM: Woo et al. 2018,
+# Table 4; ResNet-152: He et al. 2015a, Table 1.
+NETWORK_ROWS = (
+    ("vgg13", "none", 32, 10, "9,416,010", "228.27M", ""),
+    ("vgg16", "none", 32, 10, "14,728,266", "313.20M", ""),
+    ("resnet20", "none", 32, 10, "0.27M", None, ""),
+    ("resnet32", "none", 32, 1000, "528,504", "68.93M", "0.53M, 68.19M"),
+    ("resnet56", "none", 32, 1000, "917,368", "125.55M", "0.92M, 125.51M"),
+    ("resnet110", "none", 32, 1000, "1,792,312", "252.95M", "1.79M, 254.46M"),
+    ("preresnet110", "none", 32, 10, "1.7M", None, ""),
+    ("preresnet164", "none", 32, 10, "1.7M", None, ""),
+    ("wrn16_10", "none", 32, 10, "17,116,634", "2.412G", ""),
+    ("wrn28_10", "none", 32, 10, "36,479,194", "5.243G", ""),
+    ("resnet18", "none", 224, 1000, "11.69M", "1.814G", ""),
+    ("resnet18", "se", 224, 1000, "11.78M", "1.814G", ""),
+    ("resnet18", "cbam", 224, 1000, "11.78M", "1.815G", ""),
+    ("resnet34", "none", 224, 1000, "21.80M", "3.664G", ""),
+    ("resnet50", "none", 224, 1000, "25.56M", "3.858G", ""),
+    ("resnet50", "se", 224, 1000, "28.09M", "3.860G", ""),
+    ("resnet50", "cbam", 224, 1000, "28.09M", "3.864G", ""),
+    ("resnet101", "none", 224, 1000, "44.55M", "7.570G", ""),
+    ("resnet101", "se", 224, 1000, "49.33M", "7.575G", ""),
+    ("resnet101", "cbam", 224, 1000, "49.33M", "7.581G", ""),
+    ("resnet152", "none", 224, 1000, None, "11.3G", ""),
+)
+
+
+def _extractor_rows():
+    """Yields (part, what, ours, expected) of the extractor, for every preset of A.1."""
+    for (size, context_size), _ in autoencoder.GROUPS.items():
+        encoder = autoencoder.encoder(size, context_size=context_size)
+        e1 = keras.Model(encoder.input, encoder.get_layer("e1_conv4_act").output)
+        part = f"extractor, {size} px, T {context_size}x{context_size}"
+        at_32 = size == 32
+        yield part, f"E1, multiply-adds{' (the paper prints 7.21M)' * at_32}", macs(e1), "7,208,960" if at_32 else None
+        yield part, "E1 + E2 + G1, multiply-adds", macs(encoder), "9,830,400" if at_32 else None
+        yield part, "E1 + E2 + G1, convolution weights", conv_weights(encoder), "342,528" if at_32 else None
+        if at_32:
+            decoder = autoencoder.decoder(32, (8, 8, 64), num_classes=1000)
+            embedding = sum(parameters(decoder.get_layer(f"condition_dense{i}")) for i in (1, 2))
+            what = "the same, with batch norm and the embedding of 1000 categories, parameters (the paper prints 0.35M)"
+            yield part, what, parameters(encoder) + embedding, "353,544"
+
+
+def _gate_rows():
+    """Yields (part, what, ours, expected) of the gate on the networks of Tables 1 to 4."""
+    encoder = autoencoder.encoder(32)
+    for name, classes in (("resnet32", 1000), ("resnet56", 1000), ("resnet110", 1000), ("vgg13", 10), ("wrn16_10", 10)):
+        network = networks.build(name, 32, num_classes=classes)
+        gated = gating.attach(network, encoder, networks.sites(network, name, 8, 16))
+        weights = conv_weights(gated) - conv_weights(network) - conv_weights(encoder)
+        resnet = name.startswith("resnet")
+        part = f"gate of {name}"
+        what = f"convolution weights{' (the paper prints 0.034M)' * resnet}"
+        yield part, what, weights, "33,784" if resnet else None
+        yield part, "parameters, with batch norm", scopes(gated)["gate"][0], None
+        yield part, "multiply-adds and products", scopes(gated)["gate"][1], None
+        if name == "resnet32":
+            by_layer = macs_by_layer(gated)
+            bottlenecks = sum(count for layer, count in by_layer.items() if "_r_conv" in layer or "_l3_conv" in layer)
+            maps = sum(count for layer, count in by_layer.items() if layer.startswith(("gate_l1_", "gate_l2_")))
+            yield part, "R and L3 alone, multiply-adds", bottlenecks, "3,407,872"
+            what = "all, if L1 and L2 ran at 16x16 as well, which we do not do (the paper prints 3.61M)"
+            yield part, what, gate_macs(gated, network, products=True) + 4 * maps, "3.61M"
+
+
+def _compared(ours, expected):
+    """Returns the cells "ours | expected | difference", the difference at the digits of `expected` ("228.27M")."""
+    if expected is None:
+        return f"{ours:,} | | "
+    unit = {"M": 1e6, "G": 1e9}.get(expected[-1], 1)
+    digits = expected.rstrip("MG").partition(".")[2]
+    difference = round(ours / unit, len(digits)) - float(expected.rstrip("MG").replace(",", ""))
+    return f"{ours:,} | {expected} | {f'{difference:.{len(digits)}f}' if abs(difference) > 1e-9 else 0}"
+
+
+def main(argv):
+    del argv
+    from cdc_keras.errors import UserError
+    from cdc_keras.models import load_model
+    from cdc_keras.runs import RunFolder
+
+    if RUN_DIR.value is None:
+        print(table())
+        return
+    try:
+        model = load_model(RunFolder(RUN_DIR.value))
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
+    print(scopes_table(getattr(model, "network", None) or model.encoder))
+
+
 if __name__ == "__main__":
-    print(table())
+    RUN_DIR = flags.DEFINE_string(
+        "run_dir", None, "count the model of this run folder, scope by scope; else all tables"
+    )
+    app.run(main)

@@ -7,8 +7,8 @@ None means "the paper's value for this task", filled in by `RunConfig.resolved`.
 import dataclasses
 import json
 
+from cdc_keras import networks
 from cdc_keras.errors import UserError
-from cdc_keras.networks import NETWORKS
 
 
 def _field(default, help, *, type=None, choices=None, low=None, high=None):  # noqa: A002
@@ -45,6 +45,14 @@ class RunConfig:
         type=int,
         low=0,
     )
+    crop_area: float = _field(
+        None,
+        "train on random resized crops of at least this share of the image (paper: on ImageNet, whose customary share "
+        "is 0.08); no such crop if not given",
+        type=float,
+        low=0.0,
+        high=1.0,
+    )
     flip: bool = _field(True, "flip half of the training images horizontally (paper: yes)")
 
     epochs: int = _field(None, "passes over the training data (paper: extractor 600, classifier 200)", type=int, low=1)
@@ -56,8 +64,9 @@ class RunConfig:
 
     context: str = _field(
         "cdcgm",
-        "context model of Table 1: all (cdcgm), no discriminator (cgm), no condition either (gm)",
-        choices=("cdcgm", "cgm", "gm"),
+        "context model of Table 1: all (cdcgm), no discriminator (cgm), no condition either (gm), or the features of a "
+        "classifier, --network (dm)",
+        choices=("cdcgm", "cgm", "gm", "dm"),
     )
     context_size: int = _field(
         None, "height of T, pixels (paper: 8 at 32 px, 8 or 16 at 128 px, 28 at 224 px)", type=int, low=1
@@ -87,17 +96,41 @@ class RunConfig:
         5.0, "each player's gradients are clipped at this global norm (Lample et al.: 5)", low=0.0
     )
 
-    network: str = _field("resnet20", "classifier", choices=tuple(sorted(NETWORKS)))
+    network: str = _field("resnet20", f"classifier: {'; '.join(f.members for f in networks.FAMILIES)}")
+    block_attention: str = _field(
+        "none",
+        "attention in every block of the network (Tables 3 to 6)",
+        choices=tuple(networks.BLOCK_ATTENTIONS),
+    )
+    normalization: str = _field(
+        "none",
+        "bring images to mean 0 and deviation 1 of ImageNet inside the classifier (paper: on ImageNet)",
+        choices=networks.NORMALIZATIONS,
+    )
     recipe: str = _field(
         "wrn",
         "SGD with Nesterov momentum 0.9 and weight decay 5e-4 (wrn), or with neither (paper)",
         choices=("wrn", "paper"),
     )
     warmup_epochs: float = _field(2.0, "epochs at learning rate 0.001 before the schedule (paper: 2)", low=0.0)
+    learning_rate_drops: tuple = _field(
+        (0.3, 0.6, 0.8),
+        "shares of training after which the learning rate drops (paper: 0.3,0.6,0.8; ImageNet32 and ImageNet-150K "
+        "0.25,0.5,0.75; ImageNet 0.3,0.6,0.9)",
+    )
+    learning_rate_factor: float = _field(0.2, "factor of every drop (paper: 0.2; ImageNet 0.1)", low=0.0, high=1.0)
+    teacher: str = _field(
+        None, "run folder of the classifier whose attention maps are transferred (AT of Tables 3 to 6)", type=str
+    )
+    transfer_weight: float = _field(1e3, "weight of the attention-transfer loss (Zagoruyko & Komodakis: 1000)", low=0.0)
     extractor: str = _field(
         None, "run folder of the extractor whose context gates the classifier; plain if not given", type=str
     )
-    gate_sites: tuple = _field((), "layers to gate, comma-separated; the network's defaults if not given (paper: two)")
+    gate_sites: tuple = _field(
+        (),
+        "where to gate, comma-separated: resolutions such as 16x16 at which a group ends, or names of layers (paper: "
+        "T's resolution and twice it; Table 2 also 16x16 and 8x8 alone)",
+    )
     gate_init: str = _field(
         "paper", "He everywhere (paper), or starting as the identity (neutral)", choices=("paper", "neutral")
     )
@@ -115,6 +148,17 @@ class RunConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        try:
+            networks.find(self.network)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        drops = self.learning_rate_drops
+        if any(not isinstance(x, float) or not 0 < x < 1 for x in drops) or list(drops) != sorted(set(drops)):
+            raise UserError(f"learning_rate_drops are rising shares of training between 0 and 1, not {drops}")
+        if self.crop_area is not None and (self.crop_area == 0 or self.crop_padding):
+            raise UserError("crop_area is above 0 and takes the place of crop_padding; give one of the two")
+        if self.teacher is not None and self.task != "classifier":
+            raise UserError("teacher transfers attention to a classifier; leave it out, or set task=classifier")
         if self.task == "classifier" and not self.gate_attention and self.extractor is not None:
             raise UserError("gate_attention=False uses no context; leave extractor out, or gate_attention on")
         if self.task == "extractor" and self.extractor is not None:
@@ -130,10 +174,10 @@ class RunConfig:
         Args:
             image_size: pixels, of the data set that was loaded.
         """
-        extractor = self.task == "extractor"
+        extractor = not self.classifies
         paper = {
             "image_size": image_size,
-            "crop_padding": 0 if extractor else image_size // 8,
+            "crop_padding": 0 if extractor or self.crop_area is not None else image_size // 8,
             "epochs": 600 if extractor else 200,
             "batch_size": 32 if extractor else 128,
             "learning_rate": 2e-4 if extractor else 0.1,
@@ -142,6 +186,11 @@ class RunConfig:
         if config.crop_padding >= image_size:
             raise UserError(f"crop_padding is less than image_size, {image_size}, but {config.crop_padding} was given")
         return config
+
+    @property
+    def classifies(self):
+        """Whether what is trained is a classifier: also a context model that is one."""
+        return self.task == "classifier" or self.context == "dm"
 
     @property
     def gated(self):
@@ -154,18 +203,14 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, text):
-        """Returns the config that `to_json` wrote.
+        """Returns the config that `to_json` wrote; settings that came later have their default, as they had then.
 
         Raises:
-            UserError: for keys that are missing or unknown.
+            UserError: for settings that are unknown.
         """
         values = json.loads(text)
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(values) != names:
-            unknown, missing = sorted(set(values) - names), sorted(names - set(values))
-            raise UserError(
-                f"this config was written by another version: unknown {unknown}, missing {missing}; train the run again"
-            )
+        if unknown := sorted(set(values) - {field.name for field in dataclasses.fields(cls)}):
+            raise UserError(f"this config was written by another version: {unknown} are unknown; train the run again")
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 

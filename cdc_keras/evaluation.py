@@ -9,8 +9,9 @@ from cdc_keras import data
 from cdc_keras.data.pipeline import scale, stored_batches
 from cdc_keras.environment import environment
 from cdc_keras.errors import UserError
+from cdc_keras.models import load_model
 from cdc_keras.runs import RunFolder, load_weights, write_text
-from cdc_keras.training import EVALUATION_BATCH, build, draw_extractor, evaluate_split, examples_to_show, steps_done
+from cdc_keras.training import EVALUATION_BATCH, draw_extractor, evaluate_split, examples_to_show, steps_done
 
 
 def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_dir=None):
@@ -34,7 +35,7 @@ def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_
     if not len(scored):
         raise UserError(f"the {split} split of {config.dataset} is empty; evaluate another with --split")
     scores = {"split": split, "weights": weights, "images": len(scored), "step": steps_done(model)}
-    if config.task == "classifier":
+    if config.classifies:
         scores |= _score_classifier(model, scored, dataset, run, f"{split}-{weights}")
         _draw_strips(model.network, scored, run, config, plain_run_dir, data_dir)
     else:
@@ -54,15 +55,10 @@ def load_run(run, *, weights="last", data_dir=None):
         weights: "last" or "best", as for `evaluate`.
         data_dir: replaces that of the config.
     """
+    model = load_model(run)
     config = run.config(data_dir=data_dir)
-    steps = run.steps()
-    if not steps:
-        raise UserError(f"{run.path} has no checkpoint yet; let train.py finish an epoch first")
     dataset = data.load(config)
     run.check_data(dataset)
-    model = build(config, dataset, run, run.read_record()["steps_per_epoch"])
-    run.check_fingerprint(model)
-    load_weights(model, run.checkpoint(steps[-1]))
     if weights == "best":
         if not run.best_weights.is_file():
             raise UserError(f"{run.path} has no best epoch: it is no classifier, or had no validation images")

@@ -5,6 +5,7 @@ import dataclasses
 from absl import flags
 
 from cdc_keras.config import RunConfig
+from cdc_keras.errors import UserError
 
 
 def define(values=flags.FLAGS):
@@ -22,8 +23,19 @@ def define(values=flags.FLAGS):
 
 def config_from_flags(values=flags.FLAGS):
     """Returns the `RunConfig` that the parsed flags say."""
-    parsed = {field.name: values[field.name].value for field in dataclasses.fields(RunConfig)}
-    return RunConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()})
+    return RunConfig(**{field.name: _value(field, values[field.name].value) for field in dataclasses.fields(RunConfig)})
+
+
+def _value(field, value):
+    """Returns what the flag says as `RunConfig` takes it: absl's lists are lists of text."""
+    if not isinstance(value, list):
+        return value
+    if field.default and isinstance(field.default[0], float):
+        try:
+            return tuple(map(float, value))
+        except ValueError:
+            raise UserError(f"{field.name} is a list of numbers, not {','.join(value)}") from None
+    return tuple(value)
 
 
 def _define(field, values):

@@ -36,7 +36,7 @@ def attach(
         extractor: functional model, images (B, S, S, 3) in [-1, 1] -> T (B, h, w, C), as `networks.autoencoder.encoder`
             builds it. May be None if `attention` is False.
         sites: names of the layers whose outputs F (B, H, W, C), before activation, are gated; H a multiple of h or h of
-            H. `networks.default_sites` names them for our networks, `usable_sites` for any model.
+            H. `networks.sites` names them for our networks, `usable_sites` for any model.
         reduction: r, by which R and L3 reduce the channels; 2 up to 32 px and 4 above (A.1) by default.
         init: "paper", He everywhere, or "neutral": the last convolutions of R and L3 zero, M near 1 and C = 1 at the
             start, so that the gate starts as the identity.
@@ -157,8 +157,8 @@ def _gate(features, maps, name, *, reduction, init, residual, compatibility, rel
             weights = layer([embedded_context, embedded_features])
             x = layers.Multiply(name=f"{name}_suppressed")([x, weights])
     if residual:
-        x = layers.Add(name=f"{name}_out")([_bottleneck(features, f"{name}_r", reduction, init), x])
-    return layers.Activation("relu", name=f"{name}_act")(x) if relu else x
+        x = layers.Add(name=f"{name}_sum")([_bottleneck(features, f"{name}_r", reduction, init), x])
+    return layers.Activation("relu" if relu else "linear", name=f"{name}_out")(x)
 
 
 def _bottleneck(x, name, reduction, init):

@@ -41,15 +41,23 @@ def trace(model):
     return rebuild(model, call), calls
 
 
+def outputs(model):
+    """Returns (model rebuilt, {name of a layer: its output in the rebuilt model}), in the order they are applied.
+
+    A layer shared by several models has an output in each; these are the ones of `model`.
+    """
+    rebuilt, calls = trace(model)
+    return rebuilt, {layer.name: output for layer, _, output in calls}
+
+
 def activations(model, names):
     """Returns a model from the inputs of `model` to {name: output of the layer `name`} for each of `names`.
 
     Raises:
         ValueError: naming the layers there are, for a name that is none of them.
     """
-    rebuilt, calls = trace(model)
-    outputs = {layer.name: output for layer, _, output in calls}
-    missing = [name for name in names if name not in outputs]
+    rebuilt, tensors = outputs(model)
+    missing = [name for name in names if name not in tensors]
     if missing:
-        raise ValueError(f"no layer named {', '.join(missing)}; there are {', '.join(outputs)}")
-    return keras.Model(rebuilt.inputs, {name: outputs[name] for name in names})
+        raise ValueError(f"no layer named {', '.join(missing)}; there are {', '.join(tensors)}")
+    return keras.Model(rebuilt.inputs, {name: tensors[name] for name in names})

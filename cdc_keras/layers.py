@@ -86,15 +86,25 @@ class FrozenExtractor(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("cdc_keras")
 class ChannelPool(keras.layers.Layer):
-    """P = [mean_c T; max_c T] (Eq. 3): (B, h, w, C) -> (B, h, w, 2)."""
+    """P = [mean_c T; max_c T] (Eq. 3): (B, h, w, C) -> (B, h, w, 2).
+
+    Args:
+        reductions: what is taken over the channels, in this order; CBAM's order is ("max", "mean").
+    """
+
+    def __init__(self, reductions=("mean", "max"), **kwargs):
+        super().__init__(**kwargs)
+        self.reductions = tuple(reductions)
 
     def call(self, context):
-        return ops.concatenate(
-            [ops.mean(context, axis=-1, keepdims=True), ops.max(context, axis=-1, keepdims=True)], axis=-1
-        )
+        pooled = [getattr(ops, name)(context, axis=-1, keepdims=True) for name in self.reductions]
+        return ops.concatenate(pooled, axis=-1)
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], 2)
+        return (*input_shape[:-1], len(self.reductions))
+
+    def get_config(self):
+        return {**super().get_config(), "reductions": self.reductions}
 
 
 @keras.saving.register_keras_serializable("cdc_keras")

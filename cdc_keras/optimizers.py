@@ -4,15 +4,15 @@ import keras
 from keras import ops
 
 WARMUP_LEARNING_RATE = 0.001  # A.1
-MILESTONES, FACTOR = (0.3, 0.6, 0.8), 0.2  # A.1: divided by 5 at 60, 120 and 160 of 200 epochs
 
 
 @keras.saving.register_keras_serializable("cdc_keras")
 class CoupledSGD(keras.optimizers.SGD):
-    """SGD with weight decay as an L2 term in the gradient, and so inside the momentum.
+    """SGD as PyTorch computes it: d = g + l2 w, v = momentum v + d, w = w - rate v (Nesterov: rate (d + momentum v)).
 
-    `keras.optimizers.SGD(weight_decay=)` decays outside the momentum, which at momentum 0.9 is about ten times weaker
-    than what the published recipes of wide residual networks do.
+    `keras.optimizers.SGD` differs twice. Its `weight_decay` decays outside the momentum, at momentum 0.9 about ten
+    times weaker than what the published recipes of wide residual networks do. And its velocity holds the learning
+    rate, so that after a drop some ten steps still go at the old one.
 
     Args:
         learning_rate: a number or a schedule.
@@ -25,9 +25,14 @@ class CoupledSGD(keras.optimizers.SGD):
         self.l2 = l2
 
     def update_step(self, gradient, variable, learning_rate):
+        step = ops.cast(gradient, variable.dtype)
         if self.l2:
-            gradient = gradient + ops.cast(self.l2, gradient.dtype) * ops.cast(variable, gradient.dtype)
-        super().update_step(gradient, variable, learning_rate)
+            step += self.l2 * variable
+        if self.momentum:
+            velocity = self.momentums[self._get_variable_index(variable)]
+            self.assign(velocity, self.momentum * velocity + step)
+            step = step + self.momentum * velocity if self.nesterov else velocity
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * step)
 
     def get_config(self):
         return {**super().get_config(), "l2": self.l2}
@@ -46,20 +51,25 @@ def recipe(name, learning_rate):
     return CoupledSGD(learning_rate)
 
 
-def step_schedule(learning_rate, *, epochs, steps_per_epoch, warmup_epochs):
-    """Returns A.1's schedule: warm-up at 0.001, then `learning_rate` divided by 5 at 30%, 60% and 80% of training.
+def step_schedule(learning_rate, *, epochs, steps_per_epoch, warmup_epochs, drops=(0.3, 0.6, 0.8), factor=0.2):
+    """Returns A.1's schedule: warm-up at 0.001, then `learning_rate`, multiplied by `factor` at every drop.
 
     Args:
         learning_rate: after the warm-up.
         epochs, steps_per_epoch: length of training.
         warmup_epochs: length of the warm-up, may be a fraction.
+        drops: rising shares of training; by default those of CIFAR, epochs 60, 120 and 160 of 200.
+        factor: of every drop.
     """
-    boundaries = [int(warmup_epochs * steps_per_epoch)] + [int(m * epochs * steps_per_epoch) for m in MILESTONES]
-    values = [min(WARMUP_LEARNING_RATE, learning_rate)] + [
-        learning_rate * FACTOR**i for i in range(len(MILESTONES) + 1)
-    ]
+    boundaries = [int(warmup_epochs * steps_per_epoch)] + [int(x * epochs * steps_per_epoch) for x in drops]
+    values = [min(WARMUP_LEARNING_RATE, learning_rate)] + [learning_rate * factor**i for i in range(len(drops) + 1)]
     if boundaries[0] <= 0:
         boundaries, values = boundaries[1:], values[1:]
     if any(b >= c for b, c in zip(boundaries, boundaries[1:], strict=False)):
-        raise ValueError(f"warm-up of {warmup_epochs} epochs does not fit before 30% of {epochs} epochs; shorten it")
+        raise ValueError(
+            f"warm-up of {warmup_epochs} epochs does not fit before {drops[0]:.0%} of {epochs} epochs, or two drops "
+            "fall on one step; shorten it, or train longer"
+        )
+    if not boundaries:
+        return learning_rate
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)

@@ -255,8 +255,9 @@ def _flagfile(config):
     for name, value in dataclasses.asdict(config).items():
         if value is None:
             continue
-        text = ",".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else value
-        lines.append(f"--{name}={text}")
+        if isinstance(value, tuple):
+            value = ",".join(map(str, value))
+        lines.append(f"--{name}={str(value).lower() if isinstance(value, bool) else value}")
     return "\n".join(lines) + "\n"
 
 

@@ -1,21 +1,18 @@
 """From a configuration to a finished run: build, train epoch by epoch, validate, checkpoint, go on where it stopped."""
 
-import random
 import sys
 import time
 
 import keras
 import numpy as np
 
-from cdc_keras import data, gating, networks, optimizers
-from cdc_keras.classifier import Classifier
-from cdc_keras.config import RunConfig
+from cdc_keras import data
 from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.data.pipeline import evaluation_batches, evaluation_steps, training_batches
 from cdc_keras.disentangler import Disentangler
 from cdc_keras.environment import environment
 from cdc_keras.errors import UserError
-from cdc_keras.networks import autoencoder
+from cdc_keras.models import build, extractor_of, load_teacher, ramp_steps
 from cdc_keras.progress import Progress, StopOnSignal, TensorBoardLog, check_finite, duration
 from cdc_keras.runs import RunFolder, load_weights, save_weights, sha256
 
@@ -45,11 +42,21 @@ def train(config, run_dir):
             f"batch_size is {config.batch_size} but there are only {len(dataset.train)} training images; lower it"
         )
     if isinstance(dataset.train, StreamSplit) and keras.backend.backend() != "tensorflow":
-        raise UserError(f"{config.dataset} does not fit into memory, and streaming it needs KERAS_BACKEND=tensorflow")
+        raise UserError(
+            f"{config.dataset} is decoded on the way (too large for memory, or cropped by crop_area), which needs "
+            "KERAS_BACKEND=tensorflow"
+        )
     run.check(config)
-    model = build(config, dataset, run, steps_per_epoch)
+    classes = dataset.class_names
+    teacher = None
+    if config.teacher is not None and not run.finished:
+        teacher, teacher_sha256 = load_teacher(config, classes)
+    model = build(config, len(classes), run, steps_per_epoch, teacher and teacher.network)
     run.create(config)
     run.check_data(dataset)
+    if teacher is not None:
+        _meet(teacher, teacher_sha256, run, dataset, config)
+        run.record(transfer=model.pairs)
     step = _restore(model, run)
     total = config.epochs * steps_per_epoch
     rows = run.rows()[: step // steps_per_epoch]
@@ -121,75 +128,6 @@ def train(config, run_dir):
     return run
 
 
-def build(config, dataset, run, steps_per_epoch):
-    """Returns the compiled, untrained `Disentangler` or `Classifier` of a resolved config.
-
-    Args:
-        config: a `RunConfig` without None for image_size, epochs, batch_size and learning_rate.
-        dataset: gives the number of classes.
-        run: the `RunFolder`; only read.
-        steps_per_epoch: for the schedules.
-    """
-    random.seed(config.seed)  # from Python's generator Keras draws the seeds of initial weights and dropout
-    classes = len(dataset.class_names)
-    calls = config.steps_per_call if keras.backend.backend() == "tensorflow" else 1
-    try:
-        if config.task == "extractor":
-            model = Disentangler(
-                config.image_size,
-                classes,
-                context=config.context,
-                context_size=config.context_size,
-                skip=config.skip,
-                fool_weight=config.fool_weight,
-                fool_ramp_steps=_ramp_steps(config, steps_per_epoch),
-                fool_loss=config.fool_loss,
-                repulsive_weight=config.repulsive_weight,
-                repulsive_delta=config.repulsive_delta,
-                repulsive_norm=config.repulsive_norm,
-                discriminator_width=config.discriminator_width,
-                seed=config.seed,
-            )
-            model.compile(config.learning_rate, clip_norm=config.clip_norm, steps_per_execution=calls)
-            return model
-        network = networks.build(config.network, config.image_size, num_classes=classes)
-        if config.gated:
-            network = _attach(network, config, run)
-        schedule = optimizers.step_schedule(
-            config.learning_rate,
-            epochs=config.epochs,
-            steps_per_epoch=steps_per_epoch,
-            warmup_epochs=config.warmup_epochs,
-        )
-        model = Classifier(network)
-        model.compile(optimizers.recipe(config.recipe, schedule), steps_per_execution=calls)
-        return model
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def load_extractor(run_dir):
-    """Returns the trained extractor of a run folder: a functional model, images in [-1, 1] -> T.
-
-    Args:
-        run_dir: path of a finished extractor run.
-
-    Raises:
-        UserError: it is no finished extractor run, or its weights are damaged.
-    """
-    run = RunFolder(run_dir)
-    config = run.config()
-    if config.task != "extractor":
-        raise UserError(f"{run_dir} is a run of task {config.task}; the gate needs one of task extractor")
-    if not run.finished or not run.extractor_weights.is_file():
-        raise UserError(f"the extractor in {run_dir} has not finished training; run its train.py command again")
-    if sha256(run.extractor_weights) != run.read_record()["extractor_sha256"]:
-        raise UserError(f"{run.extractor_weights} is not the file the run wrote (sha256 differs); train it again")
-    extractor = _untrained_extractor(config)
-    load_weights(extractor, run.extractor_weights)
-    return extractor
-
-
 def validate(model, dataset, config):
     """Returns the readings on the validation split as {"val_...": float}, empty if there is none."""
     if not len(dataset.validation):
@@ -211,46 +149,9 @@ def steps_done(model):
     return int(keras.ops.convert_to_numpy(optimizer.iterations.value))
 
 
-def _attach(network, config, run):
-    """Returns the network gated as the config says, with the trained extractor if the run is new."""
-    extractor = None
-    if config.gate_attention and run.steps():  # its weights come with the run's own checkpoints
-        extractor = _untrained_extractor(RunConfig.from_json(run.extractor_config.read_text()))
-    elif config.gate_attention:
-        extractor = load_extractor(config.extractor)
-    sites = config.gate_sites
-    if not sites:
-        size = extractor.output_shape[1] if extractor is not None else autoencoder.CONTEXT_SIZES.get(config.image_size)
-        if size is None:
-            raise UserError("give gate_sites: without a context there is no resolution to choose default sites by")
-        sites = networks.default_sites(config.network, config.image_size, size)
-    return gating.attach(
-        network,
-        extractor,
-        sites,
-        reduction=config.gate_reduction,
-        init=config.gate_init,
-        residual=config.gate_residual,
-        attention=config.gate_attention,
-        compatibility=config.gate_compatibility,
-        after_relu=config.gate_after_relu,
-        final_relu=config.gate_final_relu,
-    )
-
-
-def _untrained_extractor(config):
-    return autoencoder.encoder(config.image_size, context_size=config.context_size, skip=config.skip)
-
-
-def _ramp_steps(config, steps_per_epoch):
-    if config.fool_ramp_fraction is None:
-        return config.fool_ramp_steps
-    return round(config.fool_ramp_fraction * config.epochs * steps_per_epoch)
-
-
 def _note_short_ramp(config, steps_per_epoch):
     """Says so if lambda_fool will stay far below its weight, as the paper's ramp makes it in a short run."""
-    ramp, total = _ramp_steps(config, steps_per_epoch), config.epochs * steps_per_epoch
+    ramp, total = ramp_steps(config, steps_per_epoch), config.epochs * steps_per_epoch
     if config.task == "extractor" and config.context == "cdcgm" and ramp > total:
         reached = config.fool_weight * total / ramp
         print(
@@ -270,11 +171,23 @@ def _restore(model, run):
     return steps[-1] if steps else 0
 
 
+def _meet(teacher, weights_sha256, run, dataset, config):
+    """Scores the teacher before the student's first step, or checks that it is still the one of then."""
+    known = run.read_record().get("teacher")
+    if known is None:
+        name, split = next((n, s) for n in ("validation", "test") if len(s := getattr(dataset, n)))
+        scores = evaluate_split(teacher, split, config)
+        run.record(teacher={"sha256": weights_sha256, "split": name, **scores})
+        print(f"teacher {config.teacher}: top-1 {scores['top1']:.2%} on {name}", file=sys.stderr)
+    elif known["sha256"] != weights_sha256:
+        raise UserError(f"the teacher in {config.teacher} has other weights than when {run.path} was started")
+
+
 def _finish(model, run, config, rows):
     """Records the end of a run; an extractor's weights appear in its folder only now."""
     end = {}
     if config.task == "extractor":
-        save_weights(model.encoder, run.extractor_weights)
+        save_weights(extractor_of(model, config), run.extractor_weights)
         end["extractor_sha256"] = sha256(run.extractor_weights)
     hours = run.read_record().get("train_seconds", 0.0) / 3600
     run.record(finished=True, epochs=config.epochs, hours=hours, last_epoch=rows[-1], **end)

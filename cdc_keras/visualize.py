@@ -112,9 +112,8 @@ def strip(images, plain, gated, path, *, site=None, count=6):
     M often barely moves. It is drawn twice: on the fixed scale from 0 to 1, and stretched between its own minimum and
     maximum, which stand below. Focus is that of the features after ReLU, at one site.
 
-    The gate is found by the names that `gating.attach` gives: the layer `gate_attention` is M, and the last in the
-    model of `gate_<site>_attended`, `gate_<site>_suppressed` and `gate_<site>_out` is the gate's output at `<site>`,
-    before ReLU, which in the plain network is the layer `<site>`. Without `gate_attention` M is left out.
+    The gate is found by the names that `gating.attach` gives: the layer `gate_attention` is M, without which its
+    columns are left out, and `gate_<site>_out` the gate's output at `<site>`, a layer of the plain network.
 
     Args:
         images: (N, H, W, 3) uint8; the first `count` are drawn, one in a row.
@@ -208,8 +207,8 @@ def curves(rows, path):
 
 def _gate_outputs(gated):
     """Returns {site: name of the layer that is the gate's output there}, shallow to deep."""
-    matches = (re.fullmatch(r"gate_(.+)_(attended|suppressed|out)", layer.name) for layer in gated.layers)
-    return {match[1]: match[0] for match in matches if match}  # of several layers at a site the last stays
+    matches = (re.fullmatch(r"gate_(.+)_out", layer.name) for layer in gated.layers)
+    return {match[1]: match[0] for match in matches if match}
 
 
 def _focused(images, features):

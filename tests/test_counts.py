@@ -24,7 +24,7 @@ def resnet32():
 
 @pytest.fixture(scope="module")
 def gated_resnet32(resnet32):
-    return gating.attach(resnet32, autoencoder.encoder(32), networks.default_sites("resnet32", 32, 8))
+    return gating.attach(resnet32, autoencoder.encoder(32), networks.sites(resnet32, "resnet32", 8, 16))
 
 
 @pytest.mark.parametrize(
@@ -152,21 +152,6 @@ def test_the_gates_products_are_one_dot_product_and_two_multiplications_per_valu
 def test_the_extractor_in_a_gated_network_costs_what_it_does_alone(gated_resnet32, encoder):
     counts = complexity.macs_by_layer(gated_resnet32)
     assert sum(count for name, count in counts.items() if name.startswith("extractor/")) == complexity.macs(encoder)
-
-
-@pytest.mark.parametrize(
-    ("name", "num_classes", "parameters", "macs"),
-    [
-        ("vgg13", 10, 9_416_010, 228_267_008),
-        ("vgg16", 10, 14_728_266, 313_201_664),
-        ("resnet32", 1000, 528_504, 68_925_952),
-        ("resnet56", 1000, 917_368, 125_549_056),
-        ("resnet110", 1000, 1_792_312, 252_951_040),
-    ],
-)
-def test_a_backbone_has_the_size_of_its_paper(name, num_classes, parameters, macs):
-    model = networks.build(name, 32, num_classes=num_classes)
-    assert (complexity.parameters(model), complexity.macs(model)) == (parameters, macs)
 
 
 @pytest.mark.slow

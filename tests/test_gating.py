@@ -102,7 +102,7 @@ def test_with_r_0_m_1_and_c_1_the_network_is_the_plain_one_bit_for_bit(name):
     plain = networks.build(name, 32, num_classes=10)
     reference.randomise(plain.variables)
     expected = plain(IMAGES, training=False).numpy()
-    gated = gating.attach(plain, autoencoder.encoder(32), networks.default_sites(name, 32, 8), init="neutral")
+    gated = gating.attach(plain, autoencoder.encoder(32), networks.sites(plain, name, 8, 16), init="neutral")
     # "neutral" has R = 0 and C = 2 * sigmoid(0), which is exactly 1; M is sigmoid(100), 1 in float32.
     bn = gated.get_layer("gate_l1_conv2_bn")
     bn.gamma.assign([0.0])
@@ -148,11 +148,8 @@ def test_the_extractor_stays_frozen_when_the_network_inside_it_is_made_trainable
 
 
 def test_every_trainable_weight_gets_a_gradient():
-    gated = gating.attach(
-        networks.build("resnet20", 32, num_classes=10),
-        autoencoder.encoder(32),
-        networks.default_sites("resnet20", 32, 8),
-    )
+    plain = networks.build("resnet20", 32, num_classes=10)
+    gated = gating.attach(plain, autoencoder.encoder(32), networks.sites(plain, "resnet20", 8, 16))
     with tf.GradientTape() as tape:
         loss = keras.ops.mean(
             keras.losses.sparse_categorical_crossentropy(np.arange(3), gated(IMAGES, training=True), from_logits=True)
@@ -205,23 +202,23 @@ def test_a_gate_of_nothing_is_an_error():
 
 def test_a_post_activation_network_keeps_its_relu_as_the_only_one():
     plain = networks.build("resnet20", 32, num_classes=10)
-    sites = networks.default_sites("resnet20", 32, 8)
+    sites = networks.sites(plain, "resnet20", 8, 16)
     assert sites == ["stage2_block3_add", "stage3_block3_add"]
-    names = {layer.name for layer in gating.attach(plain, autoencoder.encoder(32), sites).layers}
-    assert not {f"gate_{site}_act" for site in sites} & names
+    gated = gating.attach(plain, autoencoder.encoder(32), sites)
+    assert {gated.get_layer(f"gate_{site}_out").activation.__name__ for site in sites} == {"linear"}
 
 
 def test_a_relu_that_is_a_plain_operation_is_the_only_one_too():
     images = keras.Input((32, 32, 3))
     plain = keras.Model(images, keras.ops.relu(layers.Conv2D(8, 3, strides=4, padding="same", name="site")(images)))
-    names = {layer.name for layer in gating.attach(plain, small_extractor(), ["site"]).layers}
-    assert "gate_site_act" not in names
+    gated = gating.attach(plain, small_extractor(), ["site"])
+    assert gated.get_layer("gate_site_out").activation.__name__ == "linear"
 
 
 @pytest.mark.parametrize("final_relu", [True, False])
 def test_a_site_that_no_relu_follows_gets_one_unless_final_relu_is_false(final_relu):
     gated = gating.attach(features_model(4), small_extractor(), ["site"], final_relu=final_relu)
-    assert ("gate_site_act" in {layer.name for layer in gated.layers}) is final_relu
+    assert (gated.get_layer("gate_site_out").activation.__name__ == "relu") is final_relu
     reference.randomise(gated.variables)
     assert bool(tf.reduce_min(gated(IMAGES, training=False)) >= 0) is final_relu
 
@@ -244,11 +241,9 @@ def test_mobilenet_v2_of_keras_applications_can_be_gated_trained_and_reloaded(tm
     plain = keras.applications.MobileNetV2(
         (128, 128, 3), alpha=0.35, weights=None, classes=3, classifier_activation=None
     )
-    sites = networks.mobilenet_v2_sites(128, (8, 16))
-    assert sites == ["block_5_add", "block_12_add"]
-    gated = gating.attach(plain, autoencoder.encoder(128), sites)
-    names = {layer.name for layer in gated.layers}
-    assert {"gate_block_5_add_act", "gate_block_12_add_act"} <= names  # its bottlenecks are linear
+    gated = gating.attach(plain, autoencoder.encoder(128), ["block_5_add", "block_12_add"])
+    activations = {gated.get_layer(f"gate_{site}_out").activation.__name__ for site in ("block_5_add", "block_12_add")}
+    assert activations == {"relu"}  # its bottlenecks are linear
 
     images = RNG.uniform(-1, 1, (4, 128, 128, 3)).astype("float32")
     gated.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -284,7 +279,7 @@ def test_a_model_of_one_input_is_gated_however_it_was_built(as_list):
 
 def test_a_saved_gated_network_reloads_with_identical_outputs(tmp_path):
     plain = networks.build("resnet20", 32, num_classes=10)
-    gated = gating.attach(plain, autoencoder.encoder(32), networks.default_sites("resnet20", 32, 8))
+    gated = gating.attach(plain, autoencoder.encoder(32), networks.sites(plain, "resnet20", 8, 16))
     reference.randomise(gated.variables)
     gated.save(tmp_path / "gated.keras")
     reloaded = keras.models.load_model(tmp_path / "gated.keras")

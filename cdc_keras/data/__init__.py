@@ -6,6 +6,7 @@ import pathlib
 from cdc_keras.data.arrays import load_npz
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit
 from cdc_keras.data.folder import load_folder
+from cdc_keras.data.imagenet150k import load_imagenet150k
 from cdc_keras.data.shapes import load_shapes
 from cdc_keras.data.tfds_source import load_tfds
 from cdc_keras.errors import UserError
@@ -20,13 +21,17 @@ def load(config):
 
     Args:
         config: has these attributes.
-            dataset: "shapes" (rendered, no files), "folder" (class folders of image files) or the name of a TFDS set,
-                which is read from `<data_dir>/<dataset>.npz` where that file exists, else as TFDS prepared it.
+            dataset: "shapes" (rendered, no files), "folder" (class folders of image files), "imagenet150k" (150 images
+                per class of TFDS' imagenet2012) or the name of a TFDS set, which is read from
+                `<data_dir>/<dataset>.npz` where that file exists, else as TFDS prepared it.
             data_dir: where the files are; for TFDS None is its own default folder.
-            image_size: height and width, pixels; None is the native size, which a folder does not have.
+            image_size: height and width, pixels; None is the native size, which a folder does not have, and 128 for
+                imagenet150k.
             validation_fraction: share of training that becomes validation, in [0, 1).
             background_bias: probability in [0, 1] that a category fixes its background; only `shapes` reads it.
             train_limit: at most this many training images, every class in proportion; None is all, for `shapes` 10,000.
+            crop_area: None, or in (0, 1]: trains on random resized crops of at least this share of a whole image's area
+                (ImageNet: 0.08); the training split is then a `StreamSplit`. Not for `shapes` and .npz files.
             seed: decides what is rendered and which images become validation.
 
     Raises:
@@ -38,6 +43,8 @@ def load(config):
         raise UserError(f"train_limit is a positive number of images, but it is {config.train_limit}")
     if not 0 <= config.validation_fraction < 1:
         raise UserError(f"validation_fraction is at least 0 and below 1, but it is {config.validation_fraction}")
+    if config.crop_area is not None and not 0 < config.crop_area <= 1:
+        raise UserError(f"crop_area is above 0 and at most 1, but it is {config.crop_area}")
     return SOURCES.get(config.dataset, _load_named)(config)
 
 
@@ -46,7 +53,13 @@ def _data_dir(config):
     return None if config.data_dir is None else os.path.expanduser(config.data_dir)
 
 
+def _refuse_crops(config, what):
+    if config.crop_area is not None:
+        raise UserError(f"crop_area crops whole images as they are read from files, but {what}: leave crop_area out")
+
+
 def _load_shapes(config):
+    _refuse_crops(config, "shapes are rendered at their size")
     train_size = config.train_limit or SHAPES_TRAIN_SIZE
     return load_shapes(
         seed=config.seed,
@@ -61,18 +74,24 @@ def _load_shapes(config):
 def _load_folder(config):
     if config.data_dir is None or config.image_size is None:
         raise UserError("a folder of images needs its path and a size to bring them to: give data_dir and image_size")
-    return load_folder(_data_dir(config), image_size=config.image_size, **_cut(config))
+    return load_folder(_data_dir(config), crop_area=config.crop_area, **_common(config))
+
+
+def _load_imagenet150k(config):
+    return load_imagenet150k(data_dir=_data_dir(config), crop_area=config.crop_area, **_common(config))
 
 
 def _load_named(config):
     arrays = pathlib.Path(_data_dir(config) or ".", f"{config.dataset}.npz")
     if config.data_dir is not None and arrays.is_file():
-        return load_npz(arrays, name=config.dataset, image_size=config.image_size, **_cut(config))
-    return load_tfds(config.dataset, data_dir=_data_dir(config), image_size=config.image_size, **_cut(config))
+        _refuse_crops(config, f"{arrays} holds them at one size")
+        return load_npz(arrays, name=config.dataset, **_common(config))
+    return load_tfds(config.dataset, data_dir=_data_dir(config), crop_area=config.crop_area, **_common(config))
 
 
-def _cut(config):
+def _common(config):
     return {
+        "image_size": config.image_size,
         "validation_fraction": config.validation_fraction,
         "train_limit": config.train_limit,
         "seed": config.seed,
@@ -80,4 +99,4 @@ def _cut(config):
 
 
 # Every other name is a TFDS set.
-SOURCES = {"shapes": _load_shapes, "folder": _load_folder}
+SOURCES = {"shapes": _load_shapes, "folder": _load_folder, "imagenet150k": _load_imagenet150k}

@@ -42,8 +42,10 @@ class StreamSplit:
     """One split too large for memory, decoded again on every pass.
 
     Attributes:
-        examples: (shuffle_seed: int | None) -> `tf.data.Dataset` of one (H, W, 3) uint8 image and its int32 label
-            each; a seed gives another order per seed, None the stored order.
+        examples: (shuffle_seed: int | None, first: int = 0, augment: bool = False) -> `tf.data.Dataset` of one
+            (H, W, 3) uint8 image and its int32 label each. A seed gives another order per seed, None the stored order;
+            `first` examples are left out before they are decoded; `augment` asks for the random crops of a split that
+            has some, each a pure function of the seed and of its place in the order, and not without a seed.
         size: number of examples.
     """
 

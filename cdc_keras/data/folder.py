@@ -8,6 +8,7 @@ import sys
 import numpy as np
 from PIL import Image, ImageOps
 
+from cdc_keras.data.crop import random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit
 from cdc_keras.data.split import TEST_FRACTION, cut_training, reported, stratified_cut
 from cdc_keras.errors import UserError
@@ -18,7 +19,9 @@ VALIDATION_FOLDERS = ("val", "validation")
 BACKDROP = (128, 128, 128)
 
 
-def load_folder(path, *, image_size, validation_fraction, seed, train_limit=None, memory_limit=8 * 2**30):
+def load_folder(
+    path, *, image_size, validation_fraction, seed, train_limit=None, crop_area=None, memory_limit=8 * 2**30
+):
     """The `Dataset` of the image files under `path`.
 
     With `path/train/<class>/*` the folders beside `train` are held out: `val` (or `validation`) and `test`. Where one
@@ -35,7 +38,9 @@ def load_folder(path, *, image_size, validation_fraction, seed, train_limit=None
         validation_fraction: share of training that becomes validation, in [0, 1); ignored where a folder holds it.
         seed: decides which images are cut, and which are kept under `train_limit`.
         train_limit: at most this many training images, every class in proportion; None is all.
-        memory_limit: bytes; a data set whose decoded images exceed it is decoded again on every pass.
+        crop_area: trains on random resized crops of at least this share of a whole image's area, decoded again on every
+            pass; None trains on the centre crops.
+        memory_limit: bytes; splits that are to be held but exceed it together are decoded again on every pass.
 
     Raises:
         UserError: the folder is missing, has fewer than two classes or an empty one, or holds out a class that is not
@@ -65,18 +70,22 @@ def load_folder(path, *, image_size, validation_fraction, seed, train_limit=None
     rows, cut = cut_training(labels, validation_fraction=fraction, train_limit=train_limit, seed=seed)
     files = {"validation": (paths[cut], labels[cut]), **files, "train": (paths[rows], labels[rows])}
 
-    in_memory = sum(len(labels) for _, labels in files.values()) * image_size**2 * 3 <= memory_limit
-    read = _read_all if in_memory else _stream
-    splits = {part: read(*files[part], image_size) for part in ("train", "validation", "test")}
+    streamed = set() if crop_area is None else {"train"}
+    if sum(len(files[part][1]) for part in files.keys() - streamed) * image_size**2 * 3 > memory_limit:
+        streamed = set(files)
+    splits = {
+        part: _stream(*rows, image_size, crop_area) if part in streamed else _read_all(*rows, image_size)
+        for part, rows in files.items()
+    }
     return Dataset(name="folder", class_names=class_names, image_size=image_size, **splits)
 
 
-def read_image(path, image_size):
+def read_image(path, image_size=None):
     """(image_size, image_size, 3) uint8 of one file; raises whatever PIL raises where it cannot be decoded.
 
     Args:
         path: a file in any format that PIL knows.
-        image_size: the shorter side is brought to this, then the centre cropped, pixels.
+        image_size: the shorter side is brought to this, then the centre cropped, pixels; None is the whole image.
     """
     with _open(path) as image:
         image = ImageOps.exif_transpose(image)
@@ -85,8 +94,11 @@ def read_image(path, image_size):
         if image.has_transparency_data:
             backdrop = Image.new("RGBA", image.size, BACKDROP)
             image = Image.alpha_composite(backdrop, image.convert("RGBA"))
-        # PIL's bilinear filter widens as it shrinks, so it does not alias.
-        return np.asarray(ImageOps.fit(image.convert("RGB"), (image_size, image_size), Image.Resampling.BILINEAR))
+        image = image.convert("RGB")
+        if image_size is not None:
+            # PIL's bilinear filter widens as it shrinks, so it does not alias.
+            image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
+        return np.asarray(image)
 
 
 def _open(path):
@@ -178,19 +190,25 @@ def _read_all(paths, labels, image_size):
     return Split(images, labels)
 
 
-def _stream(paths, labels, image_size):
-    def examples(shuffle_seed=None):
+def _stream(paths, labels, image_size, crop_area):
+    def examples(shuffle_seed=None, first=0, augment=False):
         import tensorflow as tf
 
-        def read(path):
-            return read_image(os.fsdecode(path), image_size)
+        crops = augment and crop_area is not None
 
-        def decode(path, label):
-            return tf.ensure_shape(tf.numpy_function(read, [path], tf.uint8), (image_size, image_size, 3)), label
+        def read(path):
+            return read_image(os.fsdecode(path), None if crops else image_size)
+
+        def decode(place, example):
+            path, label = example
+            image = tf.numpy_function(read, [path], tf.uint8)
+            if crops:
+                image = random_resized_crop(image, image_size, crop_area, tf.stack([shuffle_seed, place]))
+            return tf.ensure_shape(image, (image_size, image_size, 3)), label
 
         stored = tf.data.Dataset.from_tensor_slices((tf.constant(list(map(os.fsencode, paths)), tf.string), labels))
         if shuffle_seed is not None:
             stored = stored.shuffle(max(len(paths), 1), seed=shuffle_seed, reshuffle_each_iteration=False)
-        return stored.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        return stored.enumerate().skip(first).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
     return StreamSplit(examples, len(paths))

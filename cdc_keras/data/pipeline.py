@@ -2,7 +2,8 @@
 
 A plan says for every step which examples it takes and how each is cropped and flipped. It is a pure function of (seed,
 epoch), so both backends see the same batches and a run can go on in mid-epoch. Crop, reflection and flip are all one
-thing: for each image, which source row and which source column every output pixel comes from.
+thing: for each image, which source row and which source column every output pixel comes from. The plan holds three
+numbers an image for that, because the pixels' positions themselves would take gigabytes for an epoch of ImageNet.
 """
 
 import keras
@@ -17,8 +18,9 @@ if keras.backend.backend() == "tensorflow":
 def epoch_plan(size, image_size, *, batch_size, seed, epoch, crop_padding=0, flip=False):
     """Returns the plan of a training epoch: a dict of arrays with leading axes (steps, batch_size).
 
-    `rows` are example indices, every example at most once, the incomplete last batch left out; `source_rows` and
-    `source_columns` (steps, batch_size, image_size) say where each output pixel comes from.
+    `rows` (int32) are example indices, every example at most once, the incomplete last batch left out; `down` and
+    `right` (int32) say by how many pixels the crop is moved, each in [-crop_padding, crop_padding], and `flipped`
+    (bool) whether it is flipped.
 
     Args:
         size: number of examples to draw from.
@@ -41,32 +43,23 @@ def epoch_plan(size, image_size, *, batch_size, seed, epoch, crop_padding=0, fli
     down = rng.integers(-crop_padding, crop_padding + 1, shape)
     right = rng.integers(-crop_padding, crop_padding + 1, shape)
     flipped = rng.random(shape) < (0.5 if flip else 0.0)
-
-    pixels = np.arange(image_size)
-    columns = np.where(flipped[..., None], pixels[::-1], pixels)
     return {
         "rows": rows.astype(np.int32),
-        "source_rows": _reflect(pixels + down[..., None], image_size),
-        "source_columns": _reflect(columns + right[..., None], image_size),
+        "down": down.astype(np.int32),
+        "right": right.astype(np.int32),
+        "flipped": flipped,
     }
 
 
-def _reflect(positions, size):
-    """Returns positions folded back into [0, size), the border pixel itself not repeated (reflect padding)."""
-    return (size - 1 - np.abs(size - 1 - np.abs(positions))).astype(np.int32)
+def whole_plan(size, *, batch_size):
+    """Returns the plans of one pass in stored order: `rows` in full batches, then what is left over, if anything.
 
-
-def whole_plan(size, image_size, *, batch_size):
-    """Returns the plans of one pass in stored order, unaugmented: full batches, then what is left over, if anything."""
-    pixels = np.arange(image_size, dtype=np.int32)
+    A plan of rows alone leaves the images as they are.
+    """
     full = size - size % batch_size
-    plans = []
-    for start, stop, width in ((0, full, batch_size), (full, size, size - full)):
-        if stop > start:
-            rows = np.arange(start, stop, dtype=np.int32).reshape(-1, width)
-            positions = np.broadcast_to(pixels, (*rows.shape, image_size))
-            plans.append({"rows": rows, "source_rows": positions, "source_columns": positions})
-    return plans
+    rows = np.arange(size, dtype=np.int32)
+    plans = {"rows": rows[:full].reshape(-1, batch_size)}, {"rows": rows[full:].reshape(1, -1)}
+    return [plan for plan in plans if plan["rows"].size]
 
 
 def training_batches(split, image_size, *, first_step=0, steps_per_call=1, **plan):
@@ -80,17 +73,40 @@ def training_batches(split, image_size, *, first_step=0, steps_per_call=1, **pla
         **plan: what `epoch_plan` takes.
     """
     arrays = epoch_plan(len(split), image_size, **plan)
-    if isinstance(split, StreamSplit):
-        return _stream(split, [arrays], first_step, shuffle_seed=(plan["seed"], plan["epoch"]))
-    return _batches(split, [{name: a[first_step:] for name, a in arrays.items()}], steps_per_call)
+    rest = {name: array[first_step:] for name, array in arrays.items()}
+    if not isinstance(split, StreamSplit):
+        return _batches(split, [rest], steps_per_call)
+    _needs_tensorflow()
+    seed = int(np.random.SeedSequence((plan["seed"], plan["epoch"])).generate_state(1)[0])
+    batch_size = plan["batch_size"]
+    examples = split.examples(seed, first=first_step * batch_size, augment=True)
+    batches = examples.batch(batch_size, drop_remainder=True)
+
+    def step(batch, step_plan):
+        images, labels = batch
+        images = tf.ensure_shape(images, (batch_size, image_size, image_size, 3))
+        return scale(augment(images, step_plan)), labels
+
+    return tf.data.Dataset.zip(batches, _steps([rest])).map(step, num_parallel_calls=2).prefetch(4)
 
 
 def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1):
-    """Returns an iterable of the whole split in stored order, unaugmented, the incomplete last batch included."""
-    plans = whole_plan(len(split), image_size, batch_size=batch_size)
-    if isinstance(split, StreamSplit):
-        return _stream(split, plans, 0, shuffle_seed=None)
-    return _batches(split, plans, steps_per_call)
+    """Returns an iterable of the whole split in stored order, unaugmented, the incomplete last batch included.
+
+    Args:
+        split: a `Split`, or under TensorFlow also a `StreamSplit`.
+        image_size: height and width, pixels.
+        batch_size: examples a step.
+        steps_per_call: steps in one compiled call; under JAX the length of the chunks.
+    """
+    if not isinstance(split, StreamSplit):
+        return _batches(split, whole_plan(len(split), batch_size=batch_size), steps_per_call)
+    _needs_tensorflow()
+
+    def step(images, labels):
+        return scale(tf.ensure_shape(images, (None, image_size, image_size, 3))), labels
+
+    return split.examples(None).batch(batch_size).map(step, num_parallel_calls=2).prefetch(4)
 
 
 def stored_batches(split, batch_size):
@@ -128,19 +144,9 @@ def _chunks(images, labels, plans, steps_per_call):
             yield images, labels, {name: a[start : start + steps_per_call] for name, a in plan.items()}
 
 
-def _stream(split, plans, first_step, shuffle_seed):
-    """Returns batches of a split that is decoded on the way; the order is the stream's, the augmentation the plan's."""
+def _needs_tensorflow():
     if keras.backend.backend() != "tensorflow":
         raise ValueError("this data set does not fit into memory, and streams need the TensorFlow backend")
-    seed = None if shuffle_seed is None else int(np.random.SeedSequence(shuffle_seed).generate_state(1)[0])
-    batch_size = plans[0]["rows"].shape[1]
-    batches = split.examples(seed).batch(batch_size, drop_remainder=shuffle_seed is not None)
-
-    def augment(batch, plan):
-        images, labels = batch
-        return scale(pick_pixels(images, plan["source_rows"], plan["source_columns"])), labels
-
-    return tf.data.Dataset.zip(batches, _steps(plans)).skip(first_step).map(augment, num_parallel_calls=2).prefetch(4)
 
 
 def gather(images, labels, plan):
@@ -151,8 +157,34 @@ def gather(images, labels, plan):
         plan: one step of `epoch_plan` or `whole_plan`.
     """
     take = tf.gather if keras.backend.backend() == "tensorflow" else lambda x, rows: x[rows]
-    batch = pick_pixels(take(images, plan["rows"]), plan["source_rows"], plan["source_columns"])
-    return scale(batch), take(labels, plan["rows"])
+    return scale(augment(take(images, plan["rows"]), plan)), take(labels, plan["rows"])
+
+
+def augment(images, plan):
+    """Returns (B, H, W, 3) images cropped and flipped by one step of a plan; as they are if it holds rows alone."""
+    if "flipped" not in plan:
+        return images
+    height, width = images.shape[1:3]
+    rows = _source(height, plan["down"], False)
+    columns = _source(width, plan["right"], plan["flipped"][:, None])
+    return pick_pixels(images, rows, columns)
+
+
+def _source(size, offsets, backwards):
+    """Returns (B, size) int32: which pixel of an axis comes to each place, folded back at the borders.
+
+    The border pixel itself is not repeated (reflect padding).
+
+    Args:
+        size: pixels along the axis.
+        offsets: (B,) int32, pixels by which the crop is moved, less than `size` either way.
+        backwards: (B, 1) bool, whether the axis is flipped; or False.
+    """
+    pixels = np.arange(size, dtype=np.int32)
+    if backwards is not False:
+        pixels = keras.ops.where(backwards, pixels[::-1], pixels)
+    positions = keras.ops.abs(pixels + offsets[:, None])
+    return size - 1 - keras.ops.abs(size - 1 - positions)
 
 
 def pick_pixels(images, source_rows, source_columns):

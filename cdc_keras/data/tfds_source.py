@@ -1,11 +1,13 @@
 """Image classification sets that TensorFlow Datasets (TFDS) has prepared on this machine; nothing is downloaded."""
 
 import difflib
+import functools
 import importlib.util
 import re
 
 import numpy as np
 
+from cdc_keras.data.crop import fitted, random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit
 from cdc_keras.data.split import TEST_FRACTION, cut_training, reported, stratified_cut
 from cdc_keras.errors import UserError
@@ -17,7 +19,17 @@ SHUFFLE_BUFFER = 8192
 READ_BATCH = 256
 
 
-def load_tfds(name, *, data_dir, image_size=None, validation_fraction, seed, train_limit=None, memory_limit=8 * 2**30):
+def load_tfds(
+    name,
+    *,
+    data_dir,
+    image_size=None,
+    validation_fraction,
+    seed,
+    train_limit=None,
+    crop_area=None,
+    memory_limit=8 * 2**30,
+):
     """The `Dataset` of a prepared TFDS set whose examples have an `image` and a class `label`.
 
     Where the set has `validation` and a labelled `test`, each is what it says and nothing is cut; where it has one of
@@ -35,27 +47,47 @@ def load_tfds(name, *, data_dir, image_size=None, validation_fraction, seed, tra
         validation_fraction: share of training that becomes validation, in [0, 1).
         seed: decides which images are cut, and which are kept under `train_limit`.
         train_limit: at most this many training images, every class in proportion; None is all.
-        memory_limit: bytes; a data set whose decoded images exceed it is decoded again on every pass.
+        crop_area: trains on random resized crops of at least this share of a whole image's area, decoded again on every
+            pass; None trains on the centre crops.
+        memory_limit: bytes; splits that are to be held but exceed it together are decoded again on every pass.
 
     Raises:
         UserError: TFDS is not installed, has no such set or has not prepared it, or it is no image classification set.
     """
-    builder = _prepared(name, data_dir)
-    image_size = _image_size(builder, image_size)
+    builder = prepared(name, data_dir)
+    image_size = checked_image_size(builder, image_size)
     parts = _cut(builder, validation_fraction, train_limit, seed)
-    in_memory = sum(len(rows) for _, rows in parts.values()) * image_size**2 * 3 <= memory_limit
-    read = _read_all if in_memory else _stream
+    return read_parts(name, builder, parts, image_size, fit=fitted, crop_area=crop_area, memory_limit=memory_limit)
+
+
+def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit):
+    """Returns the `Dataset` of some rows of a prepared set.
+
+    Args:
+        name: what to call it.
+        builder: what `prepared` returned.
+        parts: "train", "validation" and "test" -> (official split, sorted rows of it).
+        image_size: height and width, pixels.
+        fit: (tensor (H, W, 3) uint8, image_size) -> tensor (image_size, image_size, 3) uint8.
+        crop_area, memory_limit: as for `load_tfds`.
+    """
+    streamed = set() if crop_area is None else {"train"}
+    if sum(len(parts[part][1]) for part in parts.keys() - streamed) * image_size**2 * 3 > memory_limit:
+        streamed = set(parts)
+    splits = {}
+    for part, (split, rows) in parts.items():
+        examples = functools.partial(_examples, builder, split, rows, image_size, fit, crop_area)
+        if part in streamed:
+            splits[part] = StreamSplit(examples, len(rows))
+        else:
+            splits[part] = _read_all(examples(), len(rows), image_size, builder.name)
     label = builder.info.features["label"]
-    return Dataset(
-        name=name,
-        class_names=tuple(label.int2str(i) for i in range(label.num_classes)),
-        image_size=image_size,
-        **{part: read(builder, split, rows, image_size) for part, (split, rows) in parts.items()},
-    )
+    class_names = tuple(label.int2str(i) for i in range(label.num_classes))
+    return Dataset(name=name, class_names=class_names, image_size=image_size, **splits)
 
 
-def _prepared(name, data_dir):
-    """The `tfds.core.DatasetBuilder` of a set that is there."""
+def prepared(name, data_dir):
+    """The `tfds.core.DatasetBuilder` of a set that is there; otherwise a `UserError` says what to do."""
     # TFDS imports without TensorFlow and then fails at the first read.
     needed = ("tensorflow", "tensorflow_datasets", "importlib_resources")
     if missing := [module for module in needed if importlib.util.find_spec(module) is None]:
@@ -73,7 +105,7 @@ def _prepared(name, data_dir):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
-        known = ["shapes", "folder", *tfds.list_builders(with_community_datasets=False)]
+        known = ["shapes", "folder", "imagenet150k", *tfds.list_builders(with_community_datasets=False)]
         nearest = difflib.get_close_matches(re.split("[/:]", name)[0], known, n=5)
         hint = f"did you mean {', '.join(nearest)}?" if nearest else "see tensorflow.org/datasets/catalog for all names"
         raise UserError(f"there is no data set {name}: {hint}") from None
@@ -95,8 +127,8 @@ def _manual(builder, data_dir):
     return f"it cannot be fetched without an account, so put {files} into {folder}, then "
 
 
-def _image_size(builder, image_size):
-    """`image_size`, or the stored one where that is None."""
+def checked_image_size(builder, image_size):
+    """`image_size`, or the stored one where that is None; a `UserError` if this is no image classification set."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -127,7 +159,7 @@ def _cut(builder, validation_fraction, train_limit, seed):
     rows = everything["train"]
     labels = np.zeros(len(rows), np.int32)
     if validation_fraction or train_limit is not None or not held_out:
-        labels = np.concatenate(list(_labels(builder, "train").batch(READ_BATCH).as_numpy_iterator()))
+        labels = read_labels(builder, "train")
     if not held_out:
         rows, test_rows = stratified_cut(labels, TEST_FRACTION, [seed, 2])
         official["test"] = "train", test_rows
@@ -135,6 +167,11 @@ def _cut(builder, validation_fraction, train_limit, seed):
         labels[rows], validation_fraction=validation_fraction, train_limit=train_limit, seed=seed
     )
     return {"train": ("train", rows[train]), "validation": ("train", rows[validation]), **official}
+
+
+def read_labels(builder, split):
+    """The (N,) labels of an official split in the order on disk; its images are read for that, but not decoded."""
+    return np.concatenate(list(_labels(builder, split).batch(READ_BATCH).as_numpy_iterator()))
 
 
 def _labels(builder, split):
@@ -163,8 +200,8 @@ def _as_dataset(builder, split, shards=None):
     )
 
 
-def _examples(builder, split, rows, image_size, shuffle_seed=None):
-    """`tf.data.Dataset` of (image, label) for `rows` of an official split; a seed shuffles shards and then examples."""
+def _examples(builder, split, rows, image_size, fit, crop_area, shuffle_seed=None, first=0, augment=False):
+    """What `StreamSplit.examples` promises for `rows` of an official split; a seed shuffles shards, then examples."""
     import tensorflow as tf
 
     image_feature = builder.info.features["image"]
@@ -180,48 +217,34 @@ def _examples(builder, split, rows, image_size, shuffle_seed=None):
     def keep(wanted, example):
         return wanted
 
-    def decode(wanted, example):
+    def decode(place, chosen):
+        _, example = chosen
         image = image_feature.decode_example(example["image"])
         image = tf.repeat(image, 3 // image_feature.shape[-1], axis=-1)
-        return _fit(image, image_size), tf.cast(example["label"], tf.int32)
+        if augment and crop_area is not None:
+            image = random_resized_crop(image, image_size, crop_area, tf.stack([shuffle_seed, place]))
+        else:
+            image = fit(image, image_size)
+        return image, tf.cast(example["label"], tf.int32)
 
     # Images stay encoded until the rows are chosen and shuffled.
     stored = _as_dataset(builder, split, shards)
     chosen = tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(is_row), stored).filter(keep)
     if shuffle_seed is not None:
         chosen = chosen.shuffle(SHUFFLE_BUFFER, seed=shuffle_seed, reshuffle_each_iteration=False)
-    examples = chosen.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-    return examples.apply(tf.data.experimental.assert_cardinality(len(rows)))
+    examples = chosen.enumerate().skip(first).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    return examples.apply(tf.data.experimental.assert_cardinality(len(rows) - first))
 
 
-def _fit(image, image_size):
-    """(image_size, image_size, 3) uint8: the shorter side resized, the centre cropped; untouched where it fits."""
-    import tensorflow as tf
-
-    if image.shape[:2] == (image_size, image_size):
-        return image
-    sides = tf.shape(image)[:2]
-    scale = image_size / tf.reduce_min(sides)
-    # Rounding may not take the shorter side below image_size.
-    resized = tf.maximum(tf.cast(tf.round(tf.cast(sides, scale.dtype) * scale), tf.int32), image_size)
-    image = tf.image.resize(image, resized, method="bilinear", antialias=True)
-    image = tf.image.resize_with_crop_or_pad(image, image_size, image_size)
-    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
-
-
-def _read_all(builder, split, rows, image_size):
-    images = np.empty((len(rows), image_size, image_size, 3), np.uint8)
-    labels = np.empty(len(rows), np.int32)
-    if not len(rows):
+def _read_all(examples, size, image_size, name):
+    images = np.empty((size, image_size, image_size, 3), np.uint8)
+    labels = np.empty(size, np.int32)
+    if not size:
         return Split(images, labels)
-    batches = _examples(builder, split, rows, image_size).batch(READ_BATCH).prefetch(1).as_numpy_iterator()
+    batches = examples.batch(READ_BATCH).prefetch(1).as_numpy_iterator()
     start = 0
-    for batch, batch_labels in reported(batches, -(-len(rows) // READ_BATCH), f"reading {builder.name}, batch"):
+    for batch, batch_labels in reported(batches, -(-size // READ_BATCH), f"reading {name}, batch"):
         images[start : start + len(batch)] = batch
         labels[start : start + len(batch)] = batch_labels
         start += len(batch)
     return Split(images, labels)
-
-
-def _stream(builder, split, rows, image_size):
-    return StreamSplit(lambda shuffle_seed=None: _examples(builder, split, rows, image_size, shuffle_seed), len(rows))

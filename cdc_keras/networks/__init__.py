@@ -1,53 +1,164 @@
-"""The classifiers by name: one table from `--network` to a builder and its default gate sites."""
+"""The classifiers by name: `build("wrn16_10", 32, num_classes=10)`, and where a gate goes in each.
 
+A name is a family and its depth, as the field writes them: vgg13, resnet32, preresnet110, wrn16_10, resnet50. ResNets
+of depth 6n + 2 are the CIFAR ones of three stages; 18, 34, 50, 101 and 152 those of ImageNet (50 is both, and means
+ImageNet's).
+"""
+
+import dataclasses
 import functools
+import re
+from collections.abc import Callable
 
 import keras
 
-from cdc_keras.networks.resnet import resnet, resnet_sites
-from cdc_keras.networks.vgg import vgg, vgg_sites
+from cdc_keras import graph
+from cdc_keras.networks import preresnet, resnet, vgg
+from cdc_keras.networks.attention import BLOCK_ATTENTIONS
+
+# Means and standard deviations of ImageNet's training images per channel, in [0, 1] (He et al. 2015a and since).
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NORMALIZATIONS = ("none", "imagenet")
 
 
-def mobilenet_v2(image_size, *, num_classes):
-    """Returns keras.applications' MobileNetV2 with random weights: images in [-1, 1] -> logits (B, num_classes)."""
-    return keras.applications.MobileNetV2(
-        input_shape=(image_size, image_size, 3), weights=None, classes=num_classes, classifier_activation=None
-    )
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Networks whose names differ in numbers only.
+
+    Attributes:
+        name: pattern of the name, its groups the numbers.
+        valid: (numbers) -> whether there is such a network.
+        members: which there are, for people.
+        build: (*numbers, image_size, num_classes=, block_attention=) -> `keras.Model`.
+        groups: (*numbers) -> names of the layers that end its groups.
+    """
+
+    name: re.Pattern
+    valid: Callable
+    members: str
+    build: Callable
+    groups: Callable
 
 
-def mobilenet_v2_sites(image_size, resolutions):
-    """Returns the last addition of each group of inverted residuals at one of `resolutions`."""
-    groups = {4: "block_2_add", 8: "block_5_add", 16: "block_12_add", 32: "block_15_add"}
-    return [name for stride, name in groups.items() if image_size // stride in resolutions]
+def _family(pattern, valid, members, build, groups):
+    return Family(re.compile(pattern), valid, members, build, groups)
 
 
-NETWORKS = {
-    "vgg13": (functools.partial(vgg, 13), functools.partial(vgg_sites, 13)),
-    "vgg16": (functools.partial(vgg, 16), functools.partial(vgg_sites, 16)),
-    "vgg13_slim": (functools.partial(vgg, 13, width_divisor=4), functools.partial(vgg_sites, 13)),
-    **{
-        f"resnet{depth}": (functools.partial(resnet, depth), functools.partial(resnet_sites, depth))
-        for depth in (20, 32, 44, 56, 110)
-    },
-    "mobilenet_v2": (mobilenet_v2, mobilenet_v2_sites),
-}
+_IMAGENET_DEPTHS = {**resnet.BASIC_STAGES, **resnet.BOTTLENECK_STAGES}
+FAMILIES = (
+    _family(r"vgg(\d+)", lambda d: d in vgg.BLOCKS, "vgg13, vgg16", vgg.vgg, vgg.vgg_groups),
+    _family(
+        r"vgg(\d+)_slim",
+        lambda d: d in vgg.BLOCKS,
+        "vgg13_slim, vgg16_slim",
+        functools.partial(vgg.vgg, width_divisor=4),
+        vgg.vgg_groups,
+    ),
+    _family(
+        r"resnet(\d+)",
+        lambda d: d in _IMAGENET_DEPTHS,
+        "resnet18, 34, 50, 101, 152",
+        resnet.imagenet_resnet,
+        resnet.imagenet_resnet_groups,
+    ),
+    _family(
+        r"resnet(\d+)",
+        lambda d: d >= 8 and (d - 2) % 6 == 0,
+        "resnet<6n + 2> such as resnet20, 32, 44, 56, 110",
+        resnet.cifar_resnet,
+        resnet.cifar_resnet_groups,
+    ),
+    _family(
+        r"preresnet(\d+)",
+        lambda d: d in preresnet.DEPTHS,
+        "preresnet110, preresnet164",
+        preresnet.preresnet,
+        preresnet.preresnet_groups,
+    ),
+    _family(
+        r"wrn(\d+)_(\d+)",
+        lambda d, k: d >= 10 and (d - 4) % 6 == 0 and k >= 1,
+        "wrn<6n + 4>_<k> such as wrn16_10, wrn28_10, wrn40_4",
+        preresnet.wide_resnet,
+        preresnet.wide_resnet_groups,
+    ),
+)
 
 
-def build(name, image_size, *, num_classes):
+def build(name, image_size, *, num_classes, block_attention="none", normalization="none"):
     """Returns the classifier `name`: a functional model, images (B, S, S, 3) in [-1, 1] -> logits (B, num_classes).
 
+    Args:
+        name: see `FAMILIES`.
+        image_size: S, pixels.
+        num_classes: number of categories.
+        block_attention: "se" or "cbam" in every block (`networks.attention`), or "none".
+        normalization: "imagenet" brings the images, inside the network, to mean 0 and deviation 1 over ImageNet; what
+            else sees the images, such as the extractor, sees them in [-1, 1].
+
     Raises:
-        ValueError: for a name that is not in `NETWORKS`.
+        ValueError: for a name that is none, or an image size the network can not take.
     """
-    return _entry(name)[0](image_size, num_classes=num_classes)
+    family, numbers = find(name)
+    if block_attention not in BLOCK_ATTENTIONS:
+        raise ValueError(f"block_attention is one of {', '.join(BLOCK_ATTENTIONS)}, not {block_attention!r}")
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"normalization is one of {', '.join(NORMALIZATIONS)}, not {normalization!r}")
+    network = family.build(*numbers, image_size, num_classes=num_classes, block_attention=block_attention)
+    return network if normalization == "none" else _normalized(network)
 
 
-def default_sites(name, image_size, context_size):
-    """Returns the names of the layers gated by default: at T's resolution and at twice it (A.1), shallow to deep."""
-    return _entry(name)[1](image_size, (context_size, 2 * context_size))
+def groups(name):
+    """Returns the names of the layers that end the groups of the classifier `name`, shallow to deep.
+
+    A group ends with its ReLU, in a pre-activation network with its last addition. These outputs are what attention
+    transfer compares and what a discriminative model gives as its context.
+    """
+    family, numbers = find(name)
+    return family.groups(*numbers)
 
 
-def _entry(name):
-    if name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}; there are {', '.join(sorted(NETWORKS))}")
-    return NETWORKS[name]
+def sites(network, name, *resolutions):
+    """Returns the names of the layers a gate follows: the ends of the groups before activation (Sec. 3).
+
+    Args:
+        network: what `build` returned.
+        name: that it was built by.
+        *resolutions: heights of feature maps, pixels; A.1 has T's and twice it.
+    """
+    calls = {layer.name: (layer, tensors, output) for layer, tensors, output in graph.trace(network)[1]}
+    producers = {id(output): layer for layer, _, output in calls.values()}
+    found = []
+    for layer, tensors, output in (calls[end] for end in groups(name)):
+        if output.shape[1] in resolutions:
+            activates = isinstance(layer, keras.layers.Activation)
+            found.append(producers[id(tensors[0])].name if activates else layer.name)
+    return found
+
+
+def _normalized(network):
+    """Returns `network` on images brought to mean 0 and deviation 1 over ImageNet."""
+    mean = [2 * m - 1 for m in IMAGENET_MEAN]  # of images in [-1, 1]
+    normalize = keras.layers.Normalization(mean=mean, variance=[(2 * s) ** 2 for s in IMAGENET_STD], name="normalize")
+    images = keras.Input(network.input_shape[1:], name="images")
+    normalized = normalize(images)
+
+    def call(layer, *args, **kwargs):
+        return layer(*[normalized if x is images else x for x in args], **kwargs)
+
+    return graph.rebuild(network, call, inputs=images)
+
+
+def find(name):
+    """Returns (family, numbers) of a network's name.
+
+    Raises:
+        ValueError: naming the valid depths of the family, or all names if it is of none.
+    """
+    matches = ((family, family.name.fullmatch(name)) for family in FAMILIES)
+    named = [(family, [int(number) for number in match.groups()]) for family, match in matches if match]
+    for family, numbers in named:
+        if family.valid(*numbers):
+            return family, numbers
+    members = "; ".join(family.members for family, _ in named) or "; ".join(family.members for family in FAMILIES)
+    raise ValueError(f"there is no network {name!r}; there are {members}")

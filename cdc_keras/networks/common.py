@@ -38,3 +38,9 @@ def conv(x, filters, kernel, name, stride=1, use_bias=False, initializer=HE_NORM
 def image_input(image_size, channels=3):
     """Returns the named input of every network: images (B, image_size, image_size, channels) in [-1, 1]."""
     return keras.Input((image_size, image_size, channels), name="images")
+
+
+def classify(x, num_classes):
+    """Returns the logits (B, num_classes), float32 under every policy, of features (B, H, W, C)."""
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return layers.Dense(num_classes, kernel_initializer=HE_NORMAL, dtype="float32", name="logits")(x)

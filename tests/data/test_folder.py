@@ -82,6 +82,37 @@ def test_a_stream_has_one_order_per_seed(folder):
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[3])
 
 
+def test_a_stream_can_leave_out_its_first_examples(folder):
+    stream = read(folder, memory_limit=0).train
+    whole, rest = ([i.mean() for i, _ in stream.examples(1, first=n).as_numpy_iterator()] for n in (0, 7))
+    assert rest == whole[7:] and len(rest) == 13
+
+
+def crops(split, seed, first=0):
+    return [image.tobytes() for image, _ in split.examples(seed, first=first, augment=True).as_numpy_iterator()]
+
+
+def test_random_crops_are_decided_by_the_seed_and_the_place_in_the_stream(tmp_path):
+    pixels = np.random.default_rng(0).integers(256, size=(120, 160, 3), dtype=np.uint8)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(10):  # the same image throughout, so that only the crop can differ
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    train = read(tmp_path, crop_area=0.1).train
+    assert crops(train, 1) == crops(train, 1)
+    assert len(set(crops(train, 1)) | set(crops(train, 2))) == 2 * len(train)
+    assert crops(train, 1, first=4) == crops(train, 1)[4:]
+
+
+def test_with_random_crops_only_training_is_streamed_and_its_evaluation_is_as_before(folder):
+    held, data = read(folder, validation_fraction=0.2), read(folder, validation_fraction=0.2, crop_area=0.2)
+    assert isinstance(data.train, StreamSplit)
+    images, labels = zip(*data.train.examples(None).as_numpy_iterator(), strict=True)
+    assert np.array_equal(images, held.train.images) and np.array_equal(labels, held.train.labels)
+    assert np.array_equal(data.validation.images, held.validation.images)
+    assert np.array_equal(data.test.images, held.test.images)
+
+
 def test_an_empty_stream_can_be_read(folder):
     assert list(read(folder, memory_limit=0).validation.examples(0)) == []
 

@@ -13,7 +13,7 @@ LABELS = np.random.default_rng(0).integers(7, size=500)
 
 def config(**changed):
     values = {"dataset": "shapes", "data_dir": None, "image_size": None, "validation_fraction": 0.1}
-    values |= {"background_bias": 0.0, "train_limit": None, "seed": 0}
+    values |= {"background_bias": 0.0, "train_limit": None, "crop_area": None, "seed": 0}
     return types.SimpleNamespace(**(values | changed))
 
 
@@ -107,10 +107,18 @@ def test_a_pickled_or_damaged_npz_is_refused(tmp_path):
             load_npz(tmp_path / f"{name}.npz", validation_fraction=0.0, seed=0)
 
 
-@pytest.mark.parametrize("wrong", [{"validation_fraction": 1.0}, {"train_limit": 0}, {"image_size": -3}])
+@pytest.mark.parametrize(
+    "wrong", [{"validation_fraction": 1.0}, {"train_limit": 0}, {"image_size": -3}, {"crop_area": 0.0}]
+)
 def test_numbers_out_of_bounds_are_refused_by_name(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         load(config(**wrong))
+
+
+def test_random_crops_of_images_that_come_at_their_size_are_refused(npz):
+    for source in ({}, {"dataset": "cifar10", "data_dir": str(npz.parent)}):
+        with pytest.raises(UserError, match="leave crop_area out"):
+            load(config(crop_area=0.1, **source))
 
 
 def test_a_folder_without_a_path_or_a_size_is_refused(tmp_path):

@@ -10,43 +10,8 @@ from cdc_keras.data.dataset import Split, StreamSplit
 from cdc_keras.data.tfds_source import load_tfds
 from cdc_keras.errors import UserError
 
-tfds = pytest.importorskip("tensorflow_datasets")
-
-
-def draw(count, shape, first=0):
-    """(images, labels): noise of one shape, or of growing width where the shape leaves it open; labels 0, 1, 2, 0..."""
-    rng = np.random.default_rng(first)
-    shapes = [tuple(24 + i if side is None else side for side in shape) for i in range(count)]
-    images = [rng.integers(256, size=s, dtype=np.uint8) for s in shapes]
-    return images, [i % 3 for i in range(count)]
-
-
-def prepare(folder, name, splits, shape=(12, 12, 3)):
-    """Writes a TFDS set `name` into `folder`, three shards per split, without the network."""
-
-    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("3.0.2")
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(shape=shape),
-                "label": tfds.features.ClassLabel(names=list("abcdefghij")),
-                "id": tfds.features.Text(),
-            }
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-        def _split_generators(self, dl_manager):
-            return {split: self._examples(*content) for split, content in splits.items()}
-
-        def _generate_examples(self):
-            raise NotImplementedError
-
-        def _examples(self, images, labels):
-            for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-                yield i, {"image": image, "label": label, "id": str(i)}
-
-    Tiny.name = name
-    Tiny(data_dir=folder).download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=3))
+pytest.importorskip("tensorflow_datasets")
+from tiny_tfds import draw, prepare  # noqa: E402
 
 
 def read(name, folder, **changed):
@@ -154,6 +119,33 @@ def test_a_shuffled_stream_holds_the_same_rows_in_one_order_per_seed(stored):
     orders = [[image.tobytes() for image, _ in stream.examples(seed).as_numpy_iterator()] for seed in (None, 1, 1, 2)]
     assert orders[1] == orders[2] != orders[3]
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[3])
+
+
+def test_a_stream_can_leave_out_its_first_examples(stored):
+    stream = read("tiny_images", stored, memory_limit=0).train
+    whole, rest = (list(stream.examples(1, first=first).as_numpy_iterator()) for first in (0, 7))
+    assert len(stream.examples(1, first=7)) == len(rest) == 53
+    assert all(np.array_equal(a, b) for a, b in zip(rest[0], whole[7], strict=True))
+
+
+def crops(split, seed, first=0):
+    return [image.tobytes() for image, _ in split.examples(seed, first=first, augment=True).as_numpy_iterator()]
+
+
+def test_random_crops_are_decided_by_the_seed_and_the_place_in_the_stream(stored):
+    train = read("grey_sizes", stored, image_size=8, crop_area=0.2).train
+    assert crops(train, 1) == crops(train, 1)
+    assert set(crops(train, 1)).isdisjoint(crops(train, 2))
+    assert crops(train, 1, first=4) == crops(train, 1)[4:]
+
+
+def test_with_random_crops_only_training_is_streamed_and_its_evaluation_is_as_before(stored):
+    held = read("grey_sizes", stored, image_size=8, validation_fraction=0.34)
+    data = read("grey_sizes", stored, image_size=8, validation_fraction=0.34, crop_area=0.2)
+    images, labels = zip(*data.train.examples(None).as_numpy_iterator(), strict=True)
+    assert np.array_equal(images, held.train.images) and np.array_equal(labels, held.train.labels)
+    assert np.array_equal(data.validation.images, held.validation.images)
+    assert np.array_equal(data.test.images, held.test.images)
 
 
 def test_reading_changes_nothing_in_the_data_folder(stored):
