@@ -24,9 +24,11 @@ class Classifier(StepModel):
         ]
         self.built = True
 
-    def compile(self, optimizer, steps_per_execution=1):
+    def compile(self, optimizer=None, steps_per_execution=1):
+        """Takes the optimizer; a model that is only evaluated needs none."""
         super().compile(optimizer=optimizer, steps_per_execution=steps_per_execution)
-        optimizer.build(self.trainable_variables)
+        if optimizer is not None:
+            optimizer.build(self.trainable_variables)
 
     @property
     def metrics(self):

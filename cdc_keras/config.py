@@ -120,11 +120,15 @@ class RunConfig:
     )
     learning_rate_factor: float = _field(0.2, "factor of every drop (paper: 0.2; ImageNet 0.1)", low=0.0, high=1.0)
     teacher: str = _field(
-        None, "run folder of the classifier whose attention maps are transferred (AT of Tables 3 to 6)", type=str
+        None,
+        "classifier whose attention maps are transferred (AT of Tables 3 to 6): a run folder, or zoo:<name>",
+        type=str,
     )
     transfer_weight: float = _field(1e3, "weight of the attention-transfer loss (Zagoruyko & Komodakis: 1000)", low=0.0)
     extractor: str = _field(
-        None, "run folder of the extractor whose context gates the classifier; plain if not given", type=str
+        None,
+        "extractor whose context gates the classifier: a run folder, or zoo:<name>; plain if not given",
+        type=str,
     )
     gate_sites: tuple = _field(
         (),

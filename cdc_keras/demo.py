@@ -34,7 +34,7 @@ def demo(out, extractor=EXTRACTOR, plain=PLAIN):
     """
     from cdc_keras import audit
     from cdc_keras.evaluation import evaluate
-    from cdc_keras.models import load_extractor
+    from cdc_keras.sources import load_extractor
     from cdc_keras.training import train
 
     out = pathlib.Path(out)

@@ -9,8 +9,8 @@ from cdc_keras import data
 from cdc_keras.data.pipeline import scale, stored_batches
 from cdc_keras.environment import environment
 from cdc_keras.errors import UserError
-from cdc_keras.models import load_model
 from cdc_keras.runs import RunFolder, load_weights, write_text
+from cdc_keras.sources import load_model
 from cdc_keras.training import EVALUATION_BATCH, draw_extractor, evaluate_split, examples_to_show, steps_done
 
 

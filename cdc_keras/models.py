@@ -1,4 +1,4 @@
-"""From a configuration to the model it says, and back from a run folder to a trained network."""
+"""From a configuration to the model it says."""
 
 import random
 import re
@@ -7,25 +7,24 @@ import keras
 
 from cdc_keras import gating, graph, networks, optimizers
 from cdc_keras.classifier import Classifier
-from cdc_keras.config import RunConfig
 from cdc_keras.disentangler import Disentangler
-from cdc_keras.distillation import AttentionTransfer, pair_by_resolution, resolution
+from cdc_keras.distillation import AttentionTransfer, resolution
 from cdc_keras.errors import UserError
 from cdc_keras.networks import autoencoder
-from cdc_keras.runs import RunFolder, load_weights, sha256
 
 RESOLUTION = re.compile(r"(\d+)x\1")
 
 
-def build(config, classes, run, steps_per_epoch, teacher=None):
+def build(config, classes, steps_per_epoch, *, extractor=None, teacher=None, pairs=None):
     """Returns the compiled, untrained `Disentangler`, `Classifier` or `AttentionTransfer` of a resolved config.
 
     Args:
         config: a `RunConfig` without None for image_size, epochs, batch_size and learning_rate.
         classes: number of categories.
-        run: the `RunFolder`; only read.
         steps_per_epoch: for the schedules.
-        teacher: trained network whose attention is transferred; a model that is only evaluated needs none.
+        extractor: functional model that gates the classifier, if its config says so.
+        teacher: trained functional classifier whose attention is transferred; none for a model that is only evaluated.
+        pairs: with attention transfer, a function of the student's network that returns the pairs of layers.
 
     Raises:
         UserError: the config asks for what can not be built, in one sentence.
@@ -37,13 +36,13 @@ def build(config, classes, run, steps_per_epoch, teacher=None):
             model = _disentangler(config, classes, steps_per_epoch)
             model.compile(config.learning_rate, clip_norm=config.clip_norm, steps_per_execution=calls)
             return model
-        network = _network(config, classes, run)
+        network = classifier(config, classes, extractor)
         if config.task == "extractor":
             _features(network, config)  # what will be kept of it exists
-        if config.teacher is None:
+        if pairs is None:
             model = Classifier(network)
         else:
-            model = AttentionTransfer(network, _pairs(config, network, run, teacher), teacher, config.transfer_weight)
+            model = AttentionTransfer(network, pairs(network), teacher, config.transfer_weight)
         schedule = optimizers.step_schedule(
             config.learning_rate,
             epochs=config.epochs,
@@ -58,45 +57,36 @@ def build(config, classes, run, steps_per_epoch, teacher=None):
         raise UserError(str(error)) from error
 
 
-def load_model(run):
-    """Returns the model of a run folder, `Disentangler` or `Classifier`, at its newest checkpoint.
+def classifier(config, classes, extractor=None):
+    """Returns the network of a classifier, gated as the config says.
 
     Args:
-        run: a `RunFolder`.
-
-    Raises:
-        UserError: there is no checkpoint, or it is damaged or of another network.
+        config: a resolved `RunConfig`.
+        classes: number of categories.
+        extractor: functional model, images in [-1, 1] -> T, for a gate with attention.
     """
-    steps = run.steps()
-    if not steps:
-        raise UserError(f"{run.path} has no checkpoint yet; let train.py finish an epoch first")
-    record = run.read_record()
-    model = build(run.config(), len(record["data"]["classes"]), run, record["steps_per_epoch"])
-    run.check_fingerprint(model)
-    load_weights(model, run.checkpoint(steps[-1]))
-    return model
+    network = _plain_network(config, classes)
+    if not config.gated:
+        return network
+    return gating.attach(
+        network,
+        extractor,
+        _sites(config, network, extractor),
+        reduction=config.gate_reduction,
+        init=config.gate_init,
+        residual=config.gate_residual,
+        attention=config.gate_attention,
+        compatibility=config.gate_compatibility,
+        after_relu=config.gate_after_relu,
+        final_relu=config.gate_final_relu,
+    )
 
 
-def load_extractor(run_dir):
-    """Returns the trained extractor of a run folder: a functional model, images in [-1, 1] -> T.
-
-    Args:
-        run_dir: path of a finished extractor run.
-
-    Raises:
-        UserError: it is no finished extractor run, or its weights are damaged.
-    """
-    run = RunFolder(run_dir)
-    config = run.config()
-    if config.task != "extractor":
-        raise UserError(f"{run_dir} is a run of task {config.task}; the gate needs one of task extractor")
-    if not run.finished or not run.extractor_weights.is_file():
-        raise UserError(f"the extractor in {run_dir} has not finished training; run its train.py command again")
-    if sha256(run.extractor_weights) != run.read_record()["extractor_sha256"]:
-        raise UserError(f"{run.extractor_weights} is not the file the run wrote (sha256 differs); train it again")
-    extractor = _untrained_extractor(config)
-    load_weights(extractor, run.extractor_weights)
-    return extractor
+def untrained_extractor(config):
+    """Returns the extractor of a run of task extractor, with initial weights."""
+    if config.context == "dm":
+        return _features(_plain_network(config, classes=2), config)  # the head, which knows the classes, is cut off
+    return autoencoder.encoder(config.image_size, context_size=config.context_size, skip=config.skip)
 
 
 def extractor_of(model, config):
@@ -108,32 +98,6 @@ def extractor_of(model, config):
             group at T's resolution.
     """
     return _features(model.network, config) if config.context == "dm" else model.encoder
-
-
-def load_teacher(config, classes):
-    """Returns (the trained classifier whose attention is transferred, sha256 of its checkpoint).
-
-    Args:
-        config: of the student; its `teacher` is the path of a finished run folder.
-        classes: the student's class names.
-
-    Raises:
-        UserError: that is no finished classifier of the same images and categories.
-    """
-    run = RunFolder(config.teacher)
-    theirs = run.config()
-    if not theirs.classifies:
-        raise UserError(f"the teacher {run.path} is a run of task {theirs.task}; give a classifier's")
-    if not run.finished:
-        raise UserError(f"the teacher in {run.path} has not finished training; run its train.py command again")
-    if theirs.image_size != config.image_size:
-        raise UserError(
-            f"the teacher {run.path} sees images of {theirs.image_size} px, the student of {config.image_size} px; "
-            "train both at one size"
-        )
-    if run.read_record()["data"]["classes"] != list(classes):
-        raise UserError(f"the teacher {run.path} was trained on other categories than {config.dataset} has")
-    return load_model(run), sha256(run.checkpoint(run.steps()[-1]))
 
 
 def _disentangler(config, classes, steps_per_epoch):
@@ -159,30 +123,6 @@ def ramp_steps(config, steps_per_epoch):
     if config.fool_ramp_fraction is None:
         return config.fool_ramp_steps
     return round(config.fool_ramp_fraction * config.epochs * steps_per_epoch)
-
-
-def _network(config, classes, run):
-    """Returns the classifier's network, gated as the config says, with the trained extractor if the run is new."""
-    network = _plain_network(config, classes)
-    if not config.gated:
-        return network
-    extractor = None
-    if config.gate_attention and run.steps():  # its weights come with the run's own checkpoints
-        extractor = _untrained_extractor(RunConfig.from_json(run.extractor_config.read_text()))
-    elif config.gate_attention:
-        extractor = load_extractor(config.extractor)
-    return gating.attach(
-        network,
-        extractor,
-        _sites(config, network, extractor),
-        reduction=config.gate_reduction,
-        init=config.gate_init,
-        residual=config.gate_residual,
-        attention=config.gate_attention,
-        compatibility=config.gate_compatibility,
-        after_relu=config.gate_after_relu,
-        final_relu=config.gate_final_relu,
-    )
 
 
 def _plain_network(config, classes):
@@ -223,12 +163,6 @@ def _context_size(config):
     return config.context_size or autoencoder.CONTEXT_SIZES.get(config.image_size)
 
 
-def _untrained_extractor(config):
-    if config.context == "dm":
-        return _features(_plain_network(config, classes=2), config)  # the head, which knows the classes, is cut off
-    return autoencoder.encoder(config.image_size, context_size=config.context_size, skip=config.skip)
-
-
 def _features(network, config):
     """Returns the part of a classifier that ends with its group at T's resolution (DM of Table 1)."""
     size = _context_size(config)
@@ -238,11 +172,3 @@ def _features(network, config):
             return keras.Model(rebuilt.inputs[0], tensors[name], name="encoder")
     ends = _resolutions(network, config)
     raise UserError(f"no group of {config.network} ends at T's resolution, {size}; {ends}; give context_size")
-
-
-def _pairs(config, network, run, teacher):
-    """Returns the pairs of layers for attention transfer."""
-    if teacher is None:
-        return run.read_record()["transfer"]
-    theirs = networks.groups(RunFolder(config.teacher).config().network)
-    return pair_by_resolution(network, networks.groups(config.network), teacher, theirs)

@@ -45,8 +45,12 @@ class RunFolder:
         elif self.path.exists() and any(path.name not in WRITTEN_BEFORE_CONFIG for path in self.path.iterdir()):
             raise UserError(f"{self.path} has files in it but is no run folder; choose an empty or new one")
 
-    def create(self, config):
+    def create(self, config, extractor=None):
         """Makes the folder for `config`, unless it is there.
+
+        Args:
+            config: the resolved `RunConfig`.
+            extractor: the `sources.Source` of what gates it.
 
         Raises:
             UserError: it can not be written.
@@ -58,10 +62,9 @@ class RunFolder:
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"can not write the run folder {self.path}: {error.strerror}") from error
-        if config.gated and config.gate_attention:
-            source = RunFolder(config.extractor)
-            write_text(self.extractor_config, source.config_path.read_text())
-            self.record(extractor_sha256=sha256(source.extractor_weights))
+        if extractor is not None:
+            write_text(self.extractor_config, extractor.config.to_json())
+            self.record(extractor_sha256=extractor.sha256)
         write_text(self.path / "flags.txt", _flagfile(config))
         write_text(self.config_path, config.to_json())  # last: a folder with it is complete
 

@@ -7,14 +7,16 @@ import keras
 import numpy as np
 
 from cdc_keras import data
+from cdc_keras.classifier import Classifier
 from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.data.pipeline import evaluation_batches, evaluation_steps, training_batches
 from cdc_keras.disentangler import Disentangler
 from cdc_keras.environment import environment
 from cdc_keras.errors import UserError
-from cdc_keras.models import build, extractor_of, load_teacher, ramp_steps
+from cdc_keras.models import extractor_of, ramp_steps
 from cdc_keras.progress import Progress, StopOnSignal, TensorBoardLog, check_finite, duration
 from cdc_keras.runs import RunFolder, load_weights, save_weights, sha256
+from cdc_keras.sources import build, open_extractor, open_teacher
 
 EVALUATION_BATCH = 250
 SHOWN = 8  # images in a picture
@@ -47,15 +49,16 @@ def train(config, run_dir):
             "KERAS_BACKEND=tensorflow"
         )
     run.check(config)
-    classes = dataset.class_names
-    teacher = None
+    extractor = teacher = None
+    if config.gated and config.gate_attention and not run.steps():
+        extractor = open_extractor(config.extractor)
     if config.teacher is not None and not run.finished:
-        teacher, teacher_sha256 = load_teacher(config, classes)
-    model = build(config, len(classes), run, steps_per_epoch, teacher and teacher.network)
-    run.create(config)
+        teacher = open_teacher(config.teacher, config, dataset.class_names)
+    model = build(config, len(dataset.class_names), run, steps_per_epoch, extractor, teacher)
+    run.create(config, extractor)
     run.check_data(dataset)
     if teacher is not None:
-        _meet(teacher, teacher_sha256, run, dataset, config)
+        _meet(teacher, run, dataset, config)
         run.record(transfer=model.pairs)
     step = _restore(model, run)
     total = config.epochs * steps_per_epoch
@@ -171,15 +174,17 @@ def _restore(model, run):
     return steps[-1] if steps else 0
 
 
-def _meet(teacher, weights_sha256, run, dataset, config):
+def _meet(teacher, run, dataset, config):
     """Scores the teacher before the student's first step, or checks that it is still the one of then."""
     known = run.read_record().get("teacher")
     if known is None:
         name, split = next((n, s) for n in ("validation", "test") if len(s := getattr(dataset, n)))
-        scores = evaluate_split(teacher, split, config)
-        run.record(teacher={"sha256": weights_sha256, "split": name, **scores})
+        model = Classifier(teacher.network)
+        model.compile()
+        scores = evaluate_split(model, split, config)
+        run.record(teacher={"sha256": teacher.sha256, "split": name, **scores})
         print(f"teacher {config.teacher}: top-1 {scores['top1']:.2%} on {name}", file=sys.stderr)
-    elif known["sha256"] != weights_sha256:
+    elif known["sha256"] != teacher.sha256:
         raise UserError(f"the teacher in {config.teacher} has other weights than when {run.path} was started")
 
 

@@ -19,9 +19,9 @@ from cdc_keras.config import RunConfig
 from cdc_keras.distillation import AttentionTransfer, attention_map, pair_by_resolution, transfer_loss
 from cdc_keras.errors import UserError
 from cdc_keras.evaluation import evaluate, load_run
-from cdc_keras.models import load_extractor
 from cdc_keras.optimizers import recipe
 from cdc_keras.runs import RunFolder, sha256
+from cdc_keras.sources import load_extractor
 from cdc_keras.training import train
 
 RNG = np.random.default_rng(0)
@@ -431,10 +431,10 @@ def test_a_classifier_without_a_group_at_ts_resolution_is_refused_before_it_trai
     assert sentence in refused(dataclasses.replace(DM, **changes), tmp_path / "run")
 
 
-def gates(sites, tmp_path):
+def gates(sites):
     """The names of the gates of a ResNet-8 without context."""
     config = dataclasses.replace(STUDENT, gate_attention=False, gate_sites=sites).resolved(32)
-    network = models.build(config, 10, RunFolder(tmp_path / "run"), steps_per_epoch=4).network
+    network = models.classifier(config, 10)
     return [layer.name for layer in network.layers if re.fullmatch("gate_.*_add_out", layer.name)]
 
 
@@ -448,8 +448,8 @@ def gates(sites, tmp_path):
         ((), ["stage2_block1", "stage3_block1"]),
     ],
 )
-def test_gates_are_where_gate_sites_says_and_nowhere_else(sites, blocks, tmp_path):
-    assert gates(sites, tmp_path) == [f"gate_{block}_add_out" for block in blocks]
+def test_gates_are_where_gate_sites_says_and_nowhere_else(sites, blocks):
+    assert gates(sites) == [f"gate_{block}_add_out" for block in blocks]
 
 
 def test_a_resolution_at_which_no_group_ends_is_refused_with_those_there_are(tmp_path):

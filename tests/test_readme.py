@@ -79,10 +79,10 @@ def test_the_folder_command_asks_for_what_is_missing(tmp_path):
 
 
 def test_its_python_example_gates_mobilenet(monkeypatch, tmp_path):
-    from cdc_keras import models
+    from cdc_keras import sources
     from cdc_keras.networks import autoencoder
 
-    monkeypatch.setattr(models, "load_extractor", lambda path: autoencoder.encoder(32))
+    monkeypatch.setattr(sources, "load_extractor", lambda path: autoencoder.encoder(32))
     scope = {}
     exec(blocks("python")[0], scope)
     assert scope["gated"].output_shape == (None, 10)

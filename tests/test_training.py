@@ -18,8 +18,8 @@ from cdc_keras import training
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
 from cdc_keras.evaluation import evaluate, load_run
-from cdc_keras.models import load_extractor
 from cdc_keras.runs import RunFolder, fingerprint, load_weights, save_weights
+from cdc_keras.sources import load_extractor
 from cdc_keras.training import train
 
 EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=2, validation_fraction=0.3)

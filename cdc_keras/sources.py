@@ -1,0 +1,145 @@
+"""Trained models by where they are: a run folder, or a record of the zoo, "zoo:<name>"."""
+
+import dataclasses
+
+import keras
+
+from cdc_keras import models, networks
+from cdc_keras.config import RunConfig
+from cdc_keras.distillation import pair_by_resolution
+from cdc_keras.errors import UserError
+from cdc_keras.runs import RunFolder, load_weights, sha256
+
+ZOO = "zoo:"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A trained network and what is known of it.
+
+    Attributes:
+        network: functional model.
+        config: the `RunConfig` it was trained with.
+        classes: names of its categories.
+        sha256: of the file its weights came from.
+    """
+
+    network: keras.Model
+    config: RunConfig
+    classes: tuple[str, ...]
+    sha256: str
+
+
+def load_extractor(source):
+    """Returns the trained extractor, a functional model: images in [-1, 1] -> T.
+
+    Args:
+        source: path of a finished extractor run, or "zoo:<name>".
+
+    Raises:
+        UserError: it is no finished extractor, or its weights are damaged.
+    """
+    return open_extractor(source).network
+
+
+def open_extractor(source):
+    """Returns the `Source` of a trained extractor; arguments and errors as for `load_extractor`."""
+    if str(source).startswith(ZOO):
+        return _from_zoo(source, "extractor")
+    run = RunFolder(source)
+    config = run.config()
+    if config.task != "extractor":
+        raise UserError(f"{source} is a run of task {config.task}; the gate needs one of task extractor")
+    if not run.finished or not run.extractor_weights.is_file():
+        raise UserError(f"the extractor in {source} has not finished training; run its train.py command again")
+    record = run.read_record()
+    if sha256(run.extractor_weights) != record["extractor_sha256"]:
+        raise UserError(f"{run.extractor_weights} is not the file the run wrote (sha256 differs); train it again")
+    extractor = models.untrained_extractor(config)
+    load_weights(extractor, run.extractor_weights)
+    return Source(extractor, config, tuple(record["data"]["classes"]), record["extractor_sha256"])
+
+
+def open_teacher(source, config, classes):
+    """Returns the `Source` of the trained classifier whose attention is transferred.
+
+    Args:
+        source: path of a finished classifier run, or "zoo:<name>".
+        config: of the student.
+        classes: the student's class names.
+
+    Raises:
+        UserError: that is no finished classifier of the same images and categories.
+    """
+    if str(source).startswith(ZOO):
+        teacher = _from_zoo(source, "classifier")
+    else:
+        run = RunFolder(source)
+        if not run.config().classifies:
+            raise UserError(f"the teacher {source} is a run of task {run.config().task}; give a classifier's")
+        if not run.finished:
+            raise UserError(f"the teacher in {source} has not finished training; run its train.py command again")
+        network, theirs = load_model(run).network, run.read_record()["data"]["classes"]
+        teacher = Source(network, run.config(), tuple(theirs), sha256(run.checkpoint(run.steps()[-1])))
+    if teacher.config.image_size != config.image_size:
+        raise UserError(
+            f"the teacher {source} sees images of {teacher.config.image_size} px, the student of {config.image_size} "
+            "px; train both at one size"
+        )
+    if teacher.classes != tuple(classes):
+        raise UserError(f"the teacher {source} was trained on other categories than {config.dataset} has")
+    return teacher
+
+
+def build(config, classes, run, steps_per_epoch, extractor=None, teacher=None):
+    """Returns the untrained model of a run, see `models.build`.
+
+    Args:
+        config: the run's resolved `RunConfig`.
+        classes: number of categories.
+        run: the `RunFolder`. Once it has checkpoints, they hold the extractor's weights.
+        steps_per_epoch: for the schedules.
+        extractor, teacher: `Source`s of a run that starts or goes on; none for a model that is only evaluated.
+    """
+    pairs = None
+    if config.teacher is not None and teacher is not None:
+        ours, theirs = networks.groups(config.network), networks.groups(teacher.config.network)
+        pairs = lambda network: pair_by_resolution(network, ours, teacher.network, theirs)  # noqa: E731
+    elif config.teacher is not None:
+        pairs = lambda network: run.read_record()["transfer"]  # noqa: E731
+    if config.gated and config.gate_attention and extractor is None:
+        extractor = models.untrained_extractor(RunConfig.from_json(run.extractor_config.read_text()))
+    elif extractor is not None:
+        extractor = extractor.network
+    return models.build(
+        config, classes, steps_per_epoch, extractor=extractor, teacher=teacher and teacher.network, pairs=pairs
+    )
+
+
+def load_model(run):
+    """Returns the model of a run folder, `Disentangler` or `Classifier`, at its newest checkpoint.
+
+    Args:
+        run: a `RunFolder`.
+
+    Raises:
+        UserError: there is no checkpoint, or it is damaged or of another network.
+    """
+    steps = run.steps()
+    if not steps:
+        raise UserError(f"{run.path} has no checkpoint yet; let train.py finish an epoch first")
+    record = run.read_record()
+    model = build(run.config(), len(record["data"]["classes"]), run, record["steps_per_epoch"])
+    run.check_fingerprint(model)
+    load_weights(model, run.checkpoint(steps[-1]))
+    return model
+
+
+def _from_zoo(source, kind):
+    from cdc_keras import zoo  # which makes its records of run folders, and so imports this module
+
+    name = str(source).removeprefix(ZOO)
+    record = zoo.info(name)
+    if record.kind != kind:
+        raise UserError(f"the record {source} is of kind {record.kind}; give one of kind {kind}")
+    return Source(zoo.load(name), record.run_config(), record.classes, record.weights.sha256)

@@ -1,0 +1,163 @@
+"""From a record to its network, and what may be wrong with either: nothing is parsed or assigned before its check."""
+
+import hashlib
+import math
+import os
+import pathlib
+
+import numpy as np
+
+from cdc_keras import models
+from cdc_keras.errors import UserError
+from cdc_keras.runs import fingerprint, load_weights
+from cdc_keras.zoo import files as zoo_files
+from cdc_keras.zoo.files import FolderZoo
+from cdc_keras.zoo.record import CARD, FLAGS, INDEX, PRESET, File, Golden, Record, card
+
+TOLERANCE = 1e-4  # absolute; float32 convolutions of two libraries
+GOLDEN_VALUES = 8
+MUST = {CARD, FLAGS}
+
+
+def find(name):
+    """Returns (zoo, name of the record's folder, `Record`) of a name or a path."""
+    text = os.fspath(name)
+    separators = {"/", os.sep, os.altsep} - {None}
+    if not isinstance(name, pathlib.Path) and not any(separator in text for separator in separators):
+        zoo = zoo_files.current()
+        if not os.path.isdir(text) or text in zoo.index():
+            return zoo, text, read_record(zoo, text)
+    path = pathlib.Path(os.path.abspath(pathlib.Path(name).expanduser()))
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder of a record; give one, or a name out of zoo.names()")
+    zoo = FolderZoo(path.parent, trusted=True)
+    return zoo, path.name, read_record(zoo, path.name)
+
+
+def read_record(zoo, name):
+    """Returns the `Record` in the folder `name` of a zoo, its sha256 checked against the index first."""
+    listed = zoo.listed(name)
+    path = zoo.bring(name, PRESET, listed and File(zoo_files.TEXT_LIMIT, listed))
+    content = zoo_files.read_text(path)
+    if listed is not None and hashlib.sha256(content).hexdigest() != listed:
+        raise UserError(f"{path} is not the file that {INDEX} lists (sha256 differs); get the record again")
+    record = Record.from_json(content, path)
+    if listed is not None and record.name != name:
+        raise UserError(f"{path} is the record of {record.name}, not of {name}; get the record again")
+    return record
+
+
+def load_network(zoo, name, record):
+    """Returns the network of a record with its weights, frozen and of the record's name.
+
+    Args:
+        zoo: a `FolderZoo` or `UrlZoo`.
+        name: of the record's folder in it.
+        record: the `Record`.
+
+    Raises:
+        UserError: a file is not the one that was released, or this version builds another network.
+    """
+    path = zoo.bring(name, record.weights.file, record.weights)
+    zoo_files.check_file(path, record.weights)
+    values = zoo_files.check_hdf5(path)
+    network = _build(zoo, record)
+    if (found := fingerprint(network)) != record.fingerprint:
+        raise UserError(
+            f"{path} is of a network with fingerprint {record.fingerprint}, and this version of the library builds "
+            f"{found}; use the version it was trained with ({record.commit})"
+        )
+    needed = sum(math.prod(variable.shape) for variable in network.variables)
+    if values != needed:  # Keras only warns of some that are missing, and says nothing of more
+        raise UserError(f"{path} has {values} values where its network has {needed}; get the record again")
+    load_weights(network, path)
+    network.trainable, network.name = False, record.name
+    return network
+
+
+def problems_of(zoo, name):
+    """Returns what is wrong with the record in the folder `name`, as sentences."""
+    try:
+        record = read_record(zoo, name)
+    except UserError as error:
+        return [str(error)]
+    problems = []
+    for file, expected in {record.weights.file: record.weights, **record.files}.items():
+        try:
+            zoo_files.check_file(zoo.bring(name, file, expected), expected)
+        except UserError as error:
+            problems.append(str(error))
+    folder = zoo.path / name
+    problems += [f"{folder / PRESET} does not list {x}; make the record again" for x in MUST - set(record.files)]
+    if isinstance(zoo, FolderZoo):  # a cache may hold what an older record had
+        strays = set(os.listdir(folder)) - {PRESET, record.weights.file, *record.files}
+        problems += [f"{folder / x} is not in {PRESET}; remove it" for x in sorted(strays)]
+    if (folder / CARD).is_file() and (folder / CARD).read_bytes() != card(record).encode():
+        problems.append(f"{folder / CARD} is not the card that {PRESET} gives; make it again with zoo.record.card")
+    try:
+        network = load_network(zoo, name, record)
+    except UserError as error:
+        return problems + ([] if str(error) in problems else [str(error)])
+    if (count := network.count_params()) != record.parameters:
+        problems.append(f"{folder / PRESET} says {record.parameters} parameters; the network has {count}")
+    return problems + [f"{folder / record.weights.file}: {x}" for x in _differences(network, record)]
+
+
+def golden(network, seed=0, images=2):
+    """Returns the `Golden` of a network: its output on `images` images of noise."""
+    noise = np.random.default_rng(seed).random((images, *network.input_shape[1:])) * 2 - 1
+    outputs = np.asarray(network(noise.astype("float32"), training=False), np.float64)
+    if not np.isfinite(outputs).all():
+        raise UserError(f"the outputs of {network.name} are not finite; it was trained to NaN")
+    indices = np.unique(np.linspace(0, outputs.size - 1, GOLDEN_VALUES).astype(int))
+    return Golden(
+        seed=seed,
+        images=images,
+        shape=outputs.shape,
+        mean=float(outputs.mean()),
+        std=float(outputs.std()),
+        indices=tuple(indices.tolist()),
+        values=tuple(outputs.ravel()[indices].tolist()),
+        tolerance=TOLERANCE,
+    )
+
+
+def _build(zoo, record):
+    """Returns the untrained network of a record."""
+    config, extractor = record.run_config(), None
+    if record.extractor is not None:
+        extractor = models.untrained_extractor(_record_of_extractor(zoo, record.extractor).run_config())
+    try:
+        if record.kind == "extractor":
+            return models.untrained_extractor(config)
+        return models.classifier(config, len(record.classes), extractor)
+    except ValueError as error:
+        raise UserError(f"the network of {record.name} can not be built: {error}; get the record again") from error
+
+
+def _record_of_extractor(zoo, extractor):
+    """Returns the `Record` of the extractor that a gated classifier contains."""
+    if isinstance(zoo, FolderZoo) and zoo.trusted and not (zoo.path / extractor.name).is_dir():
+        zoo = zoo_files.current()  # a record alone in its folder
+    record = read_record(zoo, extractor.name)
+    if record.kind != "extractor" or record.weights.sha256 != extractor.sha256:
+        raise UserError(f"the record {extractor.name} of the zoo {zoo} is not the extractor that was gated with")
+    return record
+
+
+def _differences(network, record):
+    """Returns where the golden output of a network is not what its record says, as sentences."""
+    expected = record.golden
+    try:
+        found = golden(network, expected.seed, expected.images)
+    except UserError as error:
+        return [str(error)]
+    if (found.shape, found.indices) != (expected.shape, expected.indices):
+        return [f"gives {found.shape} on the golden input, and {PRESET} says {expected.shape}"]
+    pairs = {"mean": (found.mean, expected.mean), "std": (found.std, expected.std)}
+    pairs |= {f"output {i}": x for i, *x in zip(found.indices, found.values, expected.values, strict=True)}
+    return [
+        f"gives {came:.6g} as the {what} of the golden output, and {PRESET} says {said:.6g}"
+        for what, (came, said) in pairs.items()
+        if not abs(came - said) <= expected.tolerance
+    ]

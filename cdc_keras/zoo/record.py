@@ -1,0 +1,309 @@
+"""What is known of a released model: preset.json, read into a frozen `Record`, and the card made from it."""
+
+import dataclasses
+import json
+import math
+import re
+import types
+import typing
+
+from cdc_keras.config import RunConfig
+from cdc_keras.errors import UserError
+
+INDEX, PRESET, CARD, FLAGS = "index.json", "preset.json", "README.md", "flags.txt"
+PATHS = ("data_dir", "extractor", "teacher")  # the settings of a run that are places on one machine
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")  # no separator and no ".."
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+KINDS = {"extractor": "images -> T, the category-disentangled context", "classifier": "images -> logits"}
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """Size and sha256 of a file."""
+
+    bytes: int
+    sha256: str
+
+    def __post_init__(self):
+        _demand(self.bytes >= 0, "bytes", "0 or more", self.bytes)
+        _demand(SHA256.fullmatch(self.sha256), "sha256", "64 hexadecimal digits", self.sha256)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights(File):
+    """The weights' file, its size and sha256."""
+
+    file: str
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_file_name(self.file)
+        _demand(self.file.endswith(".weights.h5"), "weights.file", "a .weights.h5", self.file)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """What the model was trained on."""
+
+    name: str
+    train_images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """The record of the extractor inside a gated classifier, and the sha256 of that extractor's weights' file."""
+
+    name: str
+    sha256: str
+
+    def __post_init__(self):
+        check_name(self.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A score: its mean over `n` runs and their sample standard deviation, None for one run."""
+
+    name: str
+    split: str
+    mean: float
+    std: float | None
+    n: int
+    seeds: tuple[int, ...]
+
+    def __post_init__(self):
+        _demand(self.n == len(self.seeds) > 0, "metrics.n", "the number of seeds", self.n)
+        _demand((self.std is None) == (self.n == 1), "metrics.std", "null for one run, else a number", self.std)
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """What the model gives on `images` images of noise from NumPy's default_rng(seed), 2 * random(...) - 1.
+
+    `values` are the outputs at the flat `indices`; all numbers hold to the absolute `tolerance`.
+    """
+
+    seed: int
+    images: int
+    shape: tuple[int, ...]
+    mean: float
+    std: float
+    indices: tuple[int, ...]
+    values: tuple[float, ...]
+    tolerance: float
+
+    def __post_init__(self):
+        _demand(1 <= self.images <= 16, "golden.images", "1 to 16", self.images)
+        size = math.prod(self.shape)
+        _demand(all(0 <= i < size for i in self.indices), "golden.indices", f"below {size}", self.indices)
+        _demand(len(self.values) == len(self.indices) > 0, "golden.values", "one per index", len(self.values))
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """All that is known of one released model; `from_json` reads it from preset.json.
+
+    Attributes:
+        name: of the record and of its folder.
+        kind: "extractor" or "classifier".
+        config: the run's resolved `RunConfig` as a dict, without `PATHS`; from it the network is built.
+        classes: names of the categories.
+        dataset: what it was trained on.
+        preprocessing: how the images it takes are made, as text.
+        weights: its weights' file.
+        files: {name: `File`} of every other file of the folder but preset.json.
+        parameters: number of weights, trainable or not.
+        fingerprint: `runs.fingerprint` of the network.
+        extractor: of a classifier gated by a context, else None.
+        metrics: its scores.
+        paper: the paper's value as text, or None.
+        commit: of the source that trained it, or None.
+        versions: {package: version} it was trained with.
+        hardware: it was trained on.
+        hours: of training.
+        epochs, seed: of training.
+        golden: its output on a known input.
+        licence: of the weights.
+        created: date of the record, YYYY-MM-DD.
+
+    Raises:
+        UserError: a value is not what it is to be.
+    """
+
+    name: str
+    kind: str
+    config: dict
+    classes: tuple[str, ...]
+    dataset: Dataset
+    preprocessing: str
+    weights: Weights
+    files: dict[str, File]
+    parameters: int
+    fingerprint: str
+    extractor: Extractor | None
+    metrics: tuple[Metric, ...]
+    paper: str | None
+    commit: str | None
+    versions: dict[str, str]
+    hardware: str
+    hours: float
+    epochs: int
+    seed: int
+    golden: Golden
+    licence: str
+    created: str
+
+    def __post_init__(self):
+        check_name(self.name)
+        _demand(self.kind in KINDS, "kind", " or ".join(KINDS), self.kind)
+        for file in self.files:
+            _check_file_name(file)
+        _demand(self.weights.file not in self.files, "files", "without the weights' file", self.weights.file)
+        config = self.run_config()
+        _demand(DATE.fullmatch(self.created), "created", "a date, YYYY-MM-DD", self.created)
+        _demand(config.task == self.kind, "config.task", self.kind, config.task)
+        _demand(config.image_size is not None, "config.image_size", "a number of pixels", None)
+        needs = config.gated and config.gate_attention
+        _demand(needs == (self.extractor is not None), "extractor", "null unless the gate has one", self.extractor)
+
+    def run_config(self):
+        """Returns the `RunConfig`; settings that came after the record have their default, as they had then.
+
+        In the place of the extractor's path stands the name of its record.
+        """
+        fields = {field.name: field for field in dataclasses.fields(RunConfig) if field.name not in PATHS}
+        _demand(not (unknown := sorted(set(self.config) - set(fields))), "config", "settings of a run", unknown)
+        values = {key: _parse(_type(fields[key]), value, f"config.{key}") for key, value in self.config.items()}
+        return RunConfig(**values, extractor=self.extractor and f"zoo record {self.extractor.name}")
+
+    def to_json(self):
+        """Returns the text of preset.json."""
+        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text, path):
+        """Returns the `Record` that preset.json says.
+
+        Args:
+            text: its content, text or bytes.
+            path: for messages.
+
+        Raises:
+            UserError: naming the key that is unknown, missing, of another type or out of its bounds.
+        """
+        try:
+            return _parse(cls, read_json(text, path), "")
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+
+
+def read_json(text, path):
+    """Returns the value of a JSON text; NaN and Infinity are none.
+
+    Raises:
+        UserError: it is no JSON.
+    """
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is no number")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON ({error}); get the file again") from error
+
+
+def check_name(name):
+    """Raises UserError unless `name` is one that a record may have."""
+    if not NAME.fullmatch(name) or name == INDEX:
+        raise UserError(f"a record's name is of a-z, 0-9, '_', '.' and '-', not {name!r}; choose another")
+
+
+def card(record):
+    """Returns the text of a record's README.md."""
+    config, golden = record.run_config(), record.golden
+    what = "context model" if record.kind == "extractor" else config.network
+    context = f" It contains the extractor `{record.extractor.name}`." if record.extractor else ""
+    pictures = [file for file in sorted(record.files) if file.endswith(".png")]
+    lines = [
+        f"# {record.name}",
+        "",
+        "<!-- Made from preset.json by cdc_keras.zoo.record.card; changes by hand are refused. -->",
+        "",
+        f"{record.kind.capitalize()} ({what}) for images of {config.image_size} px: {KINDS[record.kind]}.{context}",
+        "",
+        "```python",
+        "from cdc_keras import zoo",
+        "",
+        f'model = zoo.load("{record.name}")  # images (B, {config.image_size}, {config.image_size}, 3) in [-1, 1]'
+        f" -> (B, {', '.join(map(str, golden.shape[1:]))}), frozen",
+        "```",
+        "",
+        f"Preprocessing: {record.preprocessing}.",
+        "",
+        "| score | split | value | runs | seeds |",
+        "|---|---|---|---|---|",
+    ]
+    for metric in record.metrics:
+        value = f"{metric.mean:.4g}" + ("" if metric.std is None else f" ± {metric.std:.2g}")
+        seeds = ", ".join(map(str, metric.seeds))
+        lines.append(f"| {metric.name} | {metric.split} | {value} | {metric.n} | {seeds} |")
+    lines += ["", f"The paper's value: {record.paper or 'it has none for this model'}.", ""]
+    facts = {
+        "data": f"{record.dataset.name}, {record.dataset.train_images} training images, "
+        f"{len(record.classes)} categories",
+        "training": f"{record.epochs} epochs, seed {record.seed}, {record.hours:.2g} h on {record.hardware}; "
+        f"all settings in [{FLAGS}]({FLAGS})",
+        "source": f"commit {record.commit or 'unknown'}; "
+        + ", ".join(f"{package} {version}" for package, version in record.versions.items()),
+        "parameters": f"{record.parameters:,}",
+        "weights": f"{record.weights.file}, {record.weights.bytes:,} bytes, sha256 `{record.weights.sha256}`",
+        "licence": record.licence,
+        "created": record.created,
+    }
+    lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]
+    for file in pictures:
+        lines += ["", f"![{file.removesuffix('.png')}]({file})"]
+    return "\n".join(lines) + "\n"
+
+
+def _type(field):
+    """Returns the type of a field of `RunConfig` as an annotation says it."""
+    kind = field.metadata["type"]
+    if kind is tuple:
+        return tuple[float, ...] if field.default else tuple[str, ...]
+    return kind | None if field.default is None else kind
+
+
+def _parse(kind, value, where):
+    """Returns `value`, from JSON, as the annotated type `kind`; `where` it stands is for messages."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:  # X | None
+        return None if value is None else _parse(arguments[0], value, where)
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        hints = typing.get_type_hints(kind)
+        _demand(not (unknown := sorted(set(value) - set(hints))), where or "preset", "without other keys", unknown)
+        _demand(not (missing := sorted(set(hints) - set(value))), where or "preset", f"with {missing}", "none")
+        return kind(**{key: _parse(hint, value[key], f"{where}.{key}".lstrip(".")) for key, hint in hints.items()})
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_parse(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {key: _parse(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is float and type(value) in (int, float) and abs(value) < math.inf:
+        return float(value) if abs(value) < 1e300 else _demand(False, where, "a number of some use", value)
+    if type(value) is not kind:
+        expected = {str: "text", int: "a whole number", bool: "true or false", float: "a number", dict: "an object"}
+        other = "a list" if origin is tuple else "an object"
+        _demand(False, where or "preset", expected.get(kind, other), value)
+    return value
+
+
+def _check_file_name(file):
+    _demand(FILE.fullmatch(file) and file != PRESET, "files", "plain names of files in the record's folder", file)
+
+
+def _demand(holds, key, expected, came):
+    if not holds:
+        raise UserError(f"{key} is to be {expected}, but {str(came)[:200]!r} came; get the record again")

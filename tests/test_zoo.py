@@ -1,0 +1,583 @@
+"""Released models: made from runs, checked before they are read, loaded from a folder or a URL."""
+
+import dataclasses
+import http.server
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from cdc_keras import zoo
+from cdc_keras.config import RunConfig
+from cdc_keras.errors import UserError
+from cdc_keras.evaluation import evaluate, load_run
+from cdc_keras.runs import RunFolder, sha256
+from cdc_keras.sources import load_extractor
+from cdc_keras.training import train
+from cdc_keras.zoo import files as zoo_files
+from cdc_keras.zoo.__main__ import main
+from cdc_keras.zoo.record import PRESET, Record, card
+
+EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=1, validation_fraction=0.3, context="gm")
+GATED = dataclasses.replace(EXTRACTOR, task="classifier", network="resnet8", warmup_epochs=0.1)
+IMAGES = np.random.default_rng(1).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    train(EXTRACTOR, folder / "extractor")
+    train(dataclasses.replace(GATED, extractor=str(folder / "extractor")), folder / "gated")
+    for run in ("extractor", "gated"):
+        evaluate(folder / run, split="validation")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def released(runs, tmp_path_factory):
+    """A zoo of an extractor and of the classifier it gates; only read."""
+    folder = tmp_path_factory.mktemp("zoo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CDC_KERAS_ZOO", str(folder))
+        zoo.add(runs / "extractor", "shapes_extractor", paper="78.2")
+        zoo.add(runs / "gated", "shapes_gated")
+    return folder
+
+
+@pytest.fixture
+def own(released, tmp_path, monkeypatch):
+    """A copy of the zoo, to break."""
+    folder = shutil.copytree(released, tmp_path / "zoo")
+    monkeypatch.setenv("CDC_KERAS_ZOO", str(folder))
+    return folder
+
+
+@pytest.fixture
+def served(own, tmp_path, monkeypatch):
+    """The copy of the zoo behind a local HTTP server, whose `asked` are the paths it was asked for."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(own))
+
+        def log_message(self, *args):
+            server.asked.append(self.path)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.asked, server.folder, server.cache = [], own, tmp_path / "cache"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("CDC_KERAS_ZOO", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setenv("CDC_KERAS_CACHE", str(server.cache))
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def flip_a_byte(path, at=-1):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def change(folder, relist=True, **values):
+    """Changes keys of a record's preset.json, and has the index list it if `relist`."""
+    preset = json.loads((folder / PRESET).read_text())
+    for key, value in values.items():
+        preset[key] = value
+    (folder / PRESET).write_text(json.dumps(preset))
+    if relist:
+        index = json.loads((folder.parent / "index.json").read_text())
+        (folder.parent / "index.json").write_text(json.dumps(index | {folder.name: sha256(folder / PRESET)}))
+
+
+def replace_weights(folder, path):
+    """Puts another weights' file into a record that states it as its own."""
+    weights = folder / "extractor.weights.h5"
+    shutil.move(path, weights)
+    change(folder, weights={"file": weights.name, **dataclasses.asdict(zoo_files.file_of(weights))})
+
+
+def no_network(*args, **kwargs):
+    raise OSError("no network in this test")
+
+
+def outputs(network):
+    return np.asarray(network(IMAGES, training=False))
+
+
+def test_a_released_extractor_gives_what_its_run_gives_and_is_frozen(own, runs):
+    network = zoo.load("shapes_extractor")
+    np.testing.assert_array_equal(outputs(network), outputs(load_extractor(runs / "extractor")))
+    assert isinstance(network, keras.Model) and network.name == "shapes_extractor"
+    assert not network.trainable and network.trainable_weights == []
+
+
+def test_a_released_gated_classifier_contains_its_extractor_and_gives_what_its_run_gives(own, runs):
+    network = zoo.load("shapes_gated")
+    np.testing.assert_array_equal(outputs(network), outputs(load_run(RunFolder(runs / "gated"))[0].network))
+    inside = network.get_layer("extractor").network
+    np.testing.assert_array_equal(outputs(inside), outputs(zoo.load("shapes_extractor")))
+    assert network.trainable_weights == []
+
+
+def test_the_record_says_what_was_trained_and_how_well(own, runs):
+    assert zoo.names() == ["shapes_extractor", "shapes_gated"]
+    record = zoo.info("shapes_gated")
+    config = RunFolder(runs / "gated").config()
+    assert record.run_config() == dataclasses.replace(config, extractor="zoo record shapes_extractor")
+    assert record.extractor.sha256 == zoo.info("shapes_extractor").weights.sha256
+    scores = json.loads((runs / "gated" / "evaluation-validation-last.json").read_text())
+    (top1,) = [metric for metric in record.metrics if metric.name == "top1"]
+    assert (top1.mean, top1.std, top1.n, top1.seeds) == (scores["top1"], None, 1, (0,))
+    assert {metric.name for metric in record.metrics} == {"top1", "top5", "loss"}
+    assert len(record.classes) == 10 and record.licence == "Apache-2.0" and record.epochs == 1
+
+
+def test_a_record_is_what_its_json_says(own):
+    record = zoo.info("shapes_gated")
+    assert Record.from_json(record.to_json(), "here") == record
+
+
+def test_verify_finds_nothing_wrong_with_what_was_just_made(own):
+    assert zoo.verify() == []
+
+
+def test_verify_finds_nothing_wrong_with_the_zoo_of_the_package(monkeypatch):
+    monkeypatch.delenv("CDC_KERAS_ZOO", raising=False)
+    assert zoo.verify() == []
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_zoo_of_the_package_is_inside_it_if_installed_and_beside_it_in_a_checkout(installed, tmp_path, monkeypatch):
+    package = tmp_path / "cdc_keras"
+    expected = package / "zoo_records" if installed else tmp_path / "zoo"
+    expected.mkdir(parents=True)
+    monkeypatch.setattr(zoo_files, "__file__", str(package / "zoo" / "files.py"))
+    assert zoo_files.own() == expected
+
+
+def test_the_stored_flags_hold_no_place_on_this_machine_and_are_those_of_the_run(own, runs):
+    text = (own / "shapes_gated" / "flags.txt").read_text()
+    assert str(runs) not in text and "--network=resnet8" in text
+    assert "# --extractor=<a run folder with the weights of shapes_extractor>" in text
+    assert str(runs) not in (own / "shapes_gated" / PRESET).read_text()
+
+
+def test_the_card_is_made_from_the_record(own):
+    text = (own / "shapes_extractor" / "README.md").read_text()
+    assert text == card(zoo.info("shapes_extractor"))
+    assert "78.2" in text and "![reconstructions](reconstructions.png)" in text
+
+
+def test_a_stale_card_is_found(own):
+    folder = own / "shapes_extractor"
+    path = folder / "README.md"
+    path.write_text(path.read_text().replace("78.2", "88.2"))
+    files = json.loads((folder / PRESET).read_text())["files"]
+    change(folder, files=files | {"README.md": dataclasses.asdict(zoo_files.file_of(path))})
+    (problem,) = zoo.verify(["shapes_extractor"])
+    assert "README.md is not the card" in problem
+
+
+def test_loading_from_a_folder_needs_no_network(own, monkeypatch):
+    monkeypatch.setattr(socket, "socket", no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    zoo.load("shapes_gated")
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_and_all_there_are(own):
+    with pytest.raises(UserError, match="did you mean 'shapes_gated'. There are shapes_extractor, shapes_gated"):
+        zoo.load("shape_gatd")
+
+
+def test_the_variable_is_read_at_every_call(own, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path / "empty"))
+    assert zoo.names() == []
+    with pytest.raises(UserError, match="it has none yet"):
+        zoo.info("shapes_gated")
+    monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="is a folder or an http, https or file URL, not .*nowhere"):
+        zoo.names()
+
+
+def test_a_record_outside_of_a_zoo_is_loaded_by_its_path(released, tmp_path, monkeypatch):
+    folder = shutil.copytree(released / "shapes_extractor", tmp_path / "mine")
+    assert zoo.load(folder).name == zoo.load(f"{folder}/").name == "shapes_extractor"
+    monkeypatch.chdir(tmp_path)
+    assert zoo.info("mine").name == "shapes_extractor"
+
+
+def test_a_gated_record_outside_of_a_zoo_finds_its_extractor_in_the_zoo(own, tmp_path):
+    folder = shutil.copytree(own / "shapes_gated", tmp_path / "alone" / "mine")
+    assert zoo.info(folder).extractor.name == "shapes_extractor"
+    np.testing.assert_array_equal(outputs(zoo.load(folder)), outputs(zoo.load("shapes_gated")))
+
+
+def test_a_gated_record_does_not_take_another_extractor(own):
+    change(own / "shapes_gated", extractor={"name": "shapes_extractor", "sha256": "0" * 64})
+    with pytest.raises(UserError, match="shapes_extractor of the zoo .* is not the extractor that was gated with"):
+        zoo.load("shapes_gated")
+
+
+@pytest.mark.parametrize("file", [PRESET, "extractor.weights.h5"])
+@pytest.mark.parametrize("at", [0, 1000, -1])
+def test_one_changed_byte_is_refused_before_anything_is_parsed(file, at, own, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("parsed before its sha256 was checked")
+
+    flip_a_byte(own / "shapes_extractor" / file, at)
+    monkeypatch.setattr(h5py, "File", never)
+    if file == PRESET:
+        monkeypatch.setattr(Record, "from_json", never)
+    with pytest.raises(UserError, match=f"{file} .*sha256"):
+        zoo.load("shapes_extractor")
+
+
+def test_one_changed_byte_in_any_file_is_found_by_verify(own):
+    for path in sorted((own / "shapes_extractor").iterdir()):
+        before = path.read_bytes()
+        flip_a_byte(path, len(before) // 2)
+        problems = zoo.verify(["shapes_extractor"])
+        assert problems and all(path.name in problem for problem in problems), path
+        path.write_bytes(before)
+
+
+def test_a_missing_cut_or_additional_file_is_found(own):
+    folder = own / "shapes_extractor"
+    (folder / "flags.txt").unlink()
+    (folder / "README.md").write_text("short")
+    (folder / "notes.txt").write_text("")
+    problems = "\n".join(zoo.verify(["shapes_extractor"]))
+    assert "flags.txt is missing" in problems and "README.md has 5 bytes" in problems
+    assert "notes.txt is not in preset.json" in problems
+
+
+def test_a_record_that_the_index_does_not_list_is_refused_by_name_and_found(own):
+    (own / "index.json").write_text("{}")
+    with pytest.raises(UserError, match="index.json does not list shapes_gated"):
+        zoo.load("shapes_gated")
+    assert len(zoo.verify()) == 2
+
+
+def test_a_record_under_another_name_is_refused(own):
+    (own / "shapes_gated").rename(own / "better")
+    (own / "index.json").write_text(json.dumps({"better": sha256(own / "better" / PRESET)}))
+    with pytest.raises(UserError, match="is the record of shapes_gated, not of better"):
+        zoo.load("better")
+
+
+@pytest.mark.parametrize("index", ['{"../x": "%s"}' % ("0" * 64), '{"x": "short"}', "[]", "{", "NaN"])  # noqa: UP031
+def test_an_index_that_is_none_is_refused(index, own):
+    (own / "index.json").write_text(index)
+    with pytest.raises(UserError, match="index.json|a record's name"):
+        zoo.names()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"surprise": 1}, r"preset is to be without other keys, .*surprise"),
+        ({"dataset": {"name": "shapes"}}, r"dataset is to be with \['train_images'\]"),
+        ({"dataset": {"name": "shapes", "train_images": 1, "x": 1}}, "dataset is to be without other keys"),
+        ({"hours": "long"}, "hours is to be a number"),
+        ({"hours": float("inf")}, "is no JSON"),
+        ({"epochs": True}, "epochs is to be a whole number"),
+        ({"classes": "cat"}, "classes is to be a list"),
+        ({"classes": ["cat", 1]}, r"classes\[1\] is to be text"),
+        ({"metrics": [{"name": "top1"}]}, r"metrics\[0\] is to be with"),
+        ({"versions": {"keras": 3}}, "versions.keras is to be text"),
+        ({"name": "Up"}, "a record's name is"),
+        ({"name": "../up"}, "a record's name is"),
+        ({"kind": "extractor"}, "config.task is to be extractor"),
+        ({"kind": "other"}, "kind is to be extractor or classifier"),
+        ({"fingerprint": None}, "fingerprint is to be text"),
+        ({"config": {"task": "classifier", "colour": "red"}}, r"config is to be settings of a run, .*colour"),
+        ({"config": {"task": "classifier", "data_dir": "/home"}}, r"config is to be settings of a run, .*data_dir"),
+        ({"config": {"task": "classifier", "image_size": "32"}}, "config.image_size is to be a whole number"),
+        ({"config": {"task": "classifier", "image_size": 0}}, "image_size is at least 1"),
+        ({"config": {"task": "classifier", "gate_sites": [1]}}, r"config.gate_sites\[0\] is to be text"),
+        ({"config": {"task": "classifier"}}, "config.image_size is to be a number of pixels"),
+        ({"weights": {"file": "../a.weights.h5", "bytes": 1, "sha256": "0" * 64}}, "plain names of files"),
+        ({"weights": {"file": "/tmp/a.weights.h5", "bytes": 1, "sha256": "0" * 64}}, "plain names of files"),
+        ({"weights": {"file": "a.pkl", "bytes": 1, "sha256": "0" * 64}}, "a .weights.h5"),
+        ({"weights": {"file": "a.weights.h5", "bytes": -1, "sha256": "0" * 64}}, "bytes is to be 0 or more"),
+        ({"weights": {"file": "a.weights.h5", "bytes": 1, "sha256": "0"}}, "64 hexadecimal digits"),
+        ({"files": {"..": {"bytes": 1, "sha256": "0" * 64}}}, "plain names of files"),
+        ({"files": {"a/b": {"bytes": 1, "sha256": "0" * 64}}}, "plain names of files"),
+        ({"files": {"a\\b": {"bytes": 1, "sha256": "0" * 64}}}, "plain names of files"),
+        ({"files": {PRESET: {"bytes": 1, "sha256": "0" * 64}}}, "plain names of files"),
+        ({"extractor": {"name": "../x", "sha256": "0" * 64}}, "a record's name is"),
+        ({"created": "today"}, "created is to be a date"),
+    ],
+)
+def test_a_preset_with_a_wrong_value_is_refused_with_its_key(values, message, own):
+    change(own / "shapes_gated", **values)
+    with pytest.raises(UserError, match=message) as refused:
+        zoo.info("shapes_gated")
+    assert PRESET in str(refused.value)
+
+
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Record)])
+def test_a_preset_without_a_key_is_refused_with_its_name(key, own):
+    preset = json.loads((own / "shapes_extractor" / PRESET).read_text())
+    del preset[key]
+    with pytest.raises(UserError, match=rf"preset.json: preset is to be with \['{key}'\]"):
+        Record.from_json(json.dumps(preset), PRESET)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, b"\xff\xfe", "null", "1" * 10_000])
+def test_a_preset_that_is_no_object_is_refused(text):
+    with pytest.raises(UserError, match="here"):
+        Record.from_json(text, "here")
+
+
+def test_a_preset_larger_than_any_is_not_read_on(own):
+    (own / "shapes_extractor" / PRESET).write_bytes(b" " * (2**20 + 1))
+    with pytest.raises(UserError, match="preset.json is larger than 1048576 bytes"):
+        zoo.info("shapes_extractor")
+
+
+def test_another_fingerprint_is_refused_before_weights_are_assigned(own, monkeypatch):
+    change(own / "shapes_extractor", fingerprint="0" * 64)
+    monkeypatch.setattr(keras.Model, "load_weights", no_network)
+    with pytest.raises(UserError, match="extractor.weights.h5 is of a network with fingerprint 0000"):
+        zoo.load("shapes_extractor")
+
+
+def test_another_golden_output_or_number_of_parameters_is_found(own):
+    folder = own / "shapes_extractor"
+    golden = dataclasses.asdict(zoo.info("shapes_extractor").golden)
+    change(folder, golden=golden | {"values": [v + 1e-3 for v in golden["values"]]}, parameters=5)
+    problems = "\n".join(zoo.verify(["shapes_extractor"]))
+    assert "preset.json says 5 parameters" in problems and "as the output 0 of the golden output" in problems
+
+
+def test_weights_of_another_network_are_refused(own, tmp_path):
+    network = zoo.load("shapes_extractor")
+    fewer = keras.Model(network.inputs[0], network.layers[4].output)
+    for i, other in enumerate((fewer, zoo.load("shapes_gated"))):
+        other.save_weights(tmp_path / f"{i}.weights.h5")
+        replace_weights(own / "shapes_extractor", tmp_path / f"{i}.weights.h5")
+        with pytest.raises(UserError, match="extractor.weights.h5 has .* values where its network has"):
+            zoo.load("shapes_extractor")
+
+
+def external_link(file):
+    file["layers/more"] = h5py.ExternalLink("/etc/passwd", "/")
+
+
+def soft_link(file):
+    file["more"] = h5py.SoftLink("/layers")
+
+
+def external_dataset(file):
+    file.create_dataset("layers/more", (4,), "u1", external=[("/etc/passwd", 0, 4)])
+
+
+def virtual_dataset(file):
+    layout = h5py.VirtualLayout((4,), "u1")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (4,))
+    file.create_virtual_dataset("layers/more", layout)
+
+
+@pytest.mark.parametrize("reach_out", [external_link, soft_link, external_dataset, virtual_dataset])
+def test_weights_that_reach_out_of_their_file_are_refused(reach_out, own, tmp_path, monkeypatch):
+    path = shutil.copyfile(own / "shapes_extractor" / "extractor.weights.h5", tmp_path / "evil.weights.h5")
+    with h5py.File(path, "a") as file:
+        reach_out(file)
+    replace_weights(own / "shapes_extractor", path)
+    monkeypatch.setattr(keras.Model, "load_weights", no_network)
+    with pytest.raises(UserError, match="extractor.weights.h5 (has a link at|takes) .*more"):
+        zoo.load("shapes_extractor")
+
+
+def test_a_circle_of_links_inside_a_file_ends(tmp_path):
+    with h5py.File(tmp_path / "circle.h5", "w") as file:
+        file.create_group("a")["b"] = file["/"]
+        file["a/values"] = np.zeros((2, 3))
+    assert zoo_files.check_hdf5(tmp_path / "circle.h5") == 6
+
+
+def test_a_name_can_not_leave_the_zoo(own, runs):
+    with pytest.raises(UserError, match="is no folder of a record"):
+        zoo.load("../elsewhere")
+    with pytest.raises(UserError, match="a record's name is"):
+        zoo.add(runs / "extractor", "../elsewhere")
+    assert not (own.parent / "elsewhere").exists()
+
+
+def test_a_taken_name_is_refused(own, runs):
+    with pytest.raises(UserError, match="has a shapes_gated already"):
+        zoo.add(runs / "gated", "shapes_gated")
+
+
+def test_a_gated_classifier_is_added_after_its_extractor(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path))
+    with pytest.raises(UserError, match="the extractor that gates .* is not in the zoo .*add .*extractor to it first"):
+        zoo.add(runs / "gated", "gated")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda run: run.record(finished=False), "has not finished training"),
+        (lambda run: (run.path / "evaluation-validation-last.json").unlink(), "is not scored; run evaluate.py"),
+        (lambda run: run.checkpoint(run.steps()[-1]).rename(run.checkpoint(9)), "is not scored; run evaluate.py"),
+    ],
+)
+def test_a_run_that_is_not_finished_or_not_scored_is_not_added(break_it, message, runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path))
+    run = RunFolder(shutil.copytree(runs / "extractor", tmp_path / "run"))
+    break_it(run)
+    with pytest.raises(UserError, match=message):
+        zoo.add(run.path, "extractor")
+
+
+def test_metrics_are_over_all_runs_that_differ_in_the_seed(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path))
+    other = shutil.copytree(runs / "extractor", tmp_path / "other")
+    with pytest.raises(UserError, match="is to differ from .* in the seed and in nothing else"):
+        zoo.add(runs / "extractor", "extractor", more_seeds=[other])
+    for file, key, value in (
+        ("config.json", "seed", 7),
+        ("evaluation-validation-last.json", "reconstruction_loss", 3.0),
+    ):
+        (other / file).write_text(json.dumps(json.loads((other / file).read_text()) | {key: value}))
+    metrics = {metric.name: metric for metric in zoo.add(runs / "extractor", "extractor", more_seeds=[other]).metrics}
+    loss = metrics["reconstruction_loss"]
+    first = json.loads((runs / "extractor" / "evaluation-validation-last.json").read_text())["reconstruction_loss"]
+    assert (loss.n, loss.seeds, loss.mean) == (2, (0, 7), pytest.approx((first + 3) / 2))
+    assert loss.std == pytest.approx(abs(3 - first) / 2**0.5)
+
+
+def test_what_does_not_hold_leaves_no_record_behind(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path))
+    monkeypatch.setattr("cdc_keras.zoo.release.problems_of", lambda *args: ["something is wrong"])
+    with pytest.raises(UserError, match="does not hold: something is wrong"):
+        zoo.add(runs / "extractor", "extractor")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_zoo_at_a_url_is_fetched_once_and_then_needs_no_network(served):
+    assert zoo.names() == ["shapes_extractor", "shapes_gated"]
+    expected = outputs(zoo.load("shapes_gated"))
+    assert sorted(served.asked) == [
+        "/index.json",
+        "/shapes_extractor/preset.json",
+        "/shapes_gated/classifier.weights.h5",
+        "/shapes_gated/preset.json",
+    ]
+    served.shutdown()
+    served.server_close()
+    np.testing.assert_array_equal(outputs(zoo.load("shapes_gated")), expected)
+    assert zoo.names() == ["shapes_extractor", "shapes_gated"] and len(served.asked) == 4
+    with pytest.raises(UserError, match="can not fetch http.*shapes_extractor/extractor.weights.h5.*go online"):
+        zoo.load("shapes_extractor")
+
+
+def test_a_zoo_at_a_url_is_verified(served):
+    assert zoo.verify() == []
+
+
+def test_a_file_url_is_a_zoo_too(own, tmp_path, monkeypatch):
+    monkeypatch.setenv("CDC_KERAS_ZOO", own.as_uri())
+    monkeypatch.setenv("CDC_KERAS_CACHE", str(tmp_path / "cache"))
+    assert zoo.load("shapes_extractor").name == "shapes_extractor"
+
+
+@pytest.mark.parametrize("file", ["shapes_extractor/preset.json", "shapes_extractor/extractor.weights.h5"])
+@pytest.mark.parametrize("damage", ["flipped", "cut off", "gone"])
+def test_a_download_that_is_not_the_file_listed_is_refused_and_not_kept(file, damage, served):
+    path = served.folder / file
+    before = path.read_bytes()
+    if damage == "flipped":
+        flip_a_byte(path, 500)
+    else:
+        path.write_bytes(before[:500]) if damage == "cut off" else path.unlink()
+    with pytest.raises(UserError, match=f"{file}(: HTTP Error 404| is not the file that the zoo lists)"):
+        zoo.load("shapes_extractor")
+    kept = {p.name for p in served.cache.rglob("*") if p.is_file()}
+    assert kept == ({"index.json"} if file.endswith("json") else {"index.json", "preset.json"})
+    path.write_bytes(before)
+    assert zoo.load("shapes_extractor")
+
+
+def test_no_more_is_downloaded_than_the_record_states(served):
+    path = served.folder / "shapes_extractor" / "extractor.weights.h5"
+    size = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(b"x" * 100)
+    zoo.load("shapes_extractor")
+    (cached,) = served.cache.rglob("extractor.weights.h5")
+    assert cached.stat().st_size == size
+
+
+def test_a_damaged_file_of_the_cache_is_fetched_again(served):
+    zoo.load("shapes_extractor")
+    (cached,) = served.cache.rglob("extractor.weights.h5")
+    flip_a_byte(cached)
+    served.asked.clear()
+    zoo.load("shapes_extractor")
+    assert served.asked == ["/shapes_extractor/extractor.weights.h5"]
+
+
+def test_a_zoo_at_a_url_is_not_added_to(served, runs):
+    with pytest.raises(UserError, match="records are added to a folder"):
+        zoo.add(runs / "extractor", "other")
+
+
+def test_the_command_lists_the_records_and_fails_on_a_problem(own, capsys):
+    main(["zoo"])
+    assert "2 records in" in (listed := capsys.readouterr().out) and "shapes_gated" in listed
+    flip_a_byte(own / "shapes_gated" / "flags.txt")
+    with pytest.raises(SystemExit, match="flags.txt has sha256") as stopped:
+        main(["zoo"])
+    assert stopped.value.code not in (0, None)
+
+
+def test_the_command_runs_as_a_module(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "cdc_keras.zoo"],
+        env=os.environ | {"CDC_KERAS_ZOO": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        cwd=pathlib.Path(__file__).parent.parent,
+    )
+    assert done.returncode == 0 and "0 records in" in done.stdout, done.stderr
+
+
+def test_records_gate_and_teach_a_new_run(own, tmp_path):
+    records = {"extractor": "zoo:shapes_extractor", "teacher": "zoo:shapes_gated"}
+    run = train(dataclasses.replace(GATED, network="vgg13_slim", **records), tmp_path / "student")
+    known, released = run.read_record(), zoo.load("shapes_extractor").get_weights()
+    assert known["extractor_sha256"] == zoo.info("shapes_extractor").weights.sha256
+    assert known["teacher"]["sha256"] == zoo.info("shapes_gated").weights.sha256
+    shutil.rmtree(own)  # the run holds what it needs of them
+    inside = load_run(run)[0].network.get_layer("extractor").network.get_weights()
+    for a, b in zip(inside, released, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("records", "sentence"),
+    [
+        ({"extractor": "zoo:shapes_gated"}, "zoo:shapes_gated is of kind classifier; give one of kind extractor"),
+        ({"teacher": "zoo:shapes_extractor"}, "zoo:shapes_extractor is of kind extractor; give one of kind classifier"),
+        ({"extractor": "zoo:shape_extractor"}, "did you mean 'shapes_extractor'"),
+    ],
+)
+def test_a_record_that_is_none_or_of_the_other_kind_is_refused_before_training(own, tmp_path, records, sentence):
+    with pytest.raises(UserError, match=sentence):
+        train(dataclasses.replace(GATED, **records), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
