@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 
-.PHONY: demo test quick lint bench reference families clean
+.PHONY: demo test quick lint bench reference resume families clean
 
 demo: $(VENV)/installed
 	$(RUN) -m cdc_keras.demo --out=runs/demo
@@ -26,6 +26,10 @@ bench: $(VENV)/installed-dev
 reference: $(VENV)/installed-dev
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(RUN) -m pytest tests/test_same_numbers.py
+
+# Kills extractor, classifier and attention-transfer runs twenty times each: about a quarter of an hour.
+resume: $(VENV)/installed-dev
+	KILLS=20 $(RUN) -m pytest tests/test_resume.py
 
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 families: $(VENV)/installed-dev

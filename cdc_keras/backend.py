@@ -11,21 +11,37 @@ from cdc_keras.data.pipeline import gather
 
 
 class _Model(keras.Model):
-    """A model whose weight files also hold the state of its random draws, which Keras leaves out of them."""
+    """A model whose weight files also hold what Keras leaves out: the state of its random draws and running means.
 
-    def _random_states(self):
-        return [v for v in self.non_trainable_variables if v.path.endswith("seed_generator_state")]
+    Attributes:
+        resumes_in_mid_epoch: whether the coming `fit` goes on with the running means it finds, instead of at 0.
+    """
+
+    resumes_in_mid_epoch = False
+
+    def reset_metrics(self):
+        if not self.resumes_in_mid_epoch:
+            super().reset_metrics()
+        self.resumes_in_mid_epoch = False
+
+    def _states(self):
+        """Returns {key in the file: variable}."""
+        random = [v for v in self.non_trainable_variables if v.path.endswith("seed_generator_state")]
+        return {
+            **{f"random_state_{i}": v for i, v in enumerate(random)},
+            **{f"running_mean_{i}": v for i, v in enumerate(self.metrics_variables)},
+        }
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        for i, state in enumerate(self._random_states()):
-            store[f"random_state_{i}"] = keras.ops.convert_to_numpy(state.value)
+        for key, variable in self._states().items():
+            store[key] = keras.ops.convert_to_numpy(variable.value)
 
     def load_own_variables(self, store):
-        states = self._random_states()
-        for i, state in enumerate(states):
-            state.assign(store[f"random_state_{i}"])
-        super().load_own_variables({k: store[k] for k in store.keys() if not k.startswith("random_state_")})
+        states = self._states()
+        for key, variable in states.items():
+            variable.assign(store[key])
+        super().load_own_variables({k: store[k] for k in store.keys() if k not in states})
 
 
 if keras.backend.backend() == "tensorflow":

@@ -6,9 +6,12 @@ None means "the paper's value for this task", filled in by `RunConfig.resolved`.
 
 import dataclasses
 import json
+import re
 
 from cdc_keras import networks
 from cdc_keras.errors import UserError
+
+INTERVAL = re.compile(r"([1-9]\d*)(s?)")
 
 
 def _field(default, help, *, type=None, choices=None, low=None, high=None):  # noqa: A002
@@ -59,6 +62,9 @@ class RunConfig:
     batch_size: int = _field(None, "images a step (paper: extractor 32, classifier 128)", type=int, low=1)
     learning_rate: float = _field(
         None, "initial learning rate (paper: extractor 2e-4 Adam, classifier 0.1 SGD)", type=float, low=0.0
+    )
+    checkpoint_every: str = _field(
+        "600s", "save in mid-epoch, too, after so many steps (1000) or seconds (600s); the end of an epoch always is"
     )
     steps_per_call: int = _field(1, "steps in one compiled call; more on an accelerator, up to an epoch", low=1)
 
@@ -156,6 +162,8 @@ class RunConfig:
             networks.find(self.network)
         except ValueError as error:
             raise UserError(str(error)) from None
+        if not INTERVAL.fullmatch(self.checkpoint_every):
+            raise UserError(f"checkpoint_every is a number of steps or seconds (600s), not {self.checkpoint_every!r}")
         drops = self.learning_rate_drops
         if any(not isinstance(x, float) or not 0 < x < 1 for x in drops) or list(drops) != sorted(set(drops)):
             raise UserError(f"learning_rate_drops are rising shares of training between 0 and 1, not {drops}")

@@ -104,6 +104,37 @@ class StopOnSignal(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+class Checkpoints(keras.callbacks.Callback):
+    """Saves in mid-epoch, so that a run that is killed loses little.
+
+    Args:
+        every: "1000", steps, or "600s", seconds.
+        steps_per_epoch: the last step of an epoch is left to who ends the epoch.
+        steps_done: () -> steps of the whole run.
+        save: (step) saves the model.
+    """
+
+    def __init__(self, every, *, steps_per_epoch, steps_done, save):
+        super().__init__()
+        self.every, self.unit = int(every.removesuffix("s")), "seconds" if every.endswith("s") else "steps"
+        self.steps_per_epoch, self.steps_done, self.save = steps_per_epoch, steps_done, save
+
+    def on_train_begin(self, logs=None):
+        self.last_step, self.last_time = self.steps_done(), time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.unit == "seconds" and time.monotonic() - self.last_time < self.every:
+            return
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        step = self.steps_done()
+        due = self.unit == "seconds" or step // self.every > self.last_step // self.every
+        if due and step % self.steps_per_epoch:
+            check_finite(logs)
+            self.save(step)
+            self.last_step, self.last_time = step, time.monotonic()
+
+
 class TensorBoardLog:
     """Scalars for TensorBoard, written by its own package, which needs no TensorFlow.
 

@@ -14,7 +14,7 @@ from cdc_keras.errors import UserError
 
 CHECKPOINT = re.compile(r"step-(\d{8})\.weights\.h5")
 # May differ between the calls that share a run folder: they change how fast it goes or how long, not what a step does.
-FREE_TO_CHANGE = ("data_dir", "steps_per_call")
+FREE_TO_CHANGE = ("data_dir", "steps_per_call", "checkpoint_every")
 # What a folder may hold whose making was cut short.
 WRITTEN_BEFORE_CONFIG = {"checkpoints", "pictures", "extractor.json", "run.json", "flags.txt", ".config.json.partial"}
 
@@ -162,6 +162,20 @@ class RunFolder:
         """Returns the path of the checkpoint of `step`."""
         return self.checkpoints / f"step-{step:08d}.weights.h5"
 
+    def load_checkpoint(self, model):
+        """Loads the newest checkpoint and returns its step; 0, and nothing loaded, if there is none.
+
+        Raises:
+            UserError: it is damaged, saying how to go on from the one before it.
+        """
+        steps = self.steps()
+        if not steps:
+            return 0
+        newest = self.checkpoint(steps[-1])
+        before = f"; delete it to go on from {self.checkpoint(steps[-2]).name}" if len(steps) > 1 else ""
+        load_weights(model, newest, otherwise=before)
+        return steps[-1]
+
     def save_checkpoint(self, model, step, keep=2):
         """Writes the state after `step`, and removes all but the newest `keep` once it is safely there."""
         save_weights(model, self.checkpoint(step))
@@ -202,6 +216,7 @@ def save_weights(model, path):
         model.save_weights(temporary, overwrite=True)
         _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         raise UserError(
@@ -209,8 +224,13 @@ def save_weights(model, path):
         ) from error
 
 
-def load_weights(model, path):
+def load_weights(model, path, otherwise=""):
     """Loads what `save_weights` wrote.
+
+    Args:
+        model: of the structure that was saved.
+        path: the file.
+        otherwise: what to do if it can not be loaded, for the message.
 
     Raises:
         UserError: the file is damaged, or of another model.
@@ -218,7 +238,7 @@ def load_weights(model, path):
     try:
         model.load_weights(path)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"{path} can not be loaded into this model: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} can not be loaded into this model: {str(error).splitlines()[0]}{otherwise}") from error
 
 
 def fingerprint(model):
@@ -246,6 +266,7 @@ def write_text(path, text):
         temporary.write_text(text)
         _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(
@@ -265,6 +286,9 @@ def _flagfile(config):
 
 
 def _sync(path):
-    """Has the file on the disk before its name is changed."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    """Has a file on the disk before its name is changed, and a folder after."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -125,13 +125,12 @@ def load_model(run):
     Raises:
         UserError: there is no checkpoint, or it is damaged or of another network.
     """
-    steps = run.steps()
-    if not steps:
+    if not run.steps():
         raise UserError(f"{run.path} has no checkpoint yet; let train.py finish an epoch first")
     record = run.read_record()
     model = build(run.config(), len(record["data"]["classes"]), run, record["steps_per_epoch"])
     run.check_fingerprint(model)
-    load_weights(model, run.checkpoint(steps[-1]))
+    run.load_checkpoint(model)
     return model
 
 

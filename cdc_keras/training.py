@@ -14,8 +14,8 @@ from cdc_keras.disentangler import Disentangler
 from cdc_keras.environment import environment
 from cdc_keras.errors import UserError
 from cdc_keras.models import extractor_of, ramp_steps
-from cdc_keras.progress import Progress, StopOnSignal, TensorBoardLog, check_finite, duration
-from cdc_keras.runs import RunFolder, load_weights, save_weights, sha256
+from cdc_keras.progress import Checkpoints, Progress, StopOnSignal, TensorBoardLog, check_finite, duration
+from cdc_keras.runs import RunFolder, save_weights, sha256
 from cdc_keras.sources import build, open_extractor, open_teacher
 
 EVALUATION_BATCH = 250
@@ -60,7 +60,9 @@ def train(config, run_dir):
     if teacher is not None:
         _meet(teacher, run, dataset, config)
         run.record(transfer=model.pairs)
-    step = _restore(model, run)
+    run.check_fingerprint(model)
+    if step := run.load_checkpoint(model):
+        print(f"going on after step {step}", file=sys.stderr)
     total = config.epochs * steps_per_epoch
     rows = run.rows()[: step // steps_per_epoch]
     if step >= total:
@@ -83,11 +85,24 @@ def train(config, run_dir):
         steps_per_chunk=chunk,
         first_step=step,
     )
+    saved = time.monotonic()
+
+    def save(step):
+        nonlocal saved
+        run.save_checkpoint(model, step)
+        now = time.monotonic()
+        run.record(train_seconds=run.read_record().get("train_seconds", 0.0) + now - saved)
+        saved = now
+
+    checkpoints = Checkpoints(
+        config.checkpoint_every, steps_per_epoch=steps_per_epoch, steps_done=lambda: steps_done(model), save=save
+    )
     with StopOnSignal() as stop:
         while step < total:
             epoch, first_step = divmod(step, steps_per_epoch)
             progress.start_epoch(step)
             started = time.monotonic()
+            model.resumes_in_mid_epoch = first_step > 0
             steps = steps_per_epoch - first_step
             history = model.fit(
                 training_batches(
@@ -104,7 +119,7 @@ def train(config, run_dir):
                 steps_per_epoch=-(-steps // chunk),
                 initial_epoch=epoch,
                 epochs=epoch + 1,
-                callbacks=[progress, stop],
+                callbacks=[progress, checkpoints, stop],
                 shuffle=False,
                 verbose=0,
             )
@@ -120,8 +135,7 @@ def train(config, run_dir):
                 run.write_rows(rows)
                 curves.write(step, row)
                 progress.end_epoch(_summary(row, config.epochs, rows))
-            run.save_checkpoint(model, step)
-            run.record(train_seconds=run.read_record().get("train_seconds", 0.0) + seconds)
+            save(step)
             if step % steps_per_epoch == 0 and (_is_power_of_two(epoch + 1) or step == total):
                 _draw(model, run, dataset, rows)
             if stop.stopped and step < total:
@@ -162,16 +176,6 @@ def _note_short_ramp(config, steps_per_epoch):
             "run; fool_ramp_fraction scales it",
             file=sys.stderr,
         )
-
-
-def _restore(model, run):
-    """Returns the step the run is at, having loaded its newest checkpoint, 0 for a new run."""
-    run.check_fingerprint(model)
-    steps = run.steps()
-    if steps:
-        load_weights(model, run.checkpoint(steps[-1]))
-        print(f"going on after step {steps[-1]}", file=sys.stderr)
-    return steps[-1] if steps else 0
 
 
 def _meet(teacher, run, dataset, config):
