@@ -7,6 +7,7 @@ batches, run by one `lax.scan` in one compiled call over a data set that lies on
 
 import keras
 
+from cdc_keras import distribution
 from cdc_keras.data.pipeline import gather
 
 
@@ -69,7 +70,8 @@ if keras.backend.backend() == "tensorflow":
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(watched)
                 loss, outputs = function()
-            return outputs, tape.gradient(loss, watched)
+                loss /= distribution.replicas()  # each has the mean over its part of the batch
+            return outputs, distribution.total(tape.gradient(loss, watched))
 
         def train_step(self, data):
             return self.update(*data)

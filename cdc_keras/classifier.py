@@ -1,9 +1,10 @@
 """A classifier in training: any functional network, plain or gated, under cross-entropy."""
 
-import keras
 from keras import ops
 
 from cdc_keras.backend import StepModel
+from cdc_keras.losses import cross_entropies
+from cdc_keras.metrics import Mean, hits
 
 
 class Classifier(StepModel):
@@ -16,12 +17,7 @@ class Classifier(StepModel):
     def __init__(self, network, **kwargs):
         super().__init__(**kwargs)
         self.network = network
-        top_k = min(5, network.output_shape[-1])
-        self.trackers = [
-            keras.metrics.Mean(name="loss"),
-            keras.metrics.SparseCategoricalAccuracy(name="top1"),
-            keras.metrics.SparseTopKCategoricalAccuracy(top_k, name="top5"),
-        ]
+        self.trackers = [Mean("loss"), Mean("top1"), Mean("top5")]
         self.built = True
 
     def compile(self, optimizer=None, steps_per_execution=1):
@@ -44,7 +40,7 @@ class Classifier(StepModel):
         def loss():
             logits = self.network(images, training=True)
             # Layers of a user's own network may bring penalties of their own.
-            total = cross_entropy(labels, logits) + sum(self.network.losses)
+            total = ops.mean(cross_entropies(labels, logits)) + sum(self.network.losses)
             return total, (total, logits)
 
         variables = self.trainable_variables
@@ -53,19 +49,22 @@ class Classifier(StepModel):
         return self.track(value, labels, logits)
 
     def assess(self, images, labels):
-        """Returns loss, top-1 and top-5 so far, in inference mode."""
+        """Returns loss, top-1 and top-5 so far, in inference mode; labels of -1 are padding."""
+        there, labels = labels >= 0, ops.maximum(labels, 0)
         logits = self.network(images, training=False)
-        return self.track(cross_entropy(labels, logits), labels, logits)
+        return self.track(cross_entropies(labels, logits), labels, logits, there)
 
-    def track(self, value, labels, logits):
-        """Adds one batch to the running means, by its size, and returns them."""
-        loss, *accuracies = self.trackers
-        loss.update_state(value, sample_weight=ops.cast(ops.shape(labels)[0], "float32"))
-        for accuracy in accuracies:
-            accuracy.update_state(labels, logits)
+    def track(self, loss, labels, logits, there=None):
+        """Adds one batch to the running means and returns them.
+
+        Args:
+            loss: (B,), or the mean over the batch.
+            labels: (B,) integer categories.
+            logits: (B, classes).
+            there: (B,), whether an example counts; all do by default.
+        """
+        mean_loss, top1, top5 = self.trackers
+        mean_loss.update_state(loss, sample_weight=ops.shape(labels)[0] if there is None else there)
+        top1.update_state(hits(logits, labels), sample_weight=there)
+        top5.update_state(hits(logits, labels, k=5), sample_weight=there)
         return self.get_metrics_result()
-
-
-def cross_entropy(labels, logits):
-    """Returns the mean cross-entropy, nats, of (B,) integer labels and (B, classes) logits."""
-    return ops.mean(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import re
 
-from cdc_keras import networks
+from cdc_keras import distribution, networks
 from cdc_keras.errors import UserError
 
 INTERVAL = re.compile(r"([1-9]\d*)(s?)")
@@ -65,6 +65,11 @@ class RunConfig:
     )
     checkpoint_every: str = _field(
         "600s", "save in mid-epoch, too, after so many steps (1000) or seconds (600s); the end of an epoch always is"
+    )
+    strategy: str = _field(
+        "none",
+        "devices to share every batch among: one (none), or all of this machine (mirrored)",
+        choices=distribution.STRATEGIES,
     )
     steps_per_call: int = _field(1, "steps in one compiled call; more on an accelerator, up to an epoch", low=1)
 

@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
-from cdc_keras import losses
+from cdc_keras import distribution, losses, optimizers
 from cdc_keras.backend import StepModel, gradient_at
+from cdc_keras.metrics import Mean, hits
 from cdc_keras.networks import autoencoder
 
 CONTEXTS = ("cdcgm", "cgm", "gm")
@@ -82,12 +83,12 @@ class Disentangler(StepModel):
         names += ["repulsive_loss", "repulsive_active"] if self.repulsive else []
         names += ["discriminator_loss", "discriminator_accuracy"] if self.adversarial else []
         names += ["fooling_loss", "fooling_gradient_norm", "lambda_fool"] if self.adversarial else []
-        self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
+        self.trackers = {name: Mean(name) for name in names}
         self.built = True
 
     def compile(self, learning_rate=2e-4, beta_1=0.5, beta_2=0.999, clip_norm=5.0, steps_per_execution=1):
         """Gives each player its own Adam, the gradients' global norm clipped at `clip_norm` (Lample et al. 2017)."""
-        adam = lambda name: keras.optimizers.Adam(  # noqa: E731
+        adam = lambda name: optimizers.Adam(  # noqa: E731
             learning_rate, beta_1, beta_2, epsilon=1e-8, global_clipnorm=clip_norm, name=name
         )
         self.autoencoder_optimizer, self.discriminator_optimizer = adam("autoencoder_adam"), adam("discriminator_adam")
@@ -140,7 +141,7 @@ class Disentangler(StepModel):
         variables = self.discriminator.trainable_variables
         (value, logits), gradients = self.gradients(loss, variables)
         self.discriminator_optimizer.apply(gradients, variables)
-        self._track(images, discriminator_loss=value, discriminator_accuracy=_accuracy(logits, labels))
+        self._track(images, discriminator_loss=value, discriminator_accuracy=ops.mean(hits(logits, labels)))
 
     def _update_autoencoder(self, images, labels):
         """Moves encoder and decoder only: MSE + lambda_fool L_fool + L_repul, D in inference mode (Eqs. 1 and 2)."""
@@ -163,7 +164,7 @@ class Disentangler(StepModel):
                 # the right one at every weight of the encoder, while the reading of its norm costs nothing more.
                 fooling, gradient = gradient_at(lambda t: self._fooling(t, labels), context)
                 total += self.lambda_fool * ops.sum(ops.stop_gradient(gradient) * context)
-                readings.update(fooling_loss=fooling, fooling_gradient_norm=ops.sqrt(ops.sum(gradient**2)))
+                readings.update(fooling_loss=fooling, fooling_gradient_norm=_norm_over_replicas(gradient))
                 readings["lambda_fool"] = self.lambda_fool
             return total, dict(readings)
 
@@ -186,7 +187,7 @@ class Disentangler(StepModel):
         """The weight of L_fool now: `fool_weight` after `fool_ramp_steps` auto-encoder steps, linear from 0 before."""
         if not self.fool_ramp_steps:
             return self.fool_weight
-        steps = ops.cast(self.autoencoder_optimizer.iterations, "float32")
+        steps = ops.cast(self.autoencoder_optimizer.iterations, keras.config.floatx())
         return self.fool_weight * ops.minimum(steps / self.fool_ramp_steps, 1.0)
 
     def _fooling(self, context, labels):
@@ -197,27 +198,25 @@ class Disentangler(StepModel):
         return value, value
 
     def assess(self, images, labels):
-        """Returns the readings that need no training step, everything in inference mode."""
-        measured = {"reconstruction_loss"}
+        """Returns the readings that need no training step, everything in inference mode; labels of -1 are padding."""
+        there, labels = labels >= 0, ops.maximum(labels, 0)
         context = self.encoder(images, training=False)
         reconstructions = self.decode(context, self.condition(labels))
-        self._track(images, reconstruction_loss=losses.reconstruction_loss(images, reconstructions))
+        measured = {"reconstruction_loss": ops.mean(ops.square(images - reconstructions), axis=(1, 2, 3))}
         if self.adversarial:
             logits = self.discriminator(context, training=False)
-            self._track(
-                images,
-                discriminator_loss=losses.discriminator_loss(logits, labels),
-                discriminator_accuracy=_accuracy(logits, labels),
-            )
-            measured |= {"discriminator_loss", "discriminator_accuracy"}
+            measured["discriminator_loss"] = losses.cross_entropies(labels, logits)
+            measured["discriminator_accuracy"] = hits(logits, labels)
+        for name, values in measured.items():
+            self.trackers[name].update_state(values, sample_weight=there)
         return {name: self.trackers[name].result() for name in measured}
 
     def _track(self, images, **values):
         """Adds batch means to the running means, each batch by its size."""
         for name, value in values.items():
-            self.trackers[name].update_state(value, sample_weight=ops.cast(ops.shape(images)[0], "float32"))
+            self.trackers[name].update_state(value, sample_weight=ops.shape(images)[0])
 
 
-def _accuracy(logits, labels):
-    """Returns the share of the batch whose highest logit is the label, in [0, 1]."""
-    return ops.mean(ops.cast(ops.equal(ops.cast(ops.argmax(logits, axis=-1), labels.dtype), labels), "float32"))
+def _norm_over_replicas(gradient):
+    """Returns the norm of the whole batch's gradient, of which each replica has a part, that of its own mean."""
+    return ops.sqrt(distribution.total(ops.sum(gradient**2))) / distribution.replicas()

@@ -4,16 +4,18 @@ import keras
 from keras import ops
 
 from cdc_keras import graph
-from cdc_keras.classifier import Classifier, cross_entropy
+from cdc_keras.classifier import Classifier
+from cdc_keras.losses import cross_entropies
+from cdc_keras.metrics import Mean
 
 
 def attention_map(features):
-    """Returns where a feature map is active: mean_c F^2, flattened, of length 1 for each image; (B, H W) float32.
+    """Returns where a feature map is active: mean_c F^2, flattened, of length 1 for each image; (B, H W).
 
     Args:
         features: (B, H, W, C).
     """
-    energy = ops.mean(ops.square(ops.cast(features, "float32")), axis=-1)
+    energy = ops.mean(ops.square(ops.cast(features, keras.config.floatx())), axis=-1)
     return ops.normalize(ops.reshape(energy, (ops.shape(energy)[0], -1)), axis=-1, order=2, epsilon=1e-12)
 
 
@@ -64,7 +66,7 @@ class AttentionTransfer(Classifier):
         super().__init__(network, **kwargs)
         self.pairs, self.weight = dict(pairs), weight
         names = ["cross_entropy", *(f"transfer_{name}" for name in pairs)]
-        self.part_trackers = [keras.metrics.Mean(name=name) for name in names]
+        self.part_trackers = [Mean(name) for name in names]
         student = _with_maps(network, [ours for ours, _ in pairs.values()])
         teacher = teacher and _with_maps(teacher, [theirs for _, theirs in pairs.values()])
         # In functions, which Keras does not look into: as attributes they would be parts of this model.
@@ -83,7 +85,7 @@ class AttentionTransfer(Classifier):
         def loss():
             logits, features = self.student_maps(images)
             transfers = [transfer_loss(attention_map(x), y) for x, y in zip(features, targets, strict=True)]
-            entropy = cross_entropy(labels, logits)
+            entropy = ops.mean(cross_entropies(labels, logits))
             total = entropy + self.weight * sum(transfers) + sum(self.network.losses)
             return total, (total, [entropy, *transfers], logits)
 
@@ -91,7 +93,7 @@ class AttentionTransfer(Classifier):
         (total, parts, logits), gradients = self.gradients(loss, variables)
         self.optimizer.apply(gradients, variables)
         for tracker, value in zip(self.part_trackers, parts, strict=True):
-            tracker.update_state(value, sample_weight=ops.cast(ops.shape(labels)[0], "float32"))
+            tracker.update_state(value, sample_weight=ops.shape(labels)[0])
         return self.track(total, labels, logits)
 
     def assess(self, images, labels):

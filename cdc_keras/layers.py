@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from cdc_keras import distribution
+
 
 @keras.saving.register_keras_serializable("cdc_keras")
 class ConditionPlanes(keras.layers.Layer):
@@ -40,6 +42,19 @@ class ZeroChannels(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "channels": self.channels}
+
+
+@keras.saving.register_keras_serializable("cdc_keras")
+class Dropout(keras.layers.Dropout):
+    """Keras' dropout, but drawn for the whole batch: every replica of a strategy drops what a single one would."""
+
+    def call(self, inputs, training=False):
+        if not training or not self.rate or distribution.replicas() == 1:
+            return super().call(inputs, training=training)
+        shape = (ops.shape(inputs)[0] * distribution.replicas(), *inputs.shape[1:])
+        ones = ops.ones(shape, inputs.dtype)
+        kept = keras.random.dropout(ones, self.rate, seed=self.seed_generator)  # 0, or 1 / (1 - rate)
+        return inputs * distribution.part(kept)
 
 
 @keras.saving.register_keras_serializable("cdc_keras")

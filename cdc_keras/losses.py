@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from cdc_keras import distribution
+
 FOOL_LOSSES = ("softmax", "wrong_class_ce", "uniform_ce")
 REPULSIVE_NORMS = ("rms", "l2", "l1_mean")
 
@@ -23,7 +25,12 @@ def discriminator_loss(logits, labels):
         logits: (B, classes), D(T).
         labels: (B,) integer categories.
     """
-    return ops.mean(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+    return ops.mean(cross_entropies(labels, logits))
+
+
+def cross_entropies(labels, logits):
+    """Returns the cross-entropy of each category, nats, (B,)."""
+    return keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 
 def fooling_loss(logits, labels, kind="softmax", wrong_labels=None):
@@ -57,8 +64,9 @@ def draw_wrong_labels(labels, num_classes, seed):
         num_classes: number of categories.
         seed: a `keras.random.SeedGenerator`.
     """
-    shift = keras.random.randint(ops.shape(labels), 1, num_classes, dtype=labels.dtype, seed=seed)
-    return (labels + shift) % num_classes
+    count = ops.shape(labels)[0] * distribution.replicas()
+    shift = keras.random.randint((count,), 1, num_classes, dtype=labels.dtype, seed=seed)
+    return (labels + distribution.part(shift)) % num_classes
 
 
 def repulsive_loss(reconstructions, counterfactuals, delta=0.01, norm="rms"):

@@ -5,7 +5,7 @@ import re
 
 import keras
 
-from cdc_keras import gating, graph, networks, optimizers
+from cdc_keras import distribution, gating, graph, networks, optimizers
 from cdc_keras.classifier import Classifier
 from cdc_keras.disentangler import Disentangler
 from cdc_keras.distillation import AttentionTransfer, resolution
@@ -31,6 +31,8 @@ def build(config, classes, steps_per_epoch, *, extractor=None, teacher=None, pai
     """
     random.seed(config.seed)  # from Python's generator Keras draws the seeds of initial weights and dropout
     calls = config.steps_per_call if keras.backend.backend() == "tensorflow" else 1
+    if distribution.replicas() > 1:
+        calls = 1  # Keras' loop over steps fails in TensorFlow's collectives
     try:
         if not config.classifies:
             model = _disentangler(config, classes, steps_per_epoch)

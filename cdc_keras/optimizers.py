@@ -6,8 +6,23 @@ from keras import ops
 WARMUP_LEARNING_RATE = 0.001  # A.1
 
 
+class _Summed:
+    """An optimizer whose gradients are those of the whole batch already, summed by `StepModel.gradients`.
+
+    Keras would sum them over the replicas of a strategy itself, but only after it has clipped each by its own norm.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars
+
+
 @keras.saving.register_keras_serializable("cdc_keras")
-class CoupledSGD(keras.optimizers.SGD):
+class Adam(_Summed, keras.optimizers.Adam):
+    """Keras' Adam for gradients of the whole batch."""
+
+
+@keras.saving.register_keras_serializable("cdc_keras")
+class CoupledSGD(_Summed, keras.optimizers.SGD):
     """SGD as PyTorch computes it: d = g + l2 w, v = momentum v + d, w = w - rate v (Nesterov: rate (d + momentum v)).
 
     `keras.optimizers.SGD` differs twice. Its `weight_decay` decays outside the momentum, at momentum 0.9 about ten

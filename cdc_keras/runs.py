@@ -14,7 +14,7 @@ from cdc_keras.errors import UserError
 
 CHECKPOINT = re.compile(r"step-(\d{8})\.weights\.h5")
 # May differ between the calls that share a run folder: they change how fast it goes or how long, not what a step does.
-FREE_TO_CHANGE = ("data_dir", "steps_per_call", "checkpoint_every")
+FREE_TO_CHANGE = ("data_dir", "steps_per_call", "checkpoint_every", "strategy")
 # What a folder may hold whose making was cut short.
 WRITTEN_BEFORE_CONFIG = {"checkpoints", "pictures", "extractor.json", "run.json", "flags.txt", ".config.json.partial"}
 

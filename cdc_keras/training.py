@@ -6,7 +6,7 @@ import time
 import keras
 import numpy as np
 
-from cdc_keras import data
+from cdc_keras import data, distribution
 from cdc_keras.classifier import Classifier
 from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.data.pipeline import evaluation_batches, evaluation_steps, training_batches
@@ -35,7 +35,11 @@ def train(config, run_dir):
     Raises:
         UserError: for anything a person can put right, in one sentence.
     """
-    run = RunFolder(run_dir)
+    with distribution.scope(config.strategy):
+        return _train(config, RunFolder(run_dir))
+
+
+def _train(config, run):
     dataset = data.load(config)
     config = config.resolved(dataset.image_size)
     steps_per_epoch = len(dataset.train) // config.batch_size
@@ -43,6 +47,8 @@ def train(config, run_dir):
         raise UserError(
             f"batch_size is {config.batch_size} but there are only {len(dataset.train)} training images; lower it"
         )
+    if config.batch_size % (replicas := distribution.replicas()):
+        raise UserError(f"a batch of {config.batch_size} can not be shared equally among {replicas} devices; change it")
     if isinstance(dataset.train, StreamSplit) and keras.backend.backend() != "tensorflow":
         raise UserError(
             f"{config.dataset} is decoded on the way (too large for memory, or cropped by crop_area), which needs "

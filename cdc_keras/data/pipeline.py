@@ -9,6 +9,7 @@ numbers an image for that, because the pixels' positions themselves would take g
 import keras
 import numpy as np
 
+from cdc_keras import distribution
 from cdc_keras.data.dataset import StreamSplit
 
 if keras.backend.backend() == "tensorflow":
@@ -93,6 +94,8 @@ def training_batches(split, image_size, *, first_step=0, steps_per_call=1, **pla
 def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1):
     """Returns an iterable of the whole split in stored order, unaugmented, the incomplete last batch included.
 
+    With several replicas a batch is filled up, with examples of label -1, so that each gets the same number.
+
     Args:
         split: a `Split`, or under TensorFlow also a `StreamSplit`.
         image_size: height and width, pixels.
@@ -100,13 +103,26 @@ def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1):
         steps_per_call: steps in one compiled call; under JAX the length of the chunks.
     """
     if not isinstance(split, StreamSplit):
-        return _batches(split, whole_plan(len(split), batch_size=batch_size), steps_per_call)
+        return _filled_up(_batches(split, whole_plan(len(split), batch_size=batch_size), steps_per_call))
     _needs_tensorflow()
 
     def step(images, labels):
         return scale(tf.ensure_shape(images, (None, image_size, image_size, 3))), labels
 
-    return split.examples(None).batch(batch_size).map(step, num_parallel_calls=2).prefetch(4)
+    return _filled_up(split.examples(None).batch(batch_size).map(step, num_parallel_calls=2).prefetch(4))
+
+
+def _filled_up(batches):
+    replicas = distribution.replicas()
+    if replicas == 1:
+        return batches
+
+    def fill(images, labels):
+        missing = -tf.shape(labels)[0] % replicas
+        images = tf.concat([images, tf.repeat(images[:1], missing, axis=0)], axis=0)
+        return images, tf.concat([labels, tf.fill([missing], -1)], axis=0)
+
+    return batches.map(fill)
 
 
 def stored_batches(split, batch_size):
@@ -203,4 +219,4 @@ def pick_pixels(images, source_rows, source_columns):
 
 def scale(images):
     """Returns uint8 images as floats in [-1, 1], the range every network here takes."""
-    return keras.ops.cast(images, "float32") / 127.5 - 1.0
+    return keras.ops.cast(images, keras.config.floatx()) / 127.5 - 1.0

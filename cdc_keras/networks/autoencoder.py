@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from cdc_keras.layers import ConditionPlanes
+from cdc_keras.layers import ConditionPlanes, Dropout
 from cdc_keras.networks.common import HE_NORMAL, batch_norm, conv, image_input
 
 # A.1: (kernel, stride) of the groups of E1, then of E2, by (image size, context size). The printed text shows seven
@@ -88,7 +88,7 @@ def decoder(image_size, context_shape, *, num_classes, context_size=None, condit
             x = _transposed_conv(
                 x, width, kernel, stride, f"g2_conv{i}", use_bias=True, initializer="glorot_uniform"
             )  # (B, S, S, 3)
-    x = layers.Activation("tanh", dtype="float32", name="reconstruction")(x)
+    x = layers.Activation("tanh", dtype=keras.config.floatx(), name="reconstruction")(x)
     return keras.Model(inputs, x, name=name)
 
 
@@ -105,12 +105,12 @@ def discriminator(context_shape, *, num_classes, width=64, dropout=0.3, name="di
         x = conv(x, width * 2 ** min(block - 1, 3), 4, f"d_conv{block}", stride=2)
         x = batch_norm(x, f"d_conv{block}_bn")
         x = layers.LeakyReLU(0.2, name=f"d_conv{block}_act")(x)
-        x = layers.Dropout(dropout, name=f"d_conv{block}_dropout")(x)
+        x = Dropout(dropout, name=f"d_conv{block}_dropout")(x)
         block += 1
     x = layers.Flatten(name="d_flatten")(x)
     x = layers.Dense(512, kernel_initializer=HE_NORMAL, name="d_dense1")(x)
     x = layers.LeakyReLU(0.2, name="d_dense1_act")(x)
-    x = layers.Dense(num_classes, dtype="float32", name="d_logits")(x)
+    x = layers.Dense(num_classes, dtype=keras.config.floatx(), name="d_logits")(x)
     return keras.Model(context, x, name=name)
 
 

@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from cdc_keras import distribution
+
 # The PyTorch defaults the paper trained with; Keras' own are momentum 0.99, epsilon 1e-3, and Glorot.
 BN_MOMENTUM = 0.9
 BN_EPSILON = 1e-5
@@ -10,8 +12,11 @@ HE_NORMAL = "he_normal"  # He et al. 2015b
 
 
 def batch_norm(x, name, **kwargs):
-    """Returns x normalised over the batch."""
-    return layers.BatchNormalization(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, name=name, **kwargs)(x)
+    """Returns x normalised over the batch, under a strategy over the parts of all replicas."""
+    layer = layers.BatchNormalization(
+        momentum=BN_MOMENTUM, epsilon=BN_EPSILON, synchronized=distribution.replicas() > 1, name=name, **kwargs
+    )
+    return layer(x)
 
 
 def conv(x, filters, kernel, name, stride=1, use_bias=False, initializer=HE_NORMAL):
@@ -41,6 +46,6 @@ def image_input(image_size, channels=3):
 
 
 def classify(x, num_classes):
-    """Returns the logits (B, num_classes), float32 under every policy, of features (B, H, W, C)."""
+    """Returns the logits (B, num_classes), not in half precision under any policy, of features (B, H, W, C)."""
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return layers.Dense(num_classes, kernel_initializer=HE_NORMAL, dtype="float32", name="logits")(x)
+    return layers.Dense(num_classes, kernel_initializer=HE_NORMAL, dtype=keras.config.floatx(), name="logits")(x)

@@ -1,0 +1,75 @@
+"""Trains the same thing on one logical CPU and on several and prints how far apart it ends, as JSON.
+
+python tests/distributed.py <extractor, classifier or transfer> <replicas> <float32 or float64> <steps>
+A process of its own: the logical devices are set before TensorFlow starts, and their number is then for good.
+"""
+
+import json
+import random
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cdc_keras import distribution, networks, optimizers
+from cdc_keras.classifier import Classifier
+from cdc_keras.data.dataset import Split
+from cdc_keras.data.pipeline import evaluation_batches, training_batches
+from cdc_keras.disentangler import Disentangler
+from cdc_keras.distillation import AttentionTransfer, pair_by_resolution
+
+BATCH, EVALUATED = 32, 45  # 45 is 32 + 13, and neither is 13 a multiple of 2 nor of 4
+
+
+def build(kind):
+    random.seed(0)
+    if kind == "extractor":
+        model = Disentangler(32, 10, fool_ramp_steps=0, fool_loss="wrong_class_ce")
+        model.compile()
+        return model
+    student = networks.build("resnet8", 32, num_classes=10, block_attention="cbam")
+    if kind == "classifier":
+        model = Classifier(student)
+    else:
+        teacher = networks.build("wrn10_1", 32, num_classes=10)
+        pairs = pair_by_resolution(student, networks.groups("resnet8"), teacher, networks.groups("wrn10_1"))
+        model = AttentionTransfer(student, pairs, teacher)
+    model.compile(optimizers.recipe("wrn", 0.05))
+    return model
+
+
+def run(kind, replicas, steps):
+    """Returns ({path: weights}, {name: reading}) after training and evaluation."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(steps * BATCH, 32, 32, 3), dtype=np.uint8)
+    split = Split(images, np.arange(len(images), dtype=np.int32) % 10)
+    held_out = rng.integers(256, size=(EVALUATED, 32, 32, 3), dtype=np.uint8)
+    held_out = Split(held_out, np.arange(EVALUATED, dtype=np.int32) % 10)
+    with distribution.scope("mirrored" if replicas > 1 else "none"):
+        assert distribution.replicas() == replicas
+        model = build(kind)
+        batches = training_batches(split, 32, batch_size=BATCH, seed=0, epoch=0, crop_padding=4, flip=True)
+        readings = {k: v[0] for k, v in model.fit(batches, verbose=0, shuffle=False).history.items()}
+        scores = model.evaluate(evaluation_batches(held_out, 32, batch_size=BATCH), verbose=0, return_dict=True)
+    weights = {v.path: np.asarray(v) for v in model.variables if "seed_generator" not in v.path}
+    return weights, readings | {f"val_{k}": v for k, v in scores.items()}
+
+
+def main(kind, replicas, floatx, steps):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)])
+    keras.config.set_floatx(floatx)
+    (expected, readings), (weights, others) = (run(kind, n, steps) for n in (1, replicas))
+    assert weights.keys() == expected.keys() and others.keys() == readings.keys()
+    apart = np.concatenate([np.abs(weights[path] - expected[path]).ravel() for path in expected])
+    result = {
+        "weights": float(apart.max()),
+        "share_above_1e-5": float(np.mean(apart > 1e-5)),
+        "readings": {k: abs(others[k] - readings[k]) / max(1, abs(readings[k])) for k in readings},
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
