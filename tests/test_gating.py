@@ -61,7 +61,7 @@ def assert_close(got, expected):
         ({"final_relu": False}, {"final": False}),
         ({"init": "neutral"}, {"scale": 2.0}),
     ],
-    ids=str,
+    ids=lambda value: ",".join(value) or "as printed",
 )
 def test_the_gate_computes_equations_3_to_5(stride, arguments, of_reference):
     plain, extractor = features_model(stride), small_extractor()
