@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 
-.PHONY: demo test quick lint bench reference resume families clean
+.PHONY: demo test quick lint bench reference long families clean
 
 demo: $(VENV)/installed
 	$(RUN) -m cdc_keras.demo --out=runs/demo
@@ -12,24 +12,23 @@ test: $(VENV)/installed-dev
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 quick: $(VENV)/installed-dev
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow and not long"
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-bench: $(VENV)/installed-dev
+bench: $(VENV)/installed-torch
 	$(RUN) benchmarks/input_path.py
 	$(RUN) benchmarks/backends.py
+	$(RUN) benchmarks/training_step.py
 
-# PyTorch is large and needed for nothing else, so it is no requirement.
-reference: $(VENV)/installed-dev
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(RUN) -m pytest tests/test_same_numbers.py
+reference: $(VENV)/installed-torch
+	$(RUN) -m pytest tests/test_same_numbers.py tests/test_training_step_benchmark.py
 
-# Kills extractor, classifier and attention-transfer runs twenty times each: about a quarter of an hour.
-resume: $(VENV)/installed-dev
-	KILLS=20 $(RUN) -m pytest tests/test_resume.py
+# Half an hour: kills runs twenty times each, and compares several devices with one.
+long: $(VENV)/installed-dev
+	KILLS=20 $(RUN) -m pytest -m "" tests/test_resume.py tests/test_distribution.py
 
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 families: $(VENV)/installed-dev
@@ -46,6 +45,11 @@ $(VENV)/installed: $(VENV)/bin/python requirements.txt
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# The peer of `make reference` and `make bench`; large, and needed for nothing else, so it is no requirement.
+$(VENV)/installed-torch: $(VENV)/installed-dev
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
 	touch $@
 
 clean:

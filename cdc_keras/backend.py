@@ -48,6 +48,25 @@ class _Model(keras.Model):
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
+    def fused_batch_norm(x, gamma, beta, epsilon, statistics=None):
+        """Returns (outputs, mean, variance) of (B, H, W, C) float32 features in one operation.
+
+        Args:
+            x: the features.
+            gamma, beta: (C,) variables.
+            epsilon: added to the variance.
+            statistics: (mean, variance), (C,) variables to normalise by; those of the batch by default.
+        """
+        mean, variance = ([], []) if statistics is None else (v.value for v in statistics)
+        training = statistics is None
+        # Not tf.nn's wrapper, which raises epsilon to 1.001e-5.
+        arguments = {"x": x, "scale": gamma.value, "offset": beta.value, "mean": mean, "variance": variance}
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(**arguments, epsilon=epsilon, is_training=training)
+        if training:  # the operation gives the unbiased variance, Keras keeps the biased one
+            count = tf.cast(tf.size(x) // x.shape[-1], variance.dtype)
+            variance *= (count - 1) / count
+        return outputs, mean, variance
+
     def gradient_at(function, tensor):
         """Returns (outputs, gradient): `function(tensor) -> (loss, outputs)` run once, and d loss / d tensor."""
         tensor = tf.stop_gradient(tensor)
@@ -81,6 +100,8 @@ if keras.backend.backend() == "tensorflow":
 
 elif keras.backend.backend() == "jax":
     import jax
+
+    fused_batch_norm = None
 
     def gradient_at(function, tensor):
         """Returns (outputs, gradient): `function(tensor) -> (loss, outputs)` run once, and d loss / d tensor."""

@@ -251,8 +251,8 @@ def _compared(ours, expected):
 def main(argv):
     del argv
     from cdc_keras.errors import UserError
-    from cdc_keras.models import load_model
     from cdc_keras.runs import RunFolder
+    from cdc_keras.sources import load_model
 
     if RUN_DIR.value is None:
         print(table())

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from cdc_keras import distribution
+from cdc_keras.backend import fused_batch_norm
 
 
 @keras.saving.register_keras_serializable("cdc_keras")
@@ -42,6 +43,28 @@ class ZeroChannels(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "channels": self.channels}
+
+
+@keras.saving.register_keras_serializable("cdc_keras")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras' batch norm of (B, H, W, C), by TensorFlow's fused operation where there is one.
+
+    Keras computes it by a dozen element-wise operations, with which a training step of ResNet-20 takes 1.4 times as
+    long on a CPU. Other backends, other types than float32 and several replicas are left to Keras.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        fusible = inputs.dtype == "float32" and len(inputs.shape) == 4 and not self.synchronized and mask is None
+        if fused_batch_norm is None or not fusible:
+            return super().call(inputs, training=training, mask=mask)
+        if not (training and self.trainable):
+            return fused_batch_norm(
+                inputs, self.gamma, self.beta, self.epsilon, (self.moving_mean, self.moving_variance)
+            )[0]
+        outputs, mean, variance = fused_batch_norm(inputs, self.gamma, self.beta, self.epsilon)
+        for moving, of_batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + of_batch * (1.0 - self.momentum))
+        return outputs
 
 
 @keras.saving.register_keras_serializable("cdc_keras")

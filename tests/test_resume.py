@@ -1,6 +1,6 @@
 """A run that is killed, at any moment and however often, ends with the weights and readings of one that was not.
 
-KILLS is how often each run is killed; `make resume` sets it to 20.
+KILLS is how often each run is killed; `make long` sets it to 20.
 """
 
 import csv
@@ -36,7 +36,9 @@ def teacher(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", ["extractor", "classifier", "attention transfer"])
+@pytest.mark.parametrize(
+    "name", ["extractor", pytest.param("classifier", marks=pytest.mark.long), "attention transfer"]
+)
 def test_a_killed_run_ends_as_one_that_was_not_killed(name, teacher, tmp_path):
     config = EXTRACTOR if name == "extractor" else CLASSIFIER
     if name == "attention transfer":

@@ -152,6 +152,13 @@ def test_the_residual_unit_alone_needs_no_extractor(tmp_path):
     assert "gate_block3_conv2_bn_out" in names and "extractor" not in names
 
 
+def test_complexity_counts_the_model_of_a_run_scope_by_scope(tmp_path):
+    run = train(dataclasses.replace(PLAIN, epochs=1, gate_attention=False), tmp_path / "run")
+    command = [sys.executable, "-m", "cdc_keras.complexity", f"--run_dir={run.path}"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert [line.split("|")[1].strip() for line in printed.splitlines()] == ["scope", "---", "network", "gate", "all"]
+
+
 def test_changed_extractor_weights_are_refused(extractor_run, tmp_path):
     run = copy_of(extractor_run, tmp_path)
     weights = bytearray(run.extractor_weights.read_bytes())

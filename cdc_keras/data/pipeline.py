@@ -143,7 +143,11 @@ def evaluation_steps(split, *, batch_size, steps_per_call=1):
 def _batches(split, plans, steps_per_call):
     if keras.backend.backend() == "tensorflow":
         images, labels = split.tensors
-        return _steps(plans).map(lambda plan: gather(images, labels, plan), num_parallel_calls=2).prefetch(4)
+        batches = _steps(plans).map(lambda plan: gather(images, labels, plan), num_parallel_calls=2).prefetch(4)
+        options = tf.data.Options()  # rewriting the pipeline copies the whole split, and there is nothing to gain
+        options.experimental_optimization.apply_default_optimizations = False
+        options.autotune.enabled = False
+        return batches.with_options(options)
     return _chunks(*split.tensors, plans, steps_per_call)
 
 

@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from cdc_keras import distribution
+from cdc_keras.layers import BatchNormalization
 
 # The PyTorch defaults the paper trained with; Keras' own are momentum 0.99, epsilon 1e-3, and Glorot.
 BN_MOMENTUM = 0.9
@@ -13,7 +14,7 @@ HE_NORMAL = "he_normal"  # He et al. 2015b
 
 def batch_norm(x, name, **kwargs):
     """Returns x normalised over the batch, under a strategy over the parts of all replicas."""
-    layer = layers.BatchNormalization(
+    layer = BatchNormalization(
         momentum=BN_MOMENTUM, epsilon=BN_EPSILON, synchronized=distribution.replicas() > 1, name=name, **kwargs
     )
     return layer(x)

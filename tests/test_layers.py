@@ -1,0 +1,45 @@
+"""Layers that stand in for Keras' own do the same."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cdc_keras.layers import BatchNormalization
+
+FEATURES = np.random.default_rng(0).normal(0.5, 2.0, (6, 9, 7, 5)).astype("float32")
+
+
+def applied(layer, training):
+    """Returns what a batch norm gives and learns: output, gradients at input, gamma and beta, and moving statistics."""
+    layer.build(FEATURES.shape)
+    layer.gamma.assign(np.linspace(0.5, 2, 5))
+    layer.beta.assign(np.linspace(-1, 1, 5))
+    layer.moving_mean.assign(np.linspace(-0.5, 0.5, 5))
+    features = tf.constant(FEATURES)
+    with tf.GradientTape() as tape:
+        tape.watch([features, layer.gamma.value, layer.beta.value])
+        outputs = layer(features, training=training)
+        loss = tf.reduce_sum(outputs * tf.sin(outputs))
+    gradients = tape.gradient(loss, [features, layer.gamma.value, layer.beta.value])
+    return [np.asarray(x) for x in (outputs, *gradients, layer.moving_mean, layer.moving_variance)]
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_fused_batch_norm_is_keras_batch_norm(training, trainable):
+    settings = {"momentum": 0.9, "epsilon": 1e-5, "trainable": trainable}
+    pairs = zip(
+        applied(BatchNormalization(**settings), training),
+        applied(keras.layers.BatchNormalization(**settings), training),
+        strict=True,
+    )
+    for fused, expected in pairs:  # float32, sums of 378 values
+        assert abs(fused - expected).max() <= 2e-6 * abs(expected).max()
+
+
+def test_batch_norm_is_fused_in_a_training_step():
+    """Without it a step takes 1.4 times as long, which nothing else would show."""
+    layer = BatchNormalization()
+    graph = tf.function(lambda x: layer(x, training=True)).get_concrete_function(tf.constant(FEATURES)).graph
+    assert "FusedBatchNormV3" in {operation.type for operation in graph.get_operations()}
