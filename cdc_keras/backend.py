@@ -36,7 +36,7 @@ class _Model(keras.Model):
     def save_own_variables(self, store):
         super().save_own_variables(store)
         for key, variable in self._states().items():
-            store[key] = keras.ops.convert_to_numpy(variable.value)
+            store[key] = variable.numpy()
 
     def load_own_variables(self, store):
         states = self._states()

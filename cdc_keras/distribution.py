@@ -5,6 +5,7 @@ batch, so that a step does the same on any number of replicas, but for rounding.
 """
 
 import contextlib
+import functools
 
 import keras
 
@@ -26,10 +27,15 @@ def scope(name):
         return contextlib.nullcontext()
     if keras.backend.backend() != "tensorflow":
         raise UserError(f"strategy {name} is TensorFlow's; leave it out, or set KERAS_BACKEND=tensorflow")
+    return _mirrored().scope()
+
+
+@functools.cache  # a second one in a process would number its collectives as the first did
+def _mirrored():
     import tensorflow as tf
 
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([device.name for device in devices]).scope()
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
 def replicas():

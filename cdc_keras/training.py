@@ -169,7 +169,7 @@ def evaluate_split(model, split, config):
 def steps_done(model):
     """Returns the number of training steps the model has seen."""
     optimizer = model.autoencoder_optimizer if isinstance(model, Disentangler) else model.optimizer
-    return int(keras.ops.convert_to_numpy(optimizer.iterations.value))
+    return int(optimizer.iterations.numpy())
 
 
 def _note_short_ramp(config, steps_per_epoch):

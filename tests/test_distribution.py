@@ -55,3 +55,39 @@ def test_hits_are_where_the_label_is_among_the_highest_logits(k):
     logits, labels = rng.integers(4, size=(200, 12)).astype("float32"), rng.integers(12, size=200)  # many are equal
     expected = [label in np.argsort(-row, kind="stable")[:k] for row, label in zip(logits, labels, strict=True)]
     assert np.array_equal(keras.ops.convert_to_numpy(hits(logits, keras.ops.convert_to_tensor(labels), k)), expected)
+
+
+WHOLE_RUN = """
+import dataclasses, sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(2)])
+from cdc_keras.config import RunConfig
+from cdc_keras.errors import UserError
+from cdc_keras.evaluation import evaluate
+from cdc_keras.training import train
+folder = sys.argv[1]
+extractor = RunConfig(train_limit=64, batch_size=16, epochs=2, strategy="mirrored", checkpoint_every="3")
+train(extractor, folder + "/extractor")
+gated = dataclasses.replace(
+    extractor, task="classifier", network="resnet8", warmup_epochs=0.1, extractor=folder + "/extractor"
+)
+run = train(gated, folder + "/gated")
+rows = run.rows()
+run.checkpoint(run.steps()[-1]).unlink()
+run.record(finished=False)
+rows_again = train(gated, run.path).rows()
+assert [r["loss"] for r in rows] == [r["loss"] for r in rows_again], (rows, rows_again)
+assert 0 <= evaluate(run.path)["top1"] <= 1
+try:
+    train(dataclasses.replace(extractor, batch_size=15), folder + "/other")
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.long
+def test_a_whole_mirrored_run_trains_gates_goes_on_and_is_scored(tmp_path):
+    done = subprocess.run([sys.executable, "-c", WHOLE_RUN, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "a batch of 15 can not be shared equally among 2 devices" in done.stdout
