@@ -12,9 +12,12 @@ import sys
 
 from absl import app, flags
 
-from cdc_keras.config import RunConfig
-from cdc_keras.progress import quiet_libraries
-from cdc_keras.training import train
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from cdc_keras.config import RunConfig  # noqa: E402
+from cdc_keras.progress import quiet_libraries  # noqa: E402
+from cdc_keras.training import train  # noqa: E402
+from cdc_keras.zoo.record import PATHS  # noqa: E402
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS has prepared cifar100", required=True)
 OUT = flags.DEFINE_string("out", "runs/families", "folder for the runs")
@@ -31,7 +34,7 @@ SHORT = RunConfig(
     steps_per_call=10,
 )
 GATE = {"gate_init": "neutral", "gate_compatibility": "mean"}
-# what is shown -> run name, what differs from SHORT; names in braces are runs above
+# title -> what differs from SHORT; an extractor or teacher is the title of a run above it
 RUNS = {
     "extractor_cdcgm": {"task": "extractor", "context": "cdcgm", "fool_ramp_fraction": 0.5, "learning_rate": None},
     "extractor_cgm": {"task": "extractor", "context": "cgm", "learning_rate": None},
@@ -97,7 +100,7 @@ def record(title, changes, run):
     kept = {k: about[k] for k in ("versions", "hardware", "commit", "started", "train_images", "hours")}
     return {
         "title": title,
-        "settings": {k: v for k, v in settings.items() if k not in ("data_dir", "extractor", "teacher")},
+        "settings": {k: v for k, v in settings.items() if k not in PATHS},
         **{name: changes.get(name) for name in ("extractor", "teacher")},
         "teacher_top1": about.get("teacher", {}).get("top1"),
         "loss": loss,

@@ -20,7 +20,7 @@ def record(folder):
     """Returns what is published of a run folder: no path of the machine it ran on."""
     read = lambda name: json.loads((folder / name).read_text())  # noqa: E731
     config, run = read("config.json"), read("run.json")
-    settings = {k: v for k, v in config.items() if v is not None and k not in ("data_dir", "extractor")}
+    settings = {k: v for k, v in config.items() if v is not None and k not in ("data_dir", "extractor", "teacher")}
     return {
         "name": folder.name,
         "settings": settings,

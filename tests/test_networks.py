@@ -1,7 +1,8 @@
 """One harness that every network passes through: counts, shapes, gradients, files, policies, image sizes and names.
 
-`python tests/test_networks.py` prints the counts beside what the papers' definitions give. `--golden` writes the
-fingerprints of now to `golden/networks.json`: where one differs from before, weight files of before can not be read.
+`PYTHONPATH=. python tests/test_networks.py` prints the counts beside what the papers' definitions give. `--golden`
+writes the fingerprints of now to `golden/networks.json`: where one differs from before, weight files of before can not
+be read.
 """
 
 import dataclasses

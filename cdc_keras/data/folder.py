@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from cdc_keras.data.crop import random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit
-from cdc_keras.data.split import TEST_FRACTION, cut_training, reported, stratified_cut
+from cdc_keras.data.split import TEST_FRACTION, cut_training, reported, stratified_cut, streamed_parts
 from cdc_keras.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -70,9 +70,8 @@ def load_folder(
     rows, cut = cut_training(labels, validation_fraction=fraction, train_limit=train_limit, seed=seed)
     files = {"validation": (paths[cut], labels[cut]), **files, "train": (paths[rows], labels[rows])}
 
-    streamed = set() if crop_area is None else {"train"}
-    if sum(len(files[part][1]) for part in files.keys() - streamed) * image_size**2 * 3 > memory_limit:
-        streamed = set(files)
+    sizes = {part: len(labels) for part, (_, labels) in files.items()}
+    streamed = streamed_parts(sizes, image_size, crop_area, memory_limit)
     splits = {
         part: _stream(*rows, image_size, crop_area) if part in streamed else _read_all(*rows, image_size)
         for part, rows in files.items()

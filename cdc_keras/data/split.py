@@ -70,6 +70,20 @@ def cut_training(labels, *, validation_fraction, train_limit, seed):
     return train_rows, validation_rows
 
 
+def streamed_parts(sizes, image_size, crop_area, memory_limit):
+    """The names of the splits that are decoded again on every pass; the others are held in memory.
+
+    Args:
+        sizes: "train", "validation" and "test" -> number of images.
+        image_size: height and width of the decoded images, pixels.
+        crop_area: if not None, the training images are random crops of whole ones, which can not be held.
+        memory_limit: bytes; all are streamed if those to be held exceed it together.
+    """
+    streamed = set() if crop_area is None else {"train"}
+    held = sum(sizes[part] for part in sizes.keys() - streamed)
+    return set(sizes) if held * image_size**2 * 3 > memory_limit else streamed
+
+
 def reported(items, total, what):
     """`items` again; when they take longer than two seconds, every two seconds a line on stderr says how far it is."""
     last = time.monotonic()

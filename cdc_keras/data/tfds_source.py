@@ -9,7 +9,7 @@ import numpy as np
 
 from cdc_keras.data.crop import fitted, random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit
-from cdc_keras.data.split import TEST_FRACTION, cut_training, reported, stratified_cut
+from cdc_keras.data.split import TEST_FRACTION, cut_training, reported, stratified_cut, streamed_parts
 from cdc_keras.errors import UserError
 
 # name, name/config or either with :version. A namespace (huggingface:name) would go to the network, so it is none.
@@ -71,9 +71,8 @@ def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit
         fit: (tensor (H, W, 3) uint8, image_size) -> tensor (image_size, image_size, 3) uint8.
         crop_area, memory_limit: as for `load_tfds`.
     """
-    streamed = set() if crop_area is None else {"train"}
-    if sum(len(parts[part][1]) for part in parts.keys() - streamed) * image_size**2 * 3 > memory_limit:
-        streamed = set(parts)
+    sizes = {part: len(rows) for part, (_, rows) in parts.items()}
+    streamed = streamed_parts(sizes, image_size, crop_area, memory_limit)
     splits = {}
     for part, (split, rows) in parts.items():
         examples = functools.partial(_examples, builder, split, rows, image_size, fit, crop_area)
