@@ -6,6 +6,7 @@ batches, run by one `lax.scan` in one compiled call over a data set that lies on
 """
 
 import keras
+from keras import ops
 
 from cdc_keras import distribution
 from cdc_keras.data.pipeline import gather
@@ -93,10 +94,17 @@ if keras.backend.backend() == "tensorflow":
             return outputs, distribution.total(tape.gradient(loss, watched))
 
         def train_step(self, data):
-            return self.update(*data)
+            return _as_reduced(self.update(*data))
 
         def test_step(self, data):
-            return self.assess(*data)
+            return _as_reduced(self.assess(*data))
+
+        def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+            """Does nothing: a model here is built when it is made, and under several workers Keras fails in this."""
+
+    def _as_reduced(logs):
+        """Returns readings as Keras averages them over workers: along an axis, though all have the same already."""
+        return {k: ops.reshape(v, (1,)) for k, v in logs.items()} if distribution.workers() > 1 else logs
 
 elif keras.backend.backend() == "jax":
     import jax

@@ -12,7 +12,7 @@ from absl import app, flags
 from keras import layers
 
 from cdc_keras import gating, graph, networks
-from cdc_keras.layers import ChannelCompatibility, FrozenExtractor
+from cdc_keras.layers import ChannelCompatibility, ConditionMaps, FrozenExtractor
 from cdc_keras.networks import autoencoder
 
 
@@ -83,6 +83,9 @@ def _count(layer, inputs, output, products):
     if isinstance(layer, layers.Conv2DTranspose):
         kernel = layer.kernel.shape  # (height, width, filters, inputs); every input pixel meets the whole kernel
         return math.prod(kernel) * _positions(layer, inputs[0], kernel[-1])
+    if isinstance(layer, ConditionMaps):  # of the convolution of planes it stands for
+        pixels = layer.size if layer.transposed else output[1]
+        return math.prod(layer.kernel.shape) * pixels**2
     if products and isinstance(layer, ChannelCompatibility):
         _, features = inputs
         return _positions(layer, features, 1)

@@ -68,7 +68,8 @@ class RunConfig:
     )
     strategy: str = _field(
         "none",
-        "devices to share every batch among: one (none), or all of this machine (mirrored)",
+        "devices to share every batch among: one (none), all of this machine (mirrored), those of the machines in "
+        "TF_CONFIG (multi_worker), or the cores of a TPU (tpu)",
         choices=distribution.STRATEGIES,
     )
     steps_per_call: int = _field(1, "steps in one compiled call; more on an accelerator, up to an epoch", low=1)

@@ -73,6 +73,8 @@ class Disentangler(StepModel):
         self.decoder = autoencoder.decoder(
             image_size, context_shape, num_classes=num_classes, context_size=context_size, conditional=self.conditional
         )
+        if self.repulsive:
+            self._split_decoder()
         self.discriminator = None
         if self.adversarial:
             self.discriminator = autoencoder.discriminator(
@@ -122,6 +124,16 @@ class Disentangler(StepModel):
         """Returns G2(T, condition); a GM ignores the condition."""
         return self.decoder([context, condition] if self.conditional else context, training=training)
 
+    def _split_decoder(self):
+        """Makes `decode` in two parts: what does not depend on the condition, and the rest."""
+        context, condition = self.decoder.inputs
+        features = self.decoder.get_layer(autoencoder.FIRST_DECODED).output
+        first = keras.Model(context, features)
+        rest = keras.Model([features, condition], self.decoder.outputs[0])
+        # In functions, which Keras does not look into: as attributes they would be saved a second time.
+        self._decode_first = lambda context: first(context, training=True)
+        self._decode_rest = lambda features, condition: rest([features, condition], training=True)
+
     def update(self, images, labels):
         """Trains both players on one batch, D first, and returns the health readings of `metrics`."""
         if self.adversarial:
@@ -150,10 +162,12 @@ class Disentangler(StepModel):
 
         def loss():
             context = self.encoder(images, training=True)
-            reconstructions = self.decode(context, condition, training=True)
+            if self.repulsive:
+                reconstructions, counterfactuals = self._both_decoded(context, condition)
+            else:
+                reconstructions = self.decode(context, condition, training=True)
             total = readings["reconstruction_loss"] = losses.reconstruction_loss(images, reconstructions)
             if self.repulsive:
-                counterfactuals = self._counterfactuals(context, condition)
                 repulsion, active = losses.repulsive_loss(
                     reconstructions, counterfactuals, self.repulsive_delta, self.repulsive_norm
                 )
@@ -173,14 +187,16 @@ class Disentangler(StepModel):
         self.autoencoder_optimizer.apply(gradients, variables)
         self._track(images, **readings)
 
-    def _counterfactuals(self, context, condition):
-        """Returns G2(T, 1 - g(y)) in training mode, G2's moving statistics left as the true condition made them."""
+    def _both_decoded(self, context, condition):
+        """Returns G2(T, g(y)) and G2(T, 1 - g(y)) in training mode, G2's moving statistics as the former made them."""
+        features = self._decode_first(context)
+        reconstructions = self._decode_rest(features, condition)
         statistics = self.decoder.non_trainable_variables
         before = [ops.copy(v.value) for v in statistics]
-        images = self.decode(context, 1.0 - condition, training=True)
+        counterfactuals = self._decode_rest(features, 1.0 - condition)
         for variable, value in zip(statistics, before, strict=True):
             variable.assign(value)
-        return images
+        return reconstructions, counterfactuals
 
     @property
     def lambda_fool(self):

@@ -1,4 +1,4 @@
-"""The few layers Keras does not have: condition planes, zero channels, the frozen extractor, the gate's reductions."""
+"""The few layers Keras does not have: condition maps, zero channels, the frozen extractor, the gate's reductions."""
 
 import keras
 from keras import ops
@@ -8,23 +8,56 @@ from cdc_keras.backend import fused_batch_norm
 
 
 @keras.saving.register_keras_serializable("cdc_keras")
-class ConditionPlanes(keras.layers.Layer):
-    """Features with the condition appended as constant channels (A.1: "additional constant input channels").
+class ConditionMaps(keras.layers.Layer):
+    """What a convolution gives for the condition's constant channels (A.1): (B, K) -> (B, H, W, filters).
 
-    Call with `[features, condition]`: (B, H, W, C) and (B, K); returns (B, H, W, C + K).
+    The convolution of [features; planes] is that of the features plus that of the planes, whose K values are the same
+    at every position. So this convolves one plane of ones with the kernel of each value, and adds those K maps up by
+    the values, in place of B x K planes: the same sum for a tenth of the multiply-adds.
+
+    Args:
+        filters: channels of the result.
+        kernel_size, strides: of the convolution.
+        size: height and width of the planes, pixels.
+        transposed: whether the convolution is a transposed one.
+        kernel_initializer: for the kernel, (k, k, K, filters) or, transposed, (k, k, filters, K).
     """
 
-    def call(self, inputs):
-        features, condition = inputs
-        height, width = features.shape[1:3]
-        planes = ops.broadcast_to(
-            condition[:, None, None, :], (ops.shape(features)[0], height, width, condition.shape[-1])
-        )
-        return ops.concatenate([features, ops.cast(planes, features.dtype)], axis=-1)
+    def __init__(self, filters, kernel_size, *, strides, size, transposed, kernel_initializer, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.kernel_size, self.strides, self.size = filters, kernel_size, strides, size
+        self.transposed, self.kernel_initializer = transposed, keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape):
+        channels = (self.filters, input_shape[-1]) if self.transposed else (input_shape[-1], self.filters)
+        shape = (self.kernel_size, self.kernel_size, *channels)
+        self.kernel = self.add_weight(shape=shape, initializer=self.kernel_initializer, name="kernel")
+
+    def call(self, condition):
+        ones = ops.ones((1, self.size, self.size, 1), condition.dtype)
+        values, height = condition.shape[-1], self._output_size()
+        k = self.kernel_size
+        if self.transposed:
+            kernel = ops.reshape(self.kernel, (k, k, self.filters * values, 1))
+            maps = ops.conv_transpose(ones, kernel, self.strides, "same")
+            maps = ops.transpose(ops.reshape(maps, (-1, values)))
+        else:
+            kernel = ops.reshape(self.kernel, (k, k, 1, values * self.filters))
+            maps = ops.conv(ones, kernel, self.strides, "same")
+            maps = ops.transpose(ops.reshape(maps, (-1, values, self.filters)), (1, 0, 2))
+        maps = ops.matmul(condition, ops.reshape(maps, (values, -1)))
+        return ops.reshape(maps, (-1, height, height, self.filters))
+
+    def _output_size(self):
+        return self.size * self.strides if self.transposed else self.size // self.strides
 
     def compute_output_shape(self, input_shape):
-        features, condition = input_shape
-        return (*features[:-1], features[-1] + condition[-1])
+        return (input_shape[0], self._output_size(), self._output_size(), self.filters)
+
+    def get_config(self):
+        names = ("filters", "kernel_size", "strides", "size", "transposed")
+        initializer = keras.initializers.serialize(self.kernel_initializer)
+        return {**super().get_config(), **{n: getattr(self, n) for n in names}, "kernel_initializer": initializer}
 
 
 @keras.saving.register_keras_serializable("cdc_keras")

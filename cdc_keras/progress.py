@@ -12,7 +12,10 @@ import types
 import keras
 from absl import logging as absl_logging
 
+from cdc_keras import distribution
 from cdc_keras.errors import UserError
+
+AGREED_EVERY = 10  # steps
 
 
 def quiet_libraries():
@@ -30,12 +33,13 @@ class Progress(keras.callbacks.Callback):
         epochs, steps_per_epoch, batch_size: length of the run.
         steps_per_chunk: steps between two calls of `on_train_batch_end` that it does not count itself (JAX' chunks).
         first_step: step of the whole run at which this process starts.
+        shown: False prints nothing, for all workers but one.
     """
 
-    def __init__(self, *, epochs, steps_per_epoch, batch_size, steps_per_chunk, first_step):
+    def __init__(self, *, epochs, steps_per_epoch, batch_size, steps_per_chunk, first_step, shown=True):
         super().__init__()
         self.total, self.steps_per_epoch, self.epochs = epochs * steps_per_epoch, steps_per_epoch, epochs
-        self.batch_size, self.steps_per_chunk = batch_size, steps_per_chunk
+        self.batch_size, self.steps_per_chunk, self.shown = batch_size, steps_per_chunk, shown
         self.terminal = sys.stderr.isatty()
         self.interval = 1.0 if self.terminal else 30.0
         self.step = self.epoch_start = first_step
@@ -53,7 +57,8 @@ class Progress(keras.callbacks.Callback):
         elif now - self.printed >= self.interval:
             self.printed = now
             check_finite(logs)
-            self._print(logs, now)
+            if self.shown:
+                self._print(logs, now)
 
     def _print(self, logs, now):
         since, from_step = self.timed
@@ -71,13 +76,14 @@ class Progress(keras.callbacks.Callback):
 
     def end_epoch(self, text):
         """Prints the line that stays of an epoch."""
-        print(("\r\x1b[K" if self.terminal else "") + text, file=sys.stderr, flush=True)
+        if self.shown:
+            print(("\r\x1b[K" if self.terminal else "") + text, file=sys.stderr, flush=True)
 
 
 class StopOnSignal(keras.callbacks.Callback):
     """Ends training after the step under way on Ctrl-C or SIGTERM; a second Ctrl-C ends it at once.
 
-    Use as a context manager around training; `stopped` says whether a signal came.
+    Use as a context manager around training. Workers agree every `AGREED_EVERY` steps, since none can take one alone.
     """
 
     def __init__(self):
@@ -100,8 +106,13 @@ class StopOnSignal(keras.callbacks.Callback):
         os.write(2, b"\nstopping after this step and saving; press Ctrl-C again to stop at once\n")
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.stopped:
-            self.model.stop_training = True
+        if distribution.workers() == 1 or batch % AGREED_EVERY == 0:
+            self.model.stop_training = self.agreed()
+
+    def agreed(self):
+        """Returns whether a signal came, to whichever worker; every worker has to ask."""
+        self.stopped = distribution.anywhere(self.stopped)
+        return self.stopped
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -139,11 +150,13 @@ class TensorBoardLog:
     """Scalars for TensorBoard, written by its own package, which needs no TensorFlow.
 
     Args:
-        folder: where the event files go.
+        folder: where the event files go; None for none.
     """
 
     def __init__(self, folder):
         self.writer = None
+        if folder is None:
+            return
         if importlib.util.find_spec("tensorboard") is None:
             print("no TensorBoard curves: the package tensorboard is not installed", file=sys.stderr)
             return

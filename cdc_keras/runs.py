@@ -9,6 +9,7 @@ import pathlib
 import re
 import sys
 
+from cdc_keras import distribution
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
 
@@ -27,10 +28,13 @@ class RunFolder:
 
     Args:
         path: the folder; it need not exist.
+        writes: False for a worker that only reads what the chief writes: `create`, `record`, `save_checkpoint` and
+            `write_rows` do nothing.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, writes=True):
         self.path = pathlib.Path(path).expanduser()
+        self.writes = writes
 
     def check(self, config):
         """Writes nothing; returns if a run of `config` may start or go on here.
@@ -57,6 +61,8 @@ class RunFolder:
         """
         if self.config_path.exists():
             return
+        if not self.writes:
+            raise UserError(f"{self.path} is not the chief's; put run_dir on a file system that all workers share")
         try:
             for folder in (self.checkpoints, self.pictures):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -178,13 +184,16 @@ class RunFolder:
 
     def save_checkpoint(self, model, step, keep=2):
         """Writes the state after `step`, and removes all but the newest `keep` once it is safely there."""
+        if not self.writes:
+            return
         save_weights(model, self.checkpoint(step))
         for old in self.steps()[:-keep]:
             self.checkpoint(old).unlink(missing_ok=True)
 
     def record(self, **values):
         """Adds `values` to run.json."""
-        write_text(self.path / "run.json", json.dumps({**self.read_record(), **values}, indent=2) + "\n")
+        if self.writes:
+            write_text(self.path / "run.json", json.dumps({**self.read_record(), **values}, indent=2) + "\n")
 
     def read_record(self):
         """Returns run.json as a dict, empty if there is none yet."""
@@ -201,6 +210,8 @@ class RunFolder:
 
     def write_rows(self, rows):
         """Writes metrics.csv."""
+        if not self.writes:
+            return
         lines = [",".join(rows[0])] + [",".join(f"{value:.7g}" for value in row.values()) for row in rows]
         write_text(self.path / "metrics.csv", "\n".join(lines) + "\n")
 
@@ -213,7 +224,7 @@ def save_weights(model, path):
     """
     temporary = path.with_name(f".{path.name.removesuffix('.weights.h5')}.partial.weights.h5")
     try:
-        model.save_weights(temporary, overwrite=True)
+        distribution.alone(lambda: model.save_weights(temporary, overwrite=True))
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)

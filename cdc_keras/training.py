@@ -36,7 +36,10 @@ def train(config, run_dir):
         UserError: for anything a person can put right, in one sentence.
     """
     with distribution.scope(config.strategy):
-        return _train(config, RunFolder(run_dir))
+        run = RunFolder(run_dir, writes=distribution.is_chief())
+        _train(config, run)
+        distribution.anywhere(False)  # the chief is still writing when the others are done
+        return run
 
 
 def _train(config, run):
@@ -55,34 +58,37 @@ def _train(config, run):
             "KERAS_BACKEND=tensorflow"
         )
     run.check(config)
+    if not distribution.agreed(max(run.steps(), default=0)):
+        raise UserError(f"{run.path} is not the same folder on every worker; put it on a file system that all share")
     extractor = teacher = None
     if config.gated and config.gate_attention and not run.steps():
         extractor = open_extractor(config.extractor)
     if config.teacher is not None and not run.finished:
         teacher = open_teacher(config.teacher, config, dataset.class_names)
     model = build(config, len(dataset.class_names), run, steps_per_epoch, extractor, teacher)
-    run.create(config, extractor)
-    run.check_data(dataset)
+    with distribution.chief_first():
+        run.create(config, extractor)
+        run.check_data(dataset)
+        run.check_fingerprint(model)
     if teacher is not None:
         _meet(teacher, run, dataset, config)
         run.record(transfer=model.pairs)
-    run.check_fingerprint(model)
     if step := run.load_checkpoint(model):
-        print(f"going on after step {step}", file=sys.stderr)
+        _tell(run, f"going on after step {step}")
     total = config.epochs * steps_per_epoch
     rows = run.rows()[: step // steps_per_epoch]
     if step >= total:
         if not run.finished:  # stopped between the last checkpoint and the record of the end
             _finish(model, run, config, rows)
-        print(f"{run.path} is finished: {config.epochs} epochs. Evaluate it with evaluate.py", file=sys.stderr)
-        return run
+        _tell(run, f"{run.path} is finished: {config.epochs} epochs. Evaluate it with evaluate.py")
+        return
     if step:
         run.record(resumed=[*run.read_record().get("resumed", []), {"step": step, **environment()}])
     else:
         run.record(**environment(), steps_per_epoch=steps_per_epoch, train_images=len(dataset.train))
-        _note_short_ramp(config, steps_per_epoch)
+        _note_short_ramp(run, config, steps_per_epoch)
 
-    curves = TensorBoardLog(run.path / "tensorboard")
+    curves = TensorBoardLog(run.path / "tensorboard" if run.writes else None)
     chunk = config.steps_per_call if keras.backend.backend() == "jax" else 1
     progress = Progress(
         epochs=config.epochs,
@@ -90,6 +96,7 @@ def _train(config, run):
         batch_size=config.batch_size,
         steps_per_chunk=chunk,
         first_step=step,
+        shown=run.writes,
     )
     saved = time.monotonic()
 
@@ -142,13 +149,18 @@ def _train(config, run):
                 curves.write(step, row)
                 progress.end_epoch(_summary(row, config.epochs, rows))
             save(step)
-            if step % steps_per_epoch == 0 and (_is_power_of_two(epoch + 1) or step == total):
-                _draw(model, run, dataset, rows)
-            if stop.stopped and step < total:
-                print(f"saved after step {step} of {total}; the same command goes on from there", file=sys.stderr)
-                return run
+            if run.writes and step % steps_per_epoch == 0 and (_is_power_of_two(epoch + 1) or step == total):
+                distribution.alone(lambda: _draw(model, run, dataset, rows))
+            if stop.agreed() and step < total:
+                _tell(run, f"saved after step {step} of {total}; the same command goes on from there")
+                return
     _finish(model, run, config, rows)
-    return run
+
+
+def _tell(run, text):
+    """Prints a line on standard error; of several workers only the chief speaks."""
+    if run.writes:
+        print(text, file=sys.stderr)
 
 
 def validate(model, dataset, config):
@@ -162,7 +174,8 @@ def evaluate_split(model, split, config):
     """Returns the readings of `model.assess` over a split as {name: float}."""
     length = {"batch_size": EVALUATION_BATCH, "steps_per_call": config.steps_per_call}
     batches = evaluation_batches(split, config.image_size, **length)
-    steps = evaluation_steps(split, **length) if keras.backend.backend() == "jax" else None
+    sized = keras.backend.backend() == "jax" or distribution.replicas() > 1
+    steps = evaluation_steps(split, **length) if sized else None
     return {name: float(x) for name, x in model.evaluate(batches, steps=steps, verbose=0, return_dict=True).items()}
 
 
@@ -172,15 +185,15 @@ def steps_done(model):
     return int(optimizer.iterations.numpy())
 
 
-def _note_short_ramp(config, steps_per_epoch):
+def _note_short_ramp(run, config, steps_per_epoch):
     """Says so if lambda_fool will stay far below its weight, as the paper's ramp makes it in a short run."""
     ramp, total = ramp_steps(config, steps_per_epoch), config.epochs * steps_per_epoch
     if config.task == "extractor" and config.context == "cdcgm" and ramp > total:
         reached = config.fool_weight * total / ramp
-        print(
+        _tell(
+            run,
             f"note: lambda_fool reaches only {reached:.2g} of {config.fool_weight:.2g}, its ramp being longer than the "
             "run; fool_ramp_fraction scales it",
-            file=sys.stderr,
         )
 
 
@@ -193,13 +206,15 @@ def _meet(teacher, run, dataset, config):
         model.compile()
         scores = evaluate_split(model, split, config)
         run.record(teacher={"sha256": teacher.sha256, "split": name, **scores})
-        print(f"teacher {config.teacher}: top-1 {scores['top1']:.2%} on {name}", file=sys.stderr)
+        _tell(run, f"teacher {config.teacher}: top-1 {scores['top1']:.2%} on {name}")
     elif known["sha256"] != teacher.sha256:
         raise UserError(f"the teacher in {config.teacher} has other weights than when {run.path} was started")
 
 
 def _finish(model, run, config, rows):
     """Records the end of a run; an extractor's weights appear in its folder only now."""
+    if not run.writes:
+        return
     end = {}
     if config.task == "extractor":
         save_weights(extractor_of(model, config), run.extractor_weights)
@@ -210,7 +225,7 @@ def _finish(model, run, config, rows):
 
 def _keep_best(model, run, rows):
     """Writes the classifier's network if the epoch just finished is the best on validation."""
-    if "val_top1" in rows[-1] and rows[-1]["val_top1"] >= max(row["val_top1"] for row in rows):
+    if run.writes and "val_top1" in rows[-1] and rows[-1]["val_top1"] >= max(row["val_top1"] for row in rows):
         save_weights(model.network, run.best_weights)
 
 

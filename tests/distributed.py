@@ -2,9 +2,11 @@
 
 python tests/distributed.py <extractor, classifier or transfer> <replicas> <float32 or float64> <steps>
 A process of its own: the logical devices are set before TensorFlow starts, and their number is then for good.
+With TF_CONFIG, <replicas> is the number of workers, each a process of its own that runs this; the chief prints.
 """
 
 import json
+import os
 import random
 import sys
 
@@ -15,7 +17,7 @@ import tensorflow as tf
 from cdc_keras import distribution, networks, optimizers
 from cdc_keras.classifier import Classifier
 from cdc_keras.data.dataset import Split
-from cdc_keras.data.pipeline import evaluation_batches, training_batches
+from cdc_keras.data.pipeline import evaluation_batches, evaluation_steps, training_batches
 from cdc_keras.disentangler import Disentangler
 from cdc_keras.distillation import AttentionTransfer, pair_by_resolution
 
@@ -39,28 +41,38 @@ def build(kind):
     return model
 
 
-def run(kind, replicas, steps):
+def run(kind, strategy, replicas, steps):
     """Returns ({path: weights}, {name: reading}) after training and evaluation."""
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(steps * BATCH, 32, 32, 3), dtype=np.uint8)
     split = Split(images, np.arange(len(images), dtype=np.int32) % 10)
     held_out = rng.integers(256, size=(EVALUATED, 32, 32, 3), dtype=np.uint8)
     held_out = Split(held_out, np.arange(EVALUATED, dtype=np.int32) % 10)
-    with distribution.scope("mirrored" if replicas > 1 else "none"):
+    with distribution.scope(strategy):
         assert distribution.replicas() == replicas
         model = build(kind)
         batches = training_batches(split, 32, batch_size=BATCH, seed=0, epoch=0, crop_padding=4, flip=True)
         readings = {k: v[0] for k, v in model.fit(batches, verbose=0, shuffle=False).history.items()}
-        scores = model.evaluate(evaluation_batches(held_out, 32, batch_size=BATCH), verbose=0, return_dict=True)
+        length = {"steps": evaluation_steps(held_out, batch_size=BATCH)} if replicas > 1 else {}
+        held_out = evaluation_batches(held_out, 32, batch_size=BATCH)
+        scores = model.evaluate(held_out, verbose=0, return_dict=True, **length)
     weights = {v.path: np.asarray(v) for v in model.variables if "seed_generator" not in v.path}
     return weights, readings | {f"val_{k}": v for k, v in scores.items()}
 
 
 def main(kind, replicas, floatx, steps):
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)])
     keras.config.set_floatx(floatx)
-    (expected, readings), (weights, others) = (run(kind, n, steps) for n in (1, replicas))
+    if os.environ.get("TF_CONFIG"):
+        weights, others = run(kind, "multi_worker", replicas, steps)
+        if distribution.cluster().index > 0:
+            return
+        del os.environ["TF_CONFIG"]
+    else:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        devices = [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)]
+        tf.config.set_logical_device_configuration(cpu, devices)
+        weights, others = run(kind, "mirrored", replicas, steps)
+    expected, readings = run(kind, "none", 1, steps)
     assert weights.keys() == expected.keys() and others.keys() == readings.keys()
     apart = np.concatenate([np.abs(weights[path] - expected[path]).ravel() for path in expected])
     result = {

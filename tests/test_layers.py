@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cdc_keras.layers import BatchNormalization
+from cdc_keras.layers import BatchNormalization, ConditionMaps
 
 FEATURES = np.random.default_rng(0).normal(0.5, 2.0, (6, 9, 7, 5)).astype("float32")
 
@@ -43,3 +43,21 @@ def test_batch_norm_is_fused_in_a_training_step():
     layer = BatchNormalization()
     graph = tf.function(lambda x: layer(x, training=True)).get_concrete_function(tf.constant(FEATURES)).graph
     assert "FusedBatchNormV3" in {operation.type for operation in graph.get_operations()}
+
+
+@pytest.mark.parametrize("transposed, kernel, stride", [(False, 3, 1), (True, 4, 2)])
+def test_condition_maps_are_the_convolution_of_the_conditions_planes(transposed, kernel, stride):
+    rng = np.random.default_rng(0)
+    features, condition = rng.normal(size=(5, 6, 6, 4)), rng.normal(size=(5, 3))
+    kernels = rng.normal(size=(kernel, kernel, 2, 7) if transposed else (kernel, kernel, 7, 2))
+    layer = ConditionMaps(2, kernel, strides=stride, size=6, transposed=transposed, kernel_initializer="zeros")
+    layer.build((None, 3))
+    layer.kernel.assign(kernels[..., 4:] if transposed else kernels[:, :, 4:])
+    planes = np.broadcast_to(condition[:, None, None], (5, 6, 6, 3))
+    convolve = keras.ops.conv_transpose if transposed else keras.ops.conv
+    arrays = [x.astype("float32") for x in (np.concatenate([features, planes], -1), kernels)]
+    together = convolve(*arrays, stride, "same")
+    arrays = [x.astype("float32") for x in (features, kernels[..., :4] if transposed else kernels[:, :, :4])]
+    parts = convolve(*arrays, stride, "same") + layer(condition.astype("float32"))
+    assert tuple(parts.shape) == layer.compute_output_shape((5, 3))
+    np.testing.assert_allclose(parts, together, rtol=1e-4, atol=1e-4)

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cdc_keras import distribution
 from cdc_keras.data import Split, StreamSplit
+from cdc_keras.data.dataset import only
 from cdc_keras.data.pipeline import (
     augment,
     epoch_plan,
     evaluation_batches,
+    evaluation_steps,
     scale,
     stored_batches,
     training_batches,
@@ -133,20 +136,19 @@ def test_training_images_are_the_planned_pixels_scaled():
     np.testing.assert_array_equal(images, planned(IMAGES[plan["rows"]], plan).astype("float32") / np.float32(127.5) - 1)
 
 
-def examples(shuffle_seed=None, first=0, augment=False):
+def examples(shuffle_seed=None, wanted=None, augment=False):
     """A stream of `SPLIT`; augmented, an image is inverted."""
     rows = np.arange(23) if shuffle_seed is None else np.random.default_rng(shuffle_seed).permutation(23)
     images = 255 - IMAGES if augment else IMAGES
-    return tf.data.Dataset.from_tensor_slices((images[rows][first:], rows[first:].astype(np.int32)))
+    stored = tf.data.Dataset.from_tensor_slices((images[rows], rows.astype(np.int32)))
+    return only(stored, wanted).map(lambda place, example: example)
 
 
 STREAM = StreamSplit(examples, 23)
 
 
 def test_a_streamed_epoch_takes_every_example_at_most_once_in_full_batches():
-    batches = training_batches(STREAM, SIZE, **PLAN)
-    assert len(batches) == 4
-    labels = labels_of(batches)
+    labels = labels_of(training_batches(STREAM, SIZE, **PLAN))
     assert [len(batch) for batch in labels] == [5, 5, 5, 5]
     assert len(set(sum(labels, []))) == 20
 
@@ -176,10 +178,43 @@ def test_a_streamed_epoch_resumes_in_its_middle_with_identical_batches(first_ste
 
 @pytest.mark.parametrize("batch_size", [5, 23, 40])
 def test_streamed_evaluation_covers_every_example_once_in_order_unchanged(batch_size):
-    batches = evaluation_batches(STREAM, SIZE, batch_size=batch_size)
+    batches = list(evaluation_batches(STREAM, SIZE, batch_size=batch_size))
     assert len(batches) == -(-23 // batch_size)
     assert sum(labels_of(batches), []) == list(range(23))
     np.testing.assert_array_equal(np.concatenate([images for images, _ in batches]), scale(IMAGES))
+
+
+def dealt(monkeypatch, make_batches, workers, replicas):
+    """Returns for each worker the list of what its replicas get, in turn."""
+    monkeypatch.setattr(distribution, "replicas", lambda: workers * replicas)
+    monkeypatch.setattr(distribution, "deal", lambda make: [list(make(i, workers, replicas)) for i in range(workers)])
+    return make_batches()
+
+
+@pytest.mark.parametrize("split", [SPLIT, STREAM], ids=["in memory", "stream"])
+@pytest.mark.parametrize("workers, replicas", [(1, 4), (2, 2), (4, 1)])
+def test_the_parts_of_all_workers_and_replicas_make_up_the_batches_of_one(split, workers, replicas, monkeypatch):
+    plan = PLAN | {"batch_size": 8}
+    whole = list(training_batches(split, SIZE, first_step=1, **plan))
+    parts = dealt(monkeypatch, lambda: training_batches(split, SIZE, first_step=1, **plan), workers, replicas)
+    assert len(whole) == 1
+    for step, (images, labels) in enumerate(whole):
+        mine = [worker[step * replicas + i] for worker in parts for i in range(replicas)]
+        np.testing.assert_array_equal(np.concatenate([x for _, x in mine]), labels)
+        np.testing.assert_array_equal(np.concatenate([x for x, _ in mine]), images)
+
+
+@pytest.mark.parametrize("split", [SPLIT, STREAM], ids=["in memory", "stream"])
+@pytest.mark.parametrize("workers, replicas", [(1, 4), (2, 2), (4, 1)])
+def test_evaluation_gives_every_replica_as_many_examples_and_each_example_to_one(split, workers, replicas, monkeypatch):
+    parts = dealt(monkeypatch, lambda: evaluation_batches(split, SIZE, batch_size=8), workers, replicas)
+    assert {len(worker) for worker in parts} == {replicas * evaluation_steps(split, batch_size=8)}
+    batches = [batch for worker in parts for batch in worker]
+    assert {len(labels) for _, labels in batches} == {2}
+    found = {int(label): image for images, labels in batches for image, label in zip(images, labels, strict=True)}
+    assert found.pop(-1) is not None and sorted(found) == list(range(23))
+    assert sum(int(label) >= 0 for _, labels in batches for label in labels) == 23
+    np.testing.assert_array_equal([found[i] for i in range(23)], scale(IMAGES))
 
 
 def test_a_streamed_split_is_read_as_it_is_stored():

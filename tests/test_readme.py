@@ -1,12 +1,16 @@
 """What README says: its numbers are those of the records, and its commands run."""
 
+import os
 import pathlib
 import re
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
+
+from cdc_keras import distribution
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -87,3 +91,34 @@ def test_its_python_example_gates_mobilenet(monkeypatch, tmp_path):
     exec(blocks("python")[0], scope)
     assert scope["gated"].output_shape == (None, 10)
     assert "extractor" in [layer.name for layer in scope["gated"].layers]
+
+
+def launchers():
+    """Returns the Slurm script and the shell script inside the Kubernetes manifest of docs/scaling.md."""
+    text = (ROOT / "docs" / "scaling.md").read_text()
+    slurm = next(block for block in re.findall(r"```sh\n(.*?)```", text, re.S) if "#SBATCH" in block)
+    return {"slurm": slurm, "kubernetes": textwrap.dedent(re.search(r"- \|\n(.*?)\n +env:", text, re.S)[1])}
+
+
+@pytest.mark.parametrize("launcher", ["slurm", "kubernetes"])
+def test_the_launchers_of_the_scaling_document_give_every_worker_its_tf_config(launcher, tmp_path, monkeypatch):
+    commands = {
+        "scontrol": "echo host0; echo host1",
+        "srun": 'shift; exec "$@"',
+        "python": f'exec {sys.executable} "$@"',
+    }
+    for name, text in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "train.py").write_text("import os, sys; print(os.environ['TF_CONFIG']); print(' '.join(sys.argv[1:]))")
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "host[0-1]", "WORKERS": "2"}
+    environment |= {"SLURM_NODEID": "1", "JOB_COMPLETION_INDEX": "1"}
+    command = ["bash", "-c", launchers()[launcher]]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    config, flags = done.stdout.splitlines()
+    monkeypatch.setenv("TF_CONFIG", config)
+    cluster = distribution.cluster()
+    assert cluster.index == 1 and len(cluster.addresses) == 2
+    assert flags.startswith("--strategy=multi_worker --flagfile=configs/paper/imagenet.flags")
+    assert "--run_dir=/shared" in flags

@@ -66,6 +66,10 @@ def hand_over(model, *modules):
             layer, _, name = path.rpartition(".")
             if name != "num_batches_tracked":
                 theirs[layer.replace(".", "_"), name] = tensor
+    for layer, name in [key for key in ours if key[0].endswith("_condition")]:  # the channels of the planes come last
+        together = layer.removesuffix("_condition"), name
+        axis = 0 if layer in ("g2_conv2_condition", "g2_conv4_condition") else 1  # the transposed ones'
+        ours[together] = np.concatenate([ours[together], ours.pop((layer, name))], axis)
     assert set(ours) == set(theirs)
     for key, tensor in theirs.items():
         assert tuple(tensor.shape) == ours[key].shape

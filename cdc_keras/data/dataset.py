@@ -42,10 +42,11 @@ class StreamSplit:
     """One split too large for memory, decoded again on every pass.
 
     Attributes:
-        examples: (shuffle_seed: int | None, first: int = 0, augment: bool = False) -> `tf.data.Dataset` of one
-            (H, W, 3) uint8 image and its int32 label each. A seed gives another order per seed, None the stored order;
-            `first` examples are left out before they are decoded; `augment` asks for the random crops of a split that
-            has some, each a pure function of the seed and of its place in the order, and not without a seed.
+        examples: (shuffle_seed: int | None, wanted: Callable | None = None, augment: bool = False) ->
+            `tf.data.Dataset` of one (H, W, 3) uint8 image and its int32 label each. A seed gives another order per
+            seed, None the stored order; `wanted`, place in that order -> bool tensor, says which are decoded at all;
+            `augment` asks for the random crops of a split that has some, each a pure function of the seed and of its
+            place in the order, and not without a seed.
         size: number of examples.
     """
 
@@ -74,3 +75,14 @@ class Dataset:
     train: Split | StreamSplit
     validation: Split | StreamSplit
     test: Split | StreamSplit
+
+
+def only(stored, wanted):
+    """Returns a `tf.data.Dataset` of (place in the order, example) of the examples that are wanted.
+
+    Args:
+        stored: a `tf.data.Dataset` of examples that are not yet decoded.
+        wanted: place -> bool tensor, or None for all.
+    """
+    places = stored.enumerate()
+    return places if wanted is None else places.filter(lambda place, *example: wanted(place))

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from cdc_keras.data.crop import random_resized_crop
-from cdc_keras.data.dataset import Dataset, Split, StreamSplit
+from cdc_keras.data.dataset import Dataset, Split, StreamSplit, only
 from cdc_keras.data.split import TEST_FRACTION, cut_training, reported, stratified_cut, streamed_parts
 from cdc_keras.errors import UserError
 
@@ -190,7 +190,7 @@ def _read_all(paths, labels, image_size):
 
 
 def _stream(paths, labels, image_size, crop_area):
-    def examples(shuffle_seed=None, first=0, augment=False):
+    def examples(shuffle_seed=None, wanted=None, augment=False):
         import tensorflow as tf
 
         crops = augment and crop_area is not None
@@ -208,6 +208,6 @@ def _stream(paths, labels, image_size, crop_area):
         stored = tf.data.Dataset.from_tensor_slices((tf.constant(list(map(os.fsencode, paths)), tf.string), labels))
         if shuffle_seed is not None:
             stored = stored.shuffle(max(len(paths), 1), seed=shuffle_seed, reshuffle_each_iteration=False)
-        return stored.enumerate().skip(first).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        return only(stored, wanted).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
     return StreamSplit(examples, len(paths))

@@ -66,6 +66,8 @@ def whole_plan(size, *, batch_size):
 def training_batches(split, image_size, *, first_step=0, steps_per_call=1, **plan):
     """Returns an iterable of the batches of one epoch for `fit`, from step `first_step` on.
 
+    With several replicas each gets an equal part of every batch. A worker decodes and augments its own parts alone.
+
     Args:
         split: a `Split`, or under TensorFlow also a `StreamSplit`.
         image_size: height and width, pixels.
@@ -75,26 +77,38 @@ def training_batches(split, image_size, *, first_step=0, steps_per_call=1, **pla
     """
     arrays = epoch_plan(len(split), image_size, **plan)
     rest = {name: array[first_step:] for name, array in arrays.items()}
+    if keras.backend.backend() != "tensorflow":
+        return _chunks(*_tensors(split), [rest], steps_per_call)
     if not isinstance(split, StreamSplit):
-        return _batches(split, [rest], steps_per_call)
-    _needs_tensorflow()
+        return distribution.deal(lambda *worker: _gathered(split, [_dealt(rest, *worker)]))
     seed = int(np.random.SeedSequence((plan["seed"], plan["epoch"])).generate_state(1)[0])
     batch_size = plan["batch_size"]
-    examples = split.examples(seed, first=first_step * batch_size, augment=True)
-    batches = examples.batch(batch_size, drop_remainder=True)
+    first = first_step * batch_size
 
-    def step(batch, step_plan):
-        images, labels = batch
-        images = tf.ensure_shape(images, (batch_size, image_size, image_size, 3))
-        return scale(augment(images, step_plan)), labels
+    def make(worker, workers, replicas):
+        share = batch_size // workers  # of a batch, for one worker
 
-    return tf.data.Dataset.zip(batches, _steps([rest])).map(step, num_parallel_calls=2).prefetch(4)
+        def wanted(place):
+            return (place >= first) & (place % batch_size // share == worker)
+
+        examples = split.examples(seed, wanted, augment=True)
+        batches = examples.batch(share // replicas, drop_remainder=True)
+
+        def step(batch, step_plan):
+            images, labels = batch
+            images = tf.ensure_shape(images, (share // replicas, image_size, image_size, 3))
+            return scale(augment(images, step_plan)), labels
+
+        steps = _steps([_dealt(rest, worker, workers, replicas)])
+        return tf.data.Dataset.zip(batches, steps).map(step, num_parallel_calls=2).prefetch(4)
+
+    return distribution.deal(make)
 
 
 def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1):
     """Returns an iterable of the whole split in stored order, unaugmented, the incomplete last batch included.
 
-    With several replicas a batch is filled up, with examples of label -1, so that each gets the same number.
+    With several replicas each gets as many examples as the others, some of which, with label -1, only fill up.
 
     Args:
         split: a `Split`, or under TensorFlow also a `StreamSplit`.
@@ -102,27 +116,33 @@ def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1):
         batch_size: examples a step.
         steps_per_call: steps in one compiled call; under JAX the length of the chunks.
     """
+    if keras.backend.backend() != "tensorflow":
+        return _chunks(*_tensors(split), whole_plan(len(split), batch_size=batch_size), steps_per_call)
+    count = distribution.replicas()
+    part = -(-batch_size // count)
+    steps = evaluation_steps(split, batch_size=batch_size)
+
     if not isinstance(split, StreamSplit):
-        return _filled_up(_batches(split, whole_plan(len(split), batch_size=batch_size), steps_per_call))
-    _needs_tensorflow()
+        if count == 1:
+            return _gathered(split, whole_plan(len(split), batch_size=batch_size))
+        rows = np.full(steps * part * count, -1, np.int32)
+        rows[: len(split)] = np.arange(len(split))
+        plan = {"rows": rows.reshape(steps, part * count)}
+        return distribution.deal(lambda *worker: _gathered(split, [_dealt(plan, *worker)]))
 
-    def step(images, labels):
-        return scale(tf.ensure_shape(images, (None, image_size, image_size, 3))), labels
+    def make(worker, workers, replicas):
+        examples = split.examples(None, lambda place: place % workers == worker)
+        if count > 1:
+            filler = np.zeros((image_size, image_size, 3), np.uint8), np.int32(-1)
+            examples = examples.concatenate(tf.data.Dataset.from_tensors(filler).repeat())
+            examples = examples.take(steps * part * replicas)
 
-    return _filled_up(split.examples(None).batch(batch_size).map(step, num_parallel_calls=2).prefetch(4))
+        def step(images, labels):
+            return scale(tf.ensure_shape(images, (None, image_size, image_size, 3))), labels
 
+        return examples.batch(part).map(step, num_parallel_calls=2).prefetch(4)
 
-def _filled_up(batches):
-    replicas = distribution.replicas()
-    if replicas == 1:
-        return batches
-
-    def fill(images, labels):
-        missing = -tf.shape(labels)[0] % replicas
-        images = tf.concat([images, tf.repeat(images[:1], missing, axis=0)], axis=0)
-        return images, tf.concat([labels, tf.fill([missing], -1)], axis=0)
-
-    return batches.map(fill)
+    return distribution.deal(make)
 
 
 def stored_batches(split, batch_size):
@@ -135,26 +155,44 @@ def stored_batches(split, batch_size):
 
 
 def evaluation_steps(split, *, batch_size, steps_per_call=1):
-    """Returns how many items `evaluation_batches` gives under JAX, where an iterable can not say its length itself."""
+    """Returns how many items `evaluation_batches` gives; only TensorFlow with one replica finds out by itself."""
+    if distribution.replicas() > 1:
+        part = -(-batch_size // distribution.replicas())
+        return -(-len(split) // (part * distribution.replicas()))
     full, rest = divmod(len(split), batch_size)
     return -(-full // steps_per_call) + (rest > 0)
 
 
-def _batches(split, plans, steps_per_call):
-    if keras.backend.backend() == "tensorflow":
-        images, labels = split.tensors
-        batches = _steps(plans).map(lambda plan: gather(images, labels, plan), num_parallel_calls=2).prefetch(4)
-        options = tf.data.Options()  # rewriting the pipeline copies the whole split, and there is nothing to gain
-        options.experimental_optimization.apply_default_optimizations = False
-        options.autotune.enabled = False
-        return batches.with_options(options)
-    return _chunks(*split.tensors, plans, steps_per_call)
+def _gathered(split, plans):
+    """Returns the batches of a split in memory by one or two plans, as a `tf.data.Dataset`."""
+    images, labels = split.tensors
+    batches = _steps(plans).map(lambda plan: gather(images, labels, plan), num_parallel_calls=2).prefetch(4)
+    options = tf.data.Options()  # rewriting the pipeline copies the whole split, and there is nothing to gain
+    options.experimental_optimization.apply_default_optimizations = False
+    options.autotune.enabled = False
+    return batches.with_options(options)
+
+
+def _dealt(plan, worker, workers, replicas):
+    """Returns the part of one worker in a plan (steps, batch, ...): an item for each of its replicas in turn."""
+
+    def part(array):
+        steps, batch = array.shape
+        return array.reshape(steps, workers, replicas, -1)[:, worker].reshape(steps * replicas, -1)
+
+    return {name: part(array) for name, array in plan.items()}
 
 
 def _steps(plans):
     """Returns the steps of one or two plans, whose batches may differ in size, as one `tf.data.Dataset`."""
     first, *rest = [tf.data.Dataset.from_tensor_slices(plan) for plan in plans]
     return first.concatenate(rest[0]) if rest else first
+
+
+def _tensors(split):
+    if isinstance(split, StreamSplit):
+        raise ValueError("this data set does not fit into memory, and streams need the TensorFlow backend")
+    return split.tensors
 
 
 def _chunks(images, labels, plans, steps_per_call):
@@ -164,20 +202,16 @@ def _chunks(images, labels, plans, steps_per_call):
             yield images, labels, {name: a[start : start + steps_per_call] for name, a in plan.items()}
 
 
-def _needs_tensorflow():
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError("this data set does not fit into memory, and streams need the TensorFlow backend")
-
-
 def gather(images, labels, plan):
     """Returns one batch, (B, H, W, 3) float in [-1, 1] and (B,) int32, of a split by one step of a plan.
 
     Args:
         images, labels: the whole split as tensors of the backend, (N, H, W, 3) uint8 and (N,) int32.
-        plan: one step of `epoch_plan` or `whole_plan`.
+        plan: one step of `epoch_plan` or `whole_plan`; a row of -1 only fills up, and its label is -1.
     """
     take = tf.gather if keras.backend.backend() == "tensorflow" else lambda x, rows: x[rows]
-    return scale(augment(take(images, plan["rows"]), plan)), take(labels, plan["rows"])
+    rows = keras.ops.maximum(plan["rows"], 0)
+    return scale(augment(take(images, rows), plan)), keras.ops.where(plan["rows"] < 0, -1, take(labels, rows))
 
 
 def augment(images, plan):

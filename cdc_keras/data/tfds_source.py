@@ -8,7 +8,7 @@ import re
 import numpy as np
 
 from cdc_keras.data.crop import fitted, random_resized_crop
-from cdc_keras.data.dataset import Dataset, Split, StreamSplit
+from cdc_keras.data.dataset import Dataset, Split, StreamSplit, only
 from cdc_keras.data.split import TEST_FRACTION, cut_training, reported, stratified_cut, streamed_parts
 from cdc_keras.errors import UserError
 
@@ -199,7 +199,7 @@ def _as_dataset(builder, split, shards=None):
     )
 
 
-def _examples(builder, split, rows, image_size, fit, crop_area, shuffle_seed=None, first=0, augment=False):
+def _examples(builder, split, rows, image_size, fit, crop_area, shuffle_seed=None, wanted=None, augment=False):
     """What `StreamSplit.examples` promises for `rows` of an official split; a seed shuffles shards, then examples."""
     import tensorflow as tf
 
@@ -231,8 +231,7 @@ def _examples(builder, split, rows, image_size, fit, crop_area, shuffle_seed=Non
     chosen = tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(is_row), stored).filter(keep)
     if shuffle_seed is not None:
         chosen = chosen.shuffle(SHUFFLE_BUFFER, seed=shuffle_seed, reshuffle_each_iteration=False)
-    examples = chosen.enumerate().skip(first).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-    return examples.apply(tf.data.experimental.assert_cardinality(len(rows) - first))
+    return only(chosen, wanted).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _read_all(examples, size, image_size, name):

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from cdc_keras.layers import ConditionPlanes, Dropout
+from cdc_keras.layers import ConditionMaps, Dropout
 from cdc_keras.networks.common import HE_NORMAL, batch_norm, conv, image_input
 
 # A.1: (kernel, stride) of the groups of E1, then of E2, by (image size, context size). The printed text shows seven
@@ -17,6 +17,7 @@ GROUPS = {
 CONTEXT_SIZES = {32: 8, 128: 8, 224: 28}
 E1_WIDTHS = (32, 32, 64, 64)  # with these E1 costs the paper's 7.21M MACs
 CONTEXT_CHANNELS = 64
+FIRST_DECODED = "g2_conv1"
 EMBEDDED_CONDITION = 10  # A.1: a ten-dimensional conditional vector where there are more than ten categories
 
 
@@ -58,7 +59,8 @@ def decoder(image_size, context_shape, *, num_classes, context_size=None, condit
     """Returns G2: [T (B, h, h, C), condition (B, num_classes)] -> x' (B, S, S, 3) in (-1, 1).
 
     The condition is the one-hot category g(y) (or 1 - g(y), Eq. 2); above ten categories it is embedded in ten values
-    first. It enters every layer as constant channels.
+    first. It enters every layer as constant channels, by `ConditionMaps`. `FIRST_DECODED` names the layer whose output
+    does not depend on the condition yet, so that several conditions can share it.
 
     Args:
         image_size, context_size: as for `encoder`.
@@ -79,15 +81,23 @@ def decoder(image_size, context_shape, *, num_classes, context_size=None, condit
     x = context
     widths = (3, *E1_WIDTHS[:-1])
     for i, ((kernel, stride), width) in enumerate(zip(reversed(e1), reversed(widths), strict=True), 1):
+        name, transposed, last = f"g2_conv{i}", stride == 2, i == len(e1)
+        size, features, values = x.shape[1], x.shape[-1], condition.shape[-1] if conditional else 0
+        initializer = _initializer(features, values, width, transposed, last)
+        x = _conv(x, width, kernel, stride, name, transposed, use_bias=last, initializer=initializer)
         if conditional:
-            x = ConditionPlanes(name=f"g2_planes{i}")([x, condition])
-        if i < len(e1):
-            x = _group(x, width, kernel, stride, f"g2_conv{i}", transposed=stride == 2)
-        else:
-            # No BN here to undo the scale: with He's, counted over the 3 output channels, tanh would start saturated.
-            x = _transposed_conv(
-                x, width, kernel, stride, f"g2_conv{i}", use_bias=True, initializer="glorot_uniform"
-            )  # (B, S, S, 3)
+            maps = ConditionMaps(
+                width,
+                kernel,
+                strides=stride,
+                size=size,
+                transposed=transposed,
+                kernel_initializer=_initializer(values, features, width, transposed, last),
+                name=f"{name}_condition",
+            )
+            x = layers.Add(name=f"{name}_sum")([x, maps(condition)])
+        if not last:
+            x = layers.Activation("relu", name=f"{name}_act")(batch_norm(x, f"{name}_bn"))
     x = layers.Activation("tanh", dtype=keras.config.floatx(), name="reconstruction")(x)
     return keras.Model(inputs, x, name=name)
 
@@ -128,18 +138,24 @@ def _groups(image_size, context_size):
 
 def _group(x, filters, kernel, stride, name, transposed=False):
     """Returns C(kernel, stride, 1) of x: (transposed) convolution, BN, ReLU."""
-    x = _transposed_conv(x, filters, kernel, stride, name) if transposed else conv(x, filters, kernel, name, stride)
+    x = _conv(x, filters, kernel, stride, name, transposed)
     return layers.Activation("relu", name=f"{name}_act")(batch_norm(x, f"{name}_bn"))
 
 
-def _transposed_conv(x, filters, kernel, stride, name, use_bias=False, initializer=HE_NORMAL):
-    """Returns a transposed convolution to `stride` times the size; "same" is padding 1 at 4/2, the only one used."""
+def _conv(x, filters, kernel, stride, name, transposed, use_bias=False, initializer=HE_NORMAL):
+    """Returns a convolution of x, or a transposed one to `stride` times the size: "same" is padding 1 at 4/2."""
+    if not transposed:
+        return conv(x, filters, kernel, name, stride, use_bias, initializer)
     return layers.Conv2DTranspose(
-        filters,
-        kernel,
-        strides=stride,
-        padding="same",
-        use_bias=use_bias,
-        kernel_initializer=initializer,
-        name=name,
+        filters, kernel, stride, "same", use_bias=use_bias, kernel_initializer=initializer, name=name
     )(x)
+
+
+def _initializer(channels, others, filters, transposed, last):
+    """Returns the initializer of a kernel for `channels` of a convolution's input channels, `others` being the rest."""
+    if last:  # no BN here to undo the scale: with He's, counted over the 3 output channels, tanh would start saturated
+        share = (channels + filters) / (channels + others + filters)
+        return keras.initializers.VarianceScaling(share, "fan_avg", "uniform")
+    if transposed:
+        return HE_NORMAL  # which Keras counts over the filters
+    return keras.initializers.VarianceScaling(2 * channels / (channels + others), "fan_in", "truncated_normal")
