@@ -21,7 +21,9 @@ lint: $(VENV)/installed-dev
 bench: $(VENV)/installed-torch
 	$(RUN) benchmarks/input_path.py
 	$(RUN) benchmarks/backends.py
-	$(RUN) benchmarks/training_step.py
+	$(RUN) benchmarks/training_step.py --out=docs/results/training_step.json
+	$(RUN) benchmarks/settings.py --out=docs/results/settings.json
+	$(RUN) docs/fill_readme.py
 
 reference: $(VENV)/installed-torch
 	$(RUN) -m pytest tests/test_same_numbers.py tests/test_training_step_benchmark.py

@@ -76,13 +76,13 @@ def data(images):
 class Ours:
     """The training of `train.py`, by rounds."""
 
-    def __init__(self, row, images, steps_per_call, gated=False):
+    def __init__(self, row, images, steps_per_call, gated=False, **config):
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(CORES)
         tf.config.threading.set_inter_op_parallelism_threads(CORES)
         self.row, self.steps_per_call = row, steps_per_call
-        self.config = config_of(row, gated, steps_per_call)
+        self.config = config_of(row, gated, steps_per_call=steps_per_call, **config)
         self.model = model_of(self.config, images // row.batch_size)
         from cdc_keras.data.dataset import Split
 
@@ -152,11 +152,11 @@ class Peer:
         return steps * self.row.batch_size / (ends[-1] - ends[0])
 
 
-def config_of(row, gated, steps_per_call=1):
-    """Returns the resolved `RunConfig` of a row."""
+def config_of(row, gated, **config):
+    """Returns the resolved `RunConfig` of a row, with more of its settings."""
     from cdc_keras.config import RunConfig
 
-    config = {"task": "extractor" if row.network is None else "classifier", "steps_per_call": steps_per_call}
+    config["task"] = "extractor" if row.network is None else "classifier"
     if row.network is not None:
         config |= {"network": row.network, "extractor": "untrained" if gated else None}
     return RunConfig(batch_size=row.batch_size, **config).resolved(IMAGE_SIZE)
@@ -235,7 +235,7 @@ def measure(row, *, rounds, steps, images, steps_per_call):
             peak[side] = ends[side].recv()
         result = {"rates": rates, "peak_mib": peak}
         if gate:
-            result["multiply_adds"] = _elsewhere(context, row)
+            result["multiply_adds"] = elsewhere(multiply_adds, row)
         return result
     except EOFError:
         raise SystemExit(f"error: a process of the row {row.title!r} ended early; its message is above") from None
@@ -245,10 +245,17 @@ def measure(row, *, rounds, steps, images, steps_per_call):
             process.join()
 
 
-def _elsewhere(context, row):
-    """Returns `multiply_adds` of a row, counted in another process: this one never loads TensorFlow."""
-    with context.Pool(1) as pool:
-        return pool.apply(multiply_adds, (row,))
+def elsewhere(function, *arguments):
+    """Returns what a function returns in another process: this one never loads TensorFlow."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def environment():
+    """Returns what a measurement is published with."""
+    from cdc_keras import environment
+
+    return environment.environment()
 
 
 def lines_of(row, result):
@@ -353,7 +360,8 @@ def main(argv=None):
     about = ", ".join(f"{name} {version}" for name, version in versions().items())
     print(f"{IMAGE_SIZE} px, {CLASSES} classes, {arguments.rounds} rounds, {CORES} cores, {about}\n\n{table(lines)}")
     if arguments.out:
-        record = {"rounds": arguments.rounds, "cores": CORES, "versions": versions(), "table": lines, "rows": results}
+        about = {"rounds": arguments.rounds, "versions": versions(), "environment": elsewhere(environment)}
+        record = {**about, "table": lines, "rows": results}
         arguments.out.write_text(json.dumps(record, indent=2) + "\n")
 
 

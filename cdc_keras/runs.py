@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -16,6 +17,7 @@ from cdc_keras.errors import UserError
 CHECKPOINT = re.compile(r"step-(\d{8})\.weights\.h5")
 # May differ between the calls that share a run folder: they change how fast it goes or how long, not what a step does.
 FREE_TO_CHANGE = ("data_dir", "steps_per_call", "checkpoint_every", "strategy")
+ZEROS = bytes(2**20)
 # What a folder may hold whose making was cut short.
 WRITTEN_BEFORE_CONFIG = {"checkpoints", "pictures", "extractor.json", "run.json", "flags.txt", ".config.json.partial"}
 
@@ -224,6 +226,7 @@ def save_weights(model, path):
     """
     temporary = path.with_name(f".{path.name.removesuffix('.weights.h5')}.partial.weights.h5")
     try:
+        _try_space(temporary, model)
         distribution.alone(lambda: model.save_weights(temporary, overwrite=True))
         _sync(temporary)
         os.replace(temporary, path)
@@ -233,6 +236,15 @@ def save_weights(model, path):
         raise UserError(
             f"could not save {path}: {error}. The checkpoint before it is intact; free some space"
         ) from error
+
+
+def _try_space(path, model):
+    """Raises OSError if there is no room for the weights of `model` at `path`: HDF5 would print pages about it."""
+    variables = [*model.variables, *(model.optimizer.variables if getattr(model, "optimizer", None) else [])]
+    size = sum(4096 + math.prod(v.shape) * 4 for v in variables)
+    with path.open("wb") as file:
+        for _ in range(size // len(ZEROS) + 1):
+            file.write(ZEROS)
 
 
 def load_weights(model, path, otherwise=""):

@@ -1,7 +1,7 @@
-"""Fills README's numbers from records: python docs/fill_readme.py [--add RUN_DIR ...] [--demo DEMO_DIR] [--check]
+"""Fills the documents' numbers from records: python docs/fill_readme.py [--add RUN_DIR ...] [--demo DEMO_DIR] [--check]
 
 `--add` copies what is published of evaluated runs into docs/results/runs.json, `--demo` the demo's table and a strip;
-without either the README is filled from what is there, and with `--check` only compared.
+without either the documents are filled from what is there, and with `--check` only compared.
 """
 
 import argparse
@@ -12,6 +12,11 @@ import shutil
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "benchmarks"))
+
+import settings  # noqa: E402
+import training_step  # noqa: E402
+
 RESULTS = ROOT / "docs" / "results"
 RUNS, DEMO = RESULTS / "runs.json", RESULTS / "demo.json"
 
@@ -70,21 +75,45 @@ def results_text():
     return "\n".join(lines)
 
 
-def filled(readme):
-    """Returns the README text with both generated parts replaced."""
-    for mark, text in (("demo", demo_text()), ("results", results_text())):
-        readme, n = re.subn(
-            f"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", lambda m, t=text: f"{m[1]}{t}\n{m[2]}", readme, flags=re.S
+def speed_text(name):
+    """Returns the table of a benchmark in docs/results, and what it was measured on."""
+    measured = json.loads((RESULTS / f"{name}.json").read_text())
+    table = settings.table(measured["rates"]) if name == "settings" else training_step.table(measured["table"])
+    environment = measured["environment"]
+    packages = {**environment["versions"], **measured.get("versions", {})}
+    versions = ", ".join(f"{package} {version}" for package, version in packages.items() if package != "cdc-keras")
+    return (
+        f"{table}\n\n{measured['rounds']} rounds on {environment['hardware']}; {versions}; commit "
+        f"{environment['commit']}, {environment['started'][:10]}."
+    )
+
+
+MARKS = {
+    "README.md": {"demo": demo_text, "results": results_text},
+    "docs/speed.md": {
+        "training_step": lambda: speed_text("training_step"),
+        "settings": lambda: speed_text("settings"),
+    },
+}
+
+
+def filled(name):
+    """Returns the text of a document with its generated parts replaced."""
+    document = (ROOT / name).read_text()
+    for mark, make in MARKS[name].items():
+        text = make()
+        document, n = re.subn(
+            f"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", lambda m, t=text: f"{m[1]}{t}\n{m[2]}", document, flags=re.S
         )
-        assert n == 1, f"README has no {mark} marks"
-    return readme
+        assert n == 1, f"{name} has no {mark} marks"
+    return document
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--add", nargs="+", type=pathlib.Path, default=[], metavar="RUN_DIR", help="evaluated runs")
     parser.add_argument("--demo", type=pathlib.Path, metavar="DEMO_DIR", help="folder that the demo wrote")
-    parser.add_argument("--check", action="store_true", help="change nothing; fail if README is stale")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a document is stale")
     arguments = parser.parse_args()
     if arguments.add:
         new = {folder.name: record(folder) for folder in arguments.add}
@@ -97,11 +126,11 @@ def main():
         scores = json.loads((arguments.demo / "demo.json").read_text())
         DEMO.write_text(json.dumps({"table": table, **kept, **scores}, indent=1) + "\n")
         shutil.copy(arguments.demo / "gated" / "pictures" / "strips.png", ROOT / "docs" / "demo_strips.png")
-    readme = ROOT / "README.md"
-    text = filled(readme.read_text())
-    if arguments.check:
-        sys.exit("README.md is stale: run python docs/fill_readme.py" if text != readme.read_text() else 0)
-    readme.write_text(text)
+    for name in MARKS:
+        text, path = filled(name), ROOT / name
+        if arguments.check and text != path.read_text():
+            sys.exit(f"{name} is stale: run python docs/fill_readme.py")
+        path.write_text(text)
 
 
 if __name__ == "__main__":

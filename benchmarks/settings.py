@@ -1,0 +1,107 @@
+"""Our training step under other settings of TensorFlow and Keras, beside the default, on the same cores.
+
+    python benchmarks/settings.py --out settings.json
+
+Every setting runs in a process of its own, and they take turns, one round each; the ratios are medians of the rounds'
+ratios to the default, above 1 where the setting is faster. The default on this kind of device is to be the fastest.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import pathlib
+import resource
+import statistics
+import sys
+
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent)]
+
+import training_step  # noqa: E402
+
+DEFAULT = "default: float32, no jit, oneDNN, one step a call"
+SETTINGS = {
+    DEFAULT: {},
+    "10 steps a call (--steps_per_call)": {"steps_per_call": 10},
+    "jit_compile": {"jit": True},
+    "oneDNN off": {"environment": {"TF_ENABLE_ONEDNN_OPTS": "0"}},
+    "mixed_bfloat16 (--precision)": {"precision": "mixed_bfloat16"},
+}
+ROWS = ("resnet20", "extractor64")
+
+
+def serve(connection, row, environment=None, jit=False, steps_per_call=1, **config):
+    """Answers every round asked for with its images/s, and None with the peak memory of this process, MiB."""
+    os.environ.update(environment or {})
+    trainer = training_step.Ours(row, 20_000, steps_per_call, **config)
+    trainer.model.jit_compile = jit
+    connection.send("ready")
+    while (asked := connection.recv()) is not None:
+        connection.send(trainer(**asked))
+    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def measure(row, rounds, steps):
+    """Returns {setting: [images/s of every round]}; one more round warms up."""
+    context = multiprocessing.get_context("spawn")
+    ends, processes = {}, []
+    rates = {setting: [] for setting in SETTINGS}
+    try:
+        for setting, arguments in SETTINGS.items():
+            ends[setting], other = context.Pipe()
+            process = context.Process(target=serve, args=(other, row), kwargs=arguments, daemon=True)
+            process.start()
+            processes.append(process)
+            other.close()
+            ends[setting].recv()
+        for number in range(rounds + 1):
+            for setting in SETTINGS:
+                ends[setting].send({"number": number, "steps": steps if number else 10})
+                rate = ends[setting].recv()
+                if number:
+                    rates[setting].append(rate)
+        return rates
+    except EOFError:
+        raise SystemExit(f"error: a process of the row {row.title!r} ended early; its message is above") from None
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def ratios(rates):
+    """Returns {setting: median over the rounds of its images/s over the default's}."""
+    pairs = {setting: zip(values, rates[DEFAULT], strict=True) for setting, values in rates.items()}
+    return {setting: statistics.median(a / b for a, b in pair) for setting, pair in pairs.items()}
+
+
+def table(results):
+    """Returns the ratios as a Markdown table, a column for each row."""
+    titles = [training_step.ROWS[name].title for name in results]
+    lines = [f"| setting | {' | '.join(titles)} |", "|---|" + "---:|" * len(titles)]
+    columns = [ratios(rates) for rates in results.values()]
+    lines += [f"| {setting} | {' | '.join(f'{column[setting]:.2f}' for column in columns)} |" for setting in SETTINGS]
+    return "\n".join(lines)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each setting, at least 1")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps of a round, at least 1")
+    parser.add_argument("--out", type=pathlib.Path, help="JSON file for every single measurement")
+    arguments = parser.parse_args(argv)
+    if arguments.rounds < 1 or arguments.steps < 1:
+        parser.error("--rounds and --steps are at least 1")
+    results = {}
+    for name in ROWS:
+        print(f"{training_step.ROWS[name].title} ...", file=sys.stderr)
+        results[name] = measure(training_step.ROWS[name], arguments.rounds, arguments.steps)
+    print(f"{training_step.CORES} cores, ratio of images/s to the default\n\n{table(results)}")
+    if arguments.out:
+        about = {"rounds": arguments.rounds, "environment": training_step.elsewhere(training_step.environment)}
+        record = {**about, "rates": results}
+        arguments.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
