@@ -24,7 +24,7 @@ def build(seed=0, dropout=None, step=1, num_classes=4, **arguments):
     model = Disentangler(32, num_classes, discriminator_width=8, **(LOUD | arguments))
     model.compile(**compile_arguments)
     if model.adversarial:
-        model.autoencoder_optimizer.iterations.assign(step)
+        model.steps.assign(step)
         for layer in model.discriminator.layers:
             if dropout is not None and isinstance(layer, keras.layers.Dropout):
                 layer.rate = dropout
@@ -154,7 +154,7 @@ def test_one_training_step_is_the_step_written_out_by_hand():
     reference.Adam(of_discriminator, 0).apply(gradients, of_discriminator)
     # Half of the ramp. The training pass of this loss also moves the encoder's and the decoder's statistics, D's not.
     gradients += tape_gradients(lambda: full_autoencoder_loss(twin, IMAGES, LABELS, 0.5), of_autoencoder)
-    reference.Adam(of_autoencoder, 1).apply(gradients[len(of_discriminator) :], of_autoencoder)
+    reference.Adam(of_autoencoder, 0).apply(gradients[len(of_discriminator) :], of_autoencoder)
 
     gradient_of = {v.path: gradient for v, gradient in zip(of_discriminator + of_autoencoder, gradients, strict=True)}
     assert len(gradient_of) == len(gradients)
@@ -182,7 +182,7 @@ def test_lambda_counts_the_steps_of_training():
     readings = []
     for _ in range(3):
         model.reset_metrics()
-        readings.append(float(model.update(IMAGES, LABELS)["lambda_fool"]))
+        readings.append(float(model.counted_update(IMAGES, LABELS)["lambda_fool"]))
     assert readings == [0.0, 0.25, 0.5]
 
 
