@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 
-.PHONY: demo test quick lint bench reference long families clean
+.PHONY: demo test quick lint bench reference long families precision clean
 
 demo: $(VENV)/installed
 	$(RUN) -m cdc_keras.demo --out=runs/demo
@@ -26,13 +26,16 @@ bench: $(VENV)/installed-torch
 reference: $(VENV)/installed-torch
 	$(RUN) -m pytest tests/test_same_numbers.py tests/test_training_step_benchmark.py
 
-# Half an hour: kills runs twenty times each, and compares several devices with one.
+# Half an hour: kills runs twenty times each, compares several devices with one, and trains in float16.
 long: $(VENV)/installed-dev
-	KILLS=20 $(RUN) -m pytest -m "" tests/test_resume.py tests/test_distribution.py
+	KILLS=20 $(RUN) -m pytest -m "" tests/test_resume.py tests/test_distribution.py tests/test_numerics.py
 
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 families: $(VENV)/installed-dev
 	$(RUN) benchmarks/families.py --data_dir=$(DATA_DIR)
+
+precision: $(VENV)/installed-dev
+	$(RUN) benchmarks/precision.py --data_dir=$(DATA_DIR)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \
