@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 
-.PHONY: demo test quick lint bench reference long families clean
+.PHONY: demo test quick lint bench reference long families precision clean
 
 demo: $(VENV)/installed
 	$(RUN) -m cdc_keras.demo --out=runs/demo
@@ -28,13 +28,17 @@ bench: $(VENV)/installed-torch
 reference: $(VENV)/installed-torch
 	$(RUN) -m pytest tests/test_same_numbers.py tests/test_training_step_benchmark.py
 
-# An hour: kills runs twenty times each, and compares several devices, and several workers, with one.
+# An hour: kills runs twenty times each, compares several devices, and several workers, with one, trains in float16.
 long: $(VENV)/installed-dev
-	KILLS=20 $(RUN) -m pytest -m "" tests/test_resume.py tests/test_distribution.py tests/test_multi_worker.py
+	KILLS=20 $(RUN) -m pytest -m "" tests/test_resume.py tests/test_distribution.py tests/test_multi_worker.py \
+		tests/test_numerics.py
 
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 families: $(VENV)/installed-dev
 	$(RUN) benchmarks/families.py --data_dir=$(DATA_DIR)
+
+precision: $(VENV)/installed-dev
+	$(RUN) benchmarks/precision.py --data_dir=$(DATA_DIR)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \

@@ -11,15 +11,42 @@ from keras import ops
 from cdc_keras import distribution
 from cdc_keras.data.pipeline import gather
 
+STEPS = "steps"  # path of the variable that counts them
+
 
 class _Model(keras.Model):
     """A model whose weight files also hold what Keras leaves out: the state of its random draws and running means.
 
     Attributes:
+        steps: variable, the training steps it has seen. The optimizers' `iterations` are fewer where loss scaling left
+            steps out.
         resumes_in_mid_epoch: whether the coming `fit` goes on with the running means it finds, instead of at 0.
     """
 
     resumes_in_mid_epoch = False
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        # "int" is int64 under TensorFlow, as int32 is not counted on a GPU, and int32 under JAX.
+        self.steps = keras.Variable(0, dtype="int", trainable=False, aggregation="only_first_replica", name=STEPS)
+
+    def players(self):
+        """Returns {name: optimizer} of all that `update` moves."""
+        return {"": self.optimizer}
+
+    def skipped_steps(self):
+        """Returns the number of steps that loss scaling left out, {"<player>_skipped_steps": float}; empty without."""
+        return {
+            f"{player}_skipped_steps".lstrip("_"): float(self.steps.numpy() - optimizer.iterations.numpy())
+            for player, optimizer in self.players().items()
+            if isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        }
+
+    def counted_update(self, images, labels):
+        """Returns what `update` returns, and counts the step."""
+        logs = self.update(images, labels)
+        self.steps.assign_add(1)
+        return logs
 
     def reset_metrics(self):
         if not self.resumes_in_mid_epoch:
@@ -50,10 +77,10 @@ if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
     def fused_batch_norm(x, gamma, beta, epsilon, statistics=None):
-        """Returns (outputs, mean, variance) of (B, H, W, C) float32 features in one operation.
+        """Returns (outputs, mean, variance) of (B, H, W, C) features in one operation; the statistics in float32.
 
         Args:
-            x: the features.
+            x: the features, float32, bfloat16 or float16.
             gamma, beta: (C,) variables.
             epsilon: added to the variance.
             statistics: (mean, variance), (C,) variables to normalise by; those of the batch by default.
@@ -79,22 +106,24 @@ if keras.backend.backend() == "tensorflow":
     class StepModel(_Model):
         """A model trained by its own `update(images, labels) -> logs` and evaluated by `assess(images, labels)`."""
 
-        def gradients(self, function, variables):
+        def gradients(self, function, variables, optimizer):
             """Returns (outputs, gradients): `function() -> (loss, outputs)` run once, and d loss / d variable for each.
 
             Args:
                 function: returns a scalar loss and any structure of tensors.
                 variables: a list of `keras.Variable`s.
+                optimizer: that the gradients are for; they are scaled as it expects them.
             """
             watched = [v.value for v in variables]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(watched)
                 loss, outputs = function()
-                loss /= distribution.replicas()  # each has the mean over its part of the batch
+                # Each replica has the mean over its part of the batch.
+                loss = optimizer.scale_loss(loss / distribution.replicas())
             return outputs, distribution.total(tape.gradient(loss, watched))
 
         def train_step(self, data):
-            return _as_reduced(self.update(*data))
+            return _as_reduced(self.counted_update(*data))
 
         def test_step(self, data):
             return _as_reduced(self.assess(*data))
@@ -119,13 +148,15 @@ elif keras.backend.backend() == "jax":
     class StepModel(_Model):
         """A model trained by its own `update(images, labels) -> logs` and evaluated by `assess(images, labels)`."""
 
-        def gradients(self, function, variables):
+        def gradients(self, function, variables, optimizer):
             """Returns (outputs, gradients): `function() -> (loss, outputs)` run once, and d loss / d variable for each.
 
             Args:
                 function: returns a scalar loss and any structure of tensors.
                 variables: a list of `keras.Variable`s.
+                optimizer: that the gradients are for; none here scales them.
             """
+            del optimizer
             state = self.variables + self.optimizer.variables
             before = [(v, v.value) for v in state]  # as they are at this point of the step, in the scope of `_scan`
 
@@ -148,7 +179,7 @@ elif keras.backend.backend() == "jax":
                 self.optimizer.variables,
                 self.metrics_variables,
             )
-            return self._scan(self.update, groups, state, chunk)
+            return self._scan(self.counted_update, groups, state, chunk)
 
         def test_step(self, state, chunk):
             groups = (self.trainable_variables, self.non_trainable_variables, self.metrics_variables)

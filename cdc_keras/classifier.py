@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from cdc_keras import optimizers
 from cdc_keras.backend import StepModel
 from cdc_keras.losses import cross_entropies
 from cdc_keras.metrics import Mean, hits
@@ -21,10 +22,11 @@ class Classifier(StepModel):
         self.built = True
 
     def compile(self, optimizer=None, steps_per_execution=1):
-        """Takes the optimizer; a model that is only evaluated needs none."""
-        super().compile(optimizer=optimizer, steps_per_execution=steps_per_execution)
+        """Takes the optimizer, loss scaling added where it is needed; a model that is only evaluated needs none."""
         if optimizer is not None:
+            optimizer = optimizers.loss_scaled(optimizer, self.network)
             optimizer.build(self.trainable_variables)
+        super().compile(optimizer=optimizer, steps_per_execution=steps_per_execution, auto_scale_loss=False)
 
     @property
     def metrics(self):
@@ -44,7 +46,7 @@ class Classifier(StepModel):
             return total, (total, logits)
 
         variables = self.trainable_variables
-        (value, logits), gradients = self.gradients(loss, variables)
+        (value, logits), gradients = self.gradients(loss, variables, self.optimizer)
         self.optimizer.apply(gradients, variables)
         return self.track(value, labels, logits)
 

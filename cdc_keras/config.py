@@ -8,7 +8,7 @@ import dataclasses
 import json
 import re
 
-from cdc_keras import distribution, networks
+from cdc_keras import distribution, networks, numerics
 from cdc_keras.errors import UserError
 
 INTERVAL = re.compile(r"([1-9]\d*)(s?)")
@@ -71,6 +71,15 @@ class RunConfig:
         "devices to share every batch among: one (none), all of this machine (mirrored), those of the machines in "
         "TF_CONFIG (multi_worker), or the cores of a TPU (tpu)",
         choices=distribution.STRATEGIES,
+    )
+    precision: str = _field(
+        "float32",
+        "of convolutions and activations; weights, batch norm and losses stay float32. On a CPU float32 is fastest, "
+        "but for bfloat16 where there are instructions for it; float16 is a hundred times slower (docs/precision.md)",
+        choices=numerics.PRECISIONS,
+    )
+    deterministic: bool = _field(
+        False, "repeat a run to the bit, at some cost in speed; without it the seed fixes weights and data order alone"
     )
     steps_per_call: int = _field(1, "steps in one compiled call; more on an accelerator, up to an epoch", low=1)
 
@@ -170,6 +179,11 @@ class RunConfig:
             raise UserError(str(error)) from None
         if not INTERVAL.fullmatch(self.checkpoint_every):
             raise UserError(f"checkpoint_every is a number of steps or seconds (600s), not {self.checkpoint_every!r}")
+        if self.precision == "mixed_float16" and self.strategy != "none":
+            raise UserError(
+                "mixed_float16 works on one device only: Keras' loss scaling fails under several replicas (keras issue "
+                "18666); take mixed_bfloat16, or strategy=none"
+            )
         drops = self.learning_rate_drops
         if any(not isinstance(x, float) or not 0 < x < 1 for x in drops) or list(drops) != sorted(set(drops)):
             raise UserError(f"learning_rate_drops are rising shares of training between 0 and 1, not {drops}")

@@ -1,5 +1,7 @@
 """The adversarial training of the extractor: two players, two optimizers, one step (Sec. 2, A.1)."""
 
+import types
+
 import keras
 from keras import ops
 
@@ -7,6 +9,7 @@ from cdc_keras import distribution, losses, optimizers
 from cdc_keras.backend import StepModel, gradient_at
 from cdc_keras.metrics import Mean, hits
 from cdc_keras.networks import autoencoder
+from cdc_keras.numerics import full
 
 CONTEXTS = ("cdcgm", "cgm", "gm")
 
@@ -24,7 +27,7 @@ class Disentangler(StepModel):
         context_size: T's height and width, pixels; the preset's by default (`networks.autoencoder.encoder`).
         skip: how E1's output enters T: "add", "concat" or "none".
         fool_weight: lambda_fool after the ramp; 1e-4.
-        fool_ramp_steps: auto-encoder steps over which lambda_fool rises linearly from 0; 500,000.
+        fool_ramp_steps: steps over which lambda_fool rises linearly from 0; 500,000.
         fool_loss: "softmax" (Eq. 1), "wrong_class_ce" or "uniform_ce" (`losses.fooling_loss`).
         repulsive_weight: weight of Eq. 2; 1e-3, and 0 is "w/o RL" of Table 2.
         repulsive_delta: margin of Eq. 2; 0.01.
@@ -86,26 +89,47 @@ class Disentangler(StepModel):
         names += ["discriminator_loss", "discriminator_accuracy"] if self.adversarial else []
         names += ["fooling_loss", "fooling_gradient_norm", "lambda_fool"] if self.adversarial else []
         self.trackers = {name: Mean(name) for name in names}
+        self.player = types.SimpleNamespace()
         self.built = True
 
     def compile(self, learning_rate=2e-4, beta_1=0.5, beta_2=0.999, clip_norm=5.0, steps_per_execution=1):
-        """Gives each player its own Adam, the gradients' global norm clipped at `clip_norm` (Lample et al. 2017)."""
+        """Gives each player its own Adam, the gradients' global norm clipped at `clip_norm` (Lample et al. 2017).
+
+        Where the networks compute in float16, each has its own loss scale, too.
+        """
         adam = lambda name: optimizers.Adam(  # noqa: E731
             learning_rate, beta_1, beta_2, epsilon=1e-8, global_clipnorm=clip_norm, name=name
         )
-        self.autoencoder_optimizer, self.discriminator_optimizer = adam("autoencoder_adam"), adam("discriminator_adam")
+        autoencoder_adam, discriminator_adam = adam("autoencoder_adam"), adam("discriminator_adam")
         # By identity, not by a pattern on the path: variables of nested functional models do not carry its name.
         of_discriminator = {id(v) for v in self.discriminator.trainable_variables} if self.adversarial else set()
         optimizer = keras.optimizers.MultiOptimizer(
-            lambda v: self.discriminator_optimizer if id(v) in of_discriminator else self.autoencoder_optimizer
+            lambda v: discriminator_adam if id(v) in of_discriminator else autoencoder_adam
         )
-        super().compile(optimizer=optimizer, steps_per_execution=steps_per_execution)
+        super().compile(optimizer=optimizer, steps_per_execution=steps_per_execution, auto_scale_loss=False)
         optimizer.build(self.trainable_variables)
+        # Around the two in the `MultiOptimizer`, which takes no scaled ones: JAX, which carries the state of
+        # `self.optimizer` alone, is not asked to scale. In a namespace, as Keras would save attributes a second time.
+        self.player = types.SimpleNamespace(
+            autoencoder=optimizers.loss_scaled(autoencoder_adam, self.encoder, self.decoder)
+        )
+        self.player.autoencoder.build(self.autoencoder_variables)
+        if self.adversarial:
+            self.player.discriminator = optimizers.loss_scaled(discriminator_adam, self.discriminator)
+            self.player.discriminator.build(self.discriminator.trainable_variables)
 
     @property
     def autoencoder_variables(self):
         """The trainable variables of encoder and decoder."""
         return self.encoder.trainable_variables + self.decoder.trainable_variables
+
+    def players(self):
+        return vars(self.player)
+
+    def _states(self):
+        scaled = {k: v for k, v in self.players().items() if isinstance(v, keras.optimizers.LossScaleOptimizer)}
+        scales = {f"{name}_loss_scale": optimizer.dynamic_scale for name, optimizer in scaled.items()}
+        return super()._states() | scales | {f"{k}_finite_steps": v.step_counter for k, v in scaled.items()}
 
     @property
     def metrics(self):
@@ -151,8 +175,8 @@ class Disentangler(StepModel):
             return value, (value, logits)
 
         variables = self.discriminator.trainable_variables
-        (value, logits), gradients = self.gradients(loss, variables)
-        self.discriminator_optimizer.apply(gradients, variables)
+        (value, logits), gradients = self.gradients(loss, variables, self.player.discriminator)
+        self.player.discriminator.apply(gradients, variables)
         self._track(images, discriminator_loss=value, discriminator_accuracy=ops.mean(hits(logits, labels)))
 
     def _update_autoencoder(self, images, labels):
@@ -176,15 +200,15 @@ class Disentangler(StepModel):
             if self.adversarial:
                 # D is differentiated once, at T. The inner product has the gradient lambda_fool dL_fool/dT at T, and so
                 # the right one at every weight of the encoder, while the reading of its norm costs nothing more.
-                fooling, gradient = gradient_at(lambda t: self._fooling(t, labels), context)
-                total += self.lambda_fool * ops.sum(ops.stop_gradient(gradient) * context)
+                fooling, gradient = self._fooling_gradient(context, labels)
+                total += self.lambda_fool * ops.sum(ops.stop_gradient(gradient) * full(context))
                 readings.update(fooling_loss=fooling, fooling_gradient_norm=_norm_over_replicas(gradient))
                 readings["lambda_fool"] = self.lambda_fool
             return total, dict(readings)
 
         variables = self.autoencoder_variables
-        readings, gradients = self.gradients(loss, variables)
-        self.autoencoder_optimizer.apply(gradients, variables)
+        readings, gradients = self.gradients(loss, variables, self.player.autoencoder)
+        self.player.autoencoder.apply(gradients, variables)
         self._track(images, **readings)
 
     def _both_decoded(self, context, condition):
@@ -200,18 +224,25 @@ class Disentangler(StepModel):
 
     @property
     def lambda_fool(self):
-        """The weight of L_fool now: `fool_weight` after `fool_ramp_steps` auto-encoder steps, linear from 0 before."""
+        """The weight of L_fool now: `fool_weight` after `fool_ramp_steps` steps, linear from 0 before."""
         if not self.fool_ramp_steps:
             return self.fool_weight
-        steps = ops.cast(self.autoencoder_optimizer.iterations, keras.config.floatx())
+        steps = ops.cast(self.steps, keras.config.floatx())
         return self.fool_weight * ops.minimum(steps / self.fool_ramp_steps, 1.0)
 
-    def _fooling(self, context, labels):
-        wrong = None
-        if self.fool_loss == "wrong_class_ce":
-            wrong = losses.draw_wrong_labels(labels, self.num_classes, self.draws)
-        value = losses.fooling_loss(self.discriminator(context, training=False), labels, self.fool_loss, wrong)
-        return value, value
+    def _fooling_gradient(self, context, labels):
+        """Returns (L_fool, d L_fool / d T), the gradient in float32 and on its way through D scaled."""
+        scale = self.player.autoencoder.scale_loss
+
+        def loss(context):
+            wrong = None
+            if self.fool_loss == "wrong_class_ce":
+                wrong = losses.draw_wrong_labels(labels, self.num_classes, self.draws)
+            value = losses.fooling_loss(self.discriminator(context, training=False), labels, self.fool_loss, wrong)
+            return scale(value), value
+
+        value, gradient = gradient_at(loss, full(context))
+        return value, gradient / scale(1.0)
 
     def assess(self, images, labels):
         """Returns the readings that need no training step, everything in inference mode; labels of -1 are padding."""
@@ -228,9 +259,17 @@ class Disentangler(StepModel):
         return {name: self.trackers[name].result() for name in measured}
 
     def _track(self, images, **values):
-        """Adds batch means to the running means, each batch by its size."""
+        """Adds batch means to the running means, each batch by its size.
+
+        Under loss scaling the norm is not finite in some steps, which are left out; so is their norm.
+        """
+        scaled = isinstance(self.player.autoencoder, keras.optimizers.LossScaleOptimizer)
         for name, value in values.items():
-            self.trackers[name].update_state(value, sample_weight=ops.shape(images)[0])
+            weight = ops.shape(images)[0]
+            if scaled and name == "fooling_gradient_norm":
+                finite = ops.isfinite(value)
+                value, weight = ops.where(finite, value, 0.0), ops.where(finite, weight, 0)
+            self.trackers[name].update_state(value, sample_weight=weight)
 
 
 def _norm_over_replicas(gradient):

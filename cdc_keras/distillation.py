@@ -90,7 +90,7 @@ class AttentionTransfer(Classifier):
             return total, (total, [entropy, *transfers], logits)
 
         variables = self.trainable_variables
-        (total, parts, logits), gradients = self.gradients(loss, variables)
+        (total, parts, logits), gradients = self.gradients(loss, variables, self.optimizer)
         self.optimizer.apply(gradients, variables)
         for tracker, value in zip(self.part_trackers, parts, strict=True):
             tracker.update_state(value, sample_weight=ops.shape(labels)[0])

@@ -5,6 +5,9 @@ from keras import ops
 
 from cdc_keras import distribution
 from cdc_keras.backend import fused_batch_norm
+from cdc_keras.numerics import full
+
+FUSIBLE = ("float32", "bfloat16", "float16")  # what TensorFlow's fused batch norm takes
 
 
 @keras.saving.register_keras_serializable("cdc_keras")
@@ -83,11 +86,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' batch norm of (B, H, W, C), by TensorFlow's fused operation where there is one.
 
     Keras computes it by a dozen element-wise operations, with which a training step of ResNet-20 takes 1.4 times as
-    long on a CPU. Other backends, other types than float32 and several replicas are left to Keras.
+    long on a CPU. Both compute in float32 and keep float32 statistics, of features in 16 bits too. Other backends,
+    float64 and several replicas are left to Keras.
     """
 
     def call(self, inputs, training=None, mask=None):
-        fusible = inputs.dtype == "float32" and len(inputs.shape) == 4 and not self.synchronized and mask is None
+        fusible = inputs.dtype in FUSIBLE and len(inputs.shape) == 4 and not self.synchronized and mask is None
         if fused_batch_norm is None or not fusible:
             return super().call(inputs, training=training, mask=mask)
         if not (training and self.trainable):
@@ -119,14 +123,15 @@ class FrozenExtractor(keras.layers.Layer):
 
     A copy of the network is kept, so that nothing done to the original reaches it. It always runs in inference mode, no
     gradient passes it, and `trainable` stays False whatever is assigned to it or to a model around it; its weights and
-    batch-norm statistics are therefore bit-identical after `fit`.
+    batch-norm statistics are therefore bit-identical after `fit`. It computes in the precision it was made with, on
+    images that no policy around it has rounded, and gives T in float32.
 
     Args:
         network: functional model, images (B, H, W, 3) in [-1, 1] -> T (B, h, w, C).
     """
 
     def __init__(self, network, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": keras.config.floatx(), **kwargs})
         self.network = keras.models.clone_model(network)
         self.network.set_weights(network.get_weights())
         self.network.trainable = False
@@ -140,7 +145,7 @@ class FrozenExtractor(keras.layers.Layer):
         del value  # an outer `model.trainable = True` sets every layer; the extractor is not to follow
 
     def call(self, images):
-        return ops.stop_gradient(self.network(images, training=False))
+        return ops.cast(ops.stop_gradient(self.network(images, training=False)), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return self.network.compute_output_shape(input_shape)
@@ -190,6 +195,8 @@ class ChannelCompatibility(keras.layers.Layer):
     Deviation: `scale` is 1 in the paper. 2 makes C equal 1 where the dot product is 0, which is how a gate that starts
     as the identity needs it (`init="neutral"`).
 
+    Products, sum and sigmoid are taken in float32: over 256 positions the sum leaves float16's range.
+
     Args:
         reduce: "sum" or "mean" over the positions.
         scale: the largest value C can take.
@@ -200,9 +207,10 @@ class ChannelCompatibility(keras.layers.Layer):
         self.reduce, self.scale = reduce, scale
 
     def call(self, inputs):
-        embedded_context, embedded_features = inputs
+        embedded_context, embedded_features = map(full, inputs)
         reduce = ops.sum if self.reduce == "sum" else ops.mean
-        return self.scale * ops.sigmoid(reduce(embedded_context * embedded_features, axis=(1, 2), keepdims=True))
+        products = reduce(embedded_context * embedded_features, axis=(1, 2), keepdims=True)
+        return ops.cast(self.scale * ops.sigmoid(products), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         _, features = input_shape

@@ -1,9 +1,10 @@
-"""The losses of the extraction network (Sec. 2, Eqs. 1 and 2), in `keras.ops`."""
+"""The losses of the extraction network (Sec. 2, Eqs. 1 and 2), in `keras.ops`, in float32 whatever they are given."""
 
 import keras
 from keras import ops
 
 from cdc_keras import distribution
+from cdc_keras.numerics import full
 
 FOOL_LOSSES = ("softmax", "wrong_class_ce", "uniform_ce")
 REPULSIVE_NORMS = ("rms", "l2", "l1_mean")
@@ -15,7 +16,7 @@ def reconstruction_loss(images, reconstructions):
     Args:
         images, reconstructions: (B, H, W, 3) in [-1, 1].
     """
-    return ops.mean(ops.square(images - reconstructions))
+    return ops.mean(ops.square(full(images) - full(reconstructions)))
 
 
 def discriminator_loss(logits, labels):
@@ -30,7 +31,7 @@ def discriminator_loss(logits, labels):
 
 def cross_entropies(labels, logits):
     """Returns the cross-entropy of each category, nats, (B,)."""
-    return keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    return keras.losses.sparse_categorical_crossentropy(labels, full(logits), from_logits=True)
 
 
 def fooling_loss(logits, labels, kind="softmax", wrong_labels=None):
@@ -46,6 +47,7 @@ def fooling_loss(logits, labels, kind="softmax", wrong_labels=None):
         kind: one of `FOOL_LOSSES`.
         wrong_labels: (B,) other categories, needed by "wrong_class_ce"; see `draw_wrong_labels`.
     """
+    logits = full(logits)
     if kind == "softmax":
         correct = ops.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
         return ops.mean(ops.sum(ops.softmax(logits) * correct, axis=-1))
@@ -81,7 +83,7 @@ def repulsive_loss(reconstructions, counterfactuals, delta=0.01, norm="rms"):
         delta: margin, in the unit of the images.
         norm: one of `REPULSIVE_NORMS`.
     """
-    difference = reconstructions - counterfactuals
+    difference = full(reconstructions) - full(counterfactuals)
     axes = (1, 2, 3)
     if norm == "l1_mean":
         distance = ops.mean(ops.abs(difference), axis=axes)

@@ -1,11 +1,11 @@
-"""From a configuration to the model it says."""
+"""From a configuration to the model it says, in the precision it says."""
 
 import random
 import re
 
 import keras
 
-from cdc_keras import distribution, gating, graph, networks, optimizers
+from cdc_keras import distribution, gating, graph, networks, numerics, optimizers
 from cdc_keras.classifier import Classifier
 from cdc_keras.disentangler import Disentangler
 from cdc_keras.distillation import AttentionTransfer, resolution
@@ -67,28 +67,30 @@ def classifier(config, classes, extractor=None):
         classes: number of categories.
         extractor: functional model, images in [-1, 1] -> T, for a gate with attention.
     """
-    network = _plain_network(config, classes)
-    if not config.gated:
-        return network
-    return gating.attach(
-        network,
-        extractor,
-        _sites(config, network, extractor),
-        reduction=config.gate_reduction,
-        init=config.gate_init,
-        residual=config.gate_residual,
-        attention=config.gate_attention,
-        compatibility=config.gate_compatibility,
-        after_relu=config.gate_after_relu,
-        final_relu=config.gate_final_relu,
-    )
+    with numerics.policy(config.precision):
+        network = _plain_network(config, classes)
+        if not config.gated:
+            return network
+        return gating.attach(
+            network,
+            extractor,
+            _sites(config, network, extractor),
+            reduction=config.gate_reduction,
+            init=config.gate_init,
+            residual=config.gate_residual,
+            attention=config.gate_attention,
+            compatibility=config.gate_compatibility,
+            after_relu=config.gate_after_relu,
+            final_relu=config.gate_final_relu,
+        )
 
 
 def untrained_extractor(config):
     """Returns the extractor of a run of task extractor, with initial weights."""
-    if config.context == "dm":
-        return _features(_plain_network(config, classes=2), config)  # the head, which knows the classes, is cut off
-    return autoencoder.encoder(config.image_size, context_size=config.context_size, skip=config.skip)
+    with numerics.policy(config.precision):
+        if config.context == "dm":
+            return _features(_plain_network(config, classes=2), config)  # the head, which knows the classes, is cut off
+        return autoencoder.encoder(config.image_size, context_size=config.context_size, skip=config.skip)
 
 
 def extractor_of(model, config):
@@ -103,21 +105,22 @@ def extractor_of(model, config):
 
 
 def _disentangler(config, classes, steps_per_epoch):
-    return Disentangler(
-        config.image_size,
-        classes,
-        context=config.context,
-        context_size=config.context_size,
-        skip=config.skip,
-        fool_weight=config.fool_weight,
-        fool_ramp_steps=ramp_steps(config, steps_per_epoch),
-        fool_loss=config.fool_loss,
-        repulsive_weight=config.repulsive_weight,
-        repulsive_delta=config.repulsive_delta,
-        repulsive_norm=config.repulsive_norm,
-        discriminator_width=config.discriminator_width,
-        seed=config.seed,
-    )
+    with numerics.policy(config.precision):
+        return Disentangler(
+            config.image_size,
+            classes,
+            context=config.context,
+            context_size=config.context_size,
+            skip=config.skip,
+            fool_weight=config.fool_weight,
+            fool_ramp_steps=ramp_steps(config, steps_per_epoch),
+            fool_loss=config.fool_loss,
+            repulsive_weight=config.repulsive_weight,
+            repulsive_delta=config.repulsive_delta,
+            repulsive_norm=config.repulsive_norm,
+            discriminator_width=config.discriminator_width,
+            seed=config.seed,
+        )
 
 
 def ramp_steps(config, steps_per_epoch):

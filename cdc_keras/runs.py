@@ -11,6 +11,7 @@ import re
 import sys
 
 from cdc_keras import distribution
+from cdc_keras.backend import STEPS
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
 
@@ -265,11 +266,12 @@ def load_weights(model, path, otherwise=""):
 
 
 def fingerprint(model):
-    """Returns the sha256 of the path, shape and dtype of every variable of `model`.
+    """Returns the sha256 of the path, shape and dtype of every variable of `model` that is part of a network.
 
     Keras loads the weight file of a deeper model into a shallower one without an error; equal fingerprints exclude it.
     """
-    lines = [f"{v.path} {tuple(v.shape)} {v.dtype}" for v in model.variables if "seed_generator" not in v.path]
+    variables = [v for v in model.variables if "seed_generator" not in v.path and v.path != STEPS]
+    lines = [f"{v.path} {tuple(v.shape)} {v.dtype}" for v in variables]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -6,7 +6,7 @@ import time
 import keras
 import numpy as np
 
-from cdc_keras import data, distribution
+from cdc_keras import data, distribution, numerics
 from cdc_keras.classifier import Classifier
 from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.data.pipeline import evaluation_batches, evaluation_steps, training_batches
@@ -35,6 +35,7 @@ def train(config, run_dir):
     Raises:
         UserError: for anything a person can put right, in one sentence.
     """
+    numerics.prepare(config)
     with distribution.scope(config.strategy):
         run = RunFolder(run_dir, writes=distribution.is_chief())
         _train(config, run)
@@ -141,7 +142,7 @@ def _train(config, run):
             seconds = time.monotonic() - started
             step = steps_done(model)
             if step == (epoch + 1) * steps_per_epoch:
-                row = {"epoch": epoch + 1, **readings, **validate(model, dataset, config)}
+                row = {"epoch": epoch + 1, **readings, **model.skipped_steps(), **validate(model, dataset, config)}
                 row |= {"seconds": seconds, "images_per_second": steps * config.batch_size / seconds}
                 rows.append(row)
                 _keep_best(model, run, rows)
@@ -181,8 +182,7 @@ def evaluate_split(model, split, config):
 
 def steps_done(model):
     """Returns the number of training steps the model has seen."""
-    optimizer = model.autoencoder_optimizer if isinstance(model, Disentangler) else model.optimizer
-    return int(optimizer.iterations.numpy())
+    return int(model.steps.numpy())
 
 
 def _note_short_ramp(run, config, steps_per_epoch):

@@ -24,7 +24,7 @@ def build(seed=0, dropout=None, step=1, num_classes=4, **arguments):
     model = Disentangler(32, num_classes, discriminator_width=8, **(LOUD | arguments))
     model.compile(**compile_arguments)
     if model.adversarial:
-        model.autoencoder_optimizer.iterations.assign(step)
+        model.steps.assign(step)
         for layer in model.discriminator.layers:
             if dropout is not None and isinstance(layer, keras.layers.Dropout):
                 layer.rate = dropout
@@ -73,8 +73,8 @@ def test_the_autoencoders_step_moves_all_of_the_autoencoder_and_nothing_else():
 @pytest.mark.parametrize("num_classes", [4, 12])
 def test_every_weight_of_each_player_gets_a_gradient(num_classes, monkeypatch):
     model = build(num_classes=num_classes)
-    of_discriminator = recorded_gradients(model.discriminator_optimizer, monkeypatch)
-    of_autoencoder = recorded_gradients(model.autoencoder_optimizer, monkeypatch)
+    of_discriminator = recorded_gradients(model.player.discriminator, monkeypatch)
+    of_autoencoder = recorded_gradients(model.player.autoencoder, monkeypatch)
     model.update(IMAGES, LABELS)
     for gradients, variables in (
         (of_discriminator, model.discriminator.trainable_variables),
@@ -115,7 +115,7 @@ def assert_same_gradients(got, expected):
 
 def test_the_fooling_gradient_is_that_of_lambda_times_the_loss_through_the_discriminator(monkeypatch):
     model, twin = build(fool_weight=100.0), build(fool_weight=100.0)
-    recorded = recorded_gradients(model.autoencoder_optimizer, monkeypatch)
+    recorded = recorded_gradients(model.player.autoencoder, monkeypatch)
     model._update_autoencoder(IMAGES, LABELS)
     loss = lambda weight: tape_gradients(  # noqa: E731
         lambda: full_autoencoder_loss(twin, IMAGES, LABELS, weight), twin.autoencoder_variables
@@ -154,7 +154,7 @@ def test_one_training_step_is_the_step_written_out_by_hand():
     reference.Adam(of_discriminator, 0).apply(gradients, of_discriminator)
     # Half of the ramp. The training pass of this loss also moves the encoder's and the decoder's statistics, D's not.
     gradients += tape_gradients(lambda: full_autoencoder_loss(twin, IMAGES, LABELS, 0.5), of_autoencoder)
-    reference.Adam(of_autoencoder, 1).apply(gradients[len(of_discriminator) :], of_autoencoder)
+    reference.Adam(of_autoencoder, 0).apply(gradients[len(of_discriminator) :], of_autoencoder)
 
     gradient_of = {v.path: gradient for v, gradient in zip(of_discriminator + of_autoencoder, gradients, strict=True)}
     assert len(gradient_of) == len(gradients)
@@ -182,14 +182,14 @@ def test_lambda_counts_the_steps_of_training():
     readings = []
     for _ in range(3):
         model.reset_metrics()
-        readings.append(float(model.update(IMAGES, LABELS)["lambda_fool"]))
+        readings.append(float(model.counted_update(IMAGES, LABELS)["lambda_fool"]))
     assert readings == [0.0, 0.25, 0.5]
 
 
 def test_each_players_gradient_is_clipped_by_its_own_global_norm():
     model = build(clip_norm=1e-3, dropout=0.0)  # far below what both have
     model.update(IMAGES, LABELS)
-    for optimizer in (model.discriminator_optimizer, model.autoencoder_optimizer):
+    for optimizer in (model.player.discriminator, model.player.autoencoder):
         # Adam's first moment after its first gradient is (1 - beta_1) times it.
         first = [v.numpy() for v in optimizer.variables if v.path.endswith("_momentum")]
         norm = 2 * np.sqrt(sum((m.astype("float64") ** 2).sum() for m in first))
@@ -198,10 +198,10 @@ def test_each_players_gradient_is_clipped_by_its_own_global_norm():
 
 def test_small_gradients_are_not_clipped(monkeypatch):
     model, twin = build(clip_norm=1e9), build(clip_norm=1e9)
-    recorded = recorded_gradients(twin.autoencoder_optimizer, monkeypatch)
+    recorded = recorded_gradients(twin.player.autoencoder, monkeypatch)
     model._update_autoencoder(IMAGES, LABELS)
     twin._update_autoencoder(IMAGES, LABELS)
-    first = [v.numpy() for v in model.autoencoder_optimizer.variables if v.path.endswith("_momentum")]
+    first = [v.numpy() for v in model.player.autoencoder.variables if v.path.endswith("_momentum")]
     assert_same_gradients([2 * m for m in first], [g.numpy() for g in recorded])
 
 
@@ -209,7 +209,7 @@ def test_the_two_optimizers_share_all_weights_between_them_and_none_twice():
     model = build()
     counts = [
         sum(v.path.endswith("_momentum") for v in optimizer.variables)
-        for optimizer in (model.discriminator_optimizer, model.autoencoder_optimizer)
+        for optimizer in (model.player.discriminator, model.player.autoencoder)
     ]
     assert counts == [len(model.discriminator.trainable_variables), len(model.autoencoder_variables)]
     assert sum(counts) == len(model.trainable_variables)
