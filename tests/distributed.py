@@ -52,7 +52,9 @@ def run(kind, strategy, replicas, steps):
         assert distribution.replicas() == replicas
         model = build(kind)
         batches = training_batches(split, 32, batch_size=BATCH, seed=0, epoch=0, crop_padding=4, flip=True)
-        readings = {k: v[0] for k, v in model.fit(batches, verbose=0, shuffle=False).history.items()}
+        readings = {
+            k: v[0] for k, v in model.fit(batches, steps_per_epoch=steps, verbose=0, shuffle=False).history.items()
+        }
         length = {"steps": evaluation_steps(held_out, batch_size=BATCH)} if replicas > 1 else {}
         held_out = evaluation_batches(held_out, 32, batch_size=BATCH)
         scores = model.evaluate(held_out, verbose=0, return_dict=True, **length)
