@@ -26,9 +26,9 @@ bench: $(VENV)/installed-torch
 reference: $(VENV)/installed-torch
 	$(RUN) -m pytest tests/test_same_numbers.py tests/test_training_step_benchmark.py
 
-# Half an hour: kills runs twenty times each, and compares several devices with one.
+# Half an hour: kills runs twenty times each, compares several devices with one, and audits trained runs.
 long: $(VENV)/installed-dev
-	KILLS=20 $(RUN) -m pytest -m "" tests/test_resume.py tests/test_distribution.py
+	KILLS=20 $(RUN) -m pytest -m "" tests/test_resume.py tests/test_distribution.py tests/test_audit.py tests/test_readme.py
 
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 families: $(VENV)/installed-dev
