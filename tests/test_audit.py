@@ -352,7 +352,9 @@ def test_a_network_that_may_have_seen_the_test_images_is_refused():
 @pytest.mark.long
 def test_the_whole_audit_of_a_trained_run_reads_t_and_reads_chance_by_shuffled_labels(tmp_path):
     train(RunConfig(train_limit=1000, batch_size=50, epochs=2), tmp_path / "cdcgm")
-    classifier = RunConfig(task="classifier", network="vgg13_slim", train_limit=500, batch_size=50, epochs=1)
+    classifier = RunConfig(
+        task="classifier", network="vgg13_slim", train_limit=500, batch_size=50, epochs=1, warmup_epochs=0.1
+    )
     train(classifier, tmp_path / "classifier")
     arguments = [f"--run_dir={tmp_path / 'cdcgm'}", f"--classifier={tmp_path / 'classifier'}"]
     done = subprocess.run(

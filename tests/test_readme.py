@@ -77,7 +77,7 @@ def test_the_audit_command_has_flags_that_exist():
 def test_the_audit_command_runs_on_what_the_training_commands_left(tmp_path):
     make_cifar100(tmp_path / "data")
     for command in commands("train.py")[:2]:
-        run(f"train.py {small(command, tmp_path)} --epochs=1 --train_limit=128 --batch_size=32")
+        run(f"train.py {small(command, tmp_path)} --epochs=2 --train_limit=128 --batch_size=32")
     (command,) = commands("-m cdc_keras.audit")
     printed = run(f"-m cdc_keras.audit {small(command, tmp_path)}")
     folder = tmp_path / "runs" / "cifar100_extractor"
