@@ -28,10 +28,11 @@ bench: $(VENV)/installed-torch
 reference: $(VENV)/installed-torch
 	$(RUN) -m pytest tests/test_same_numbers.py tests/test_training_step_benchmark.py
 
-# An hour: kills runs twenty times each, compares several devices, and several workers, with one, trains in float16.
+# An hour: kills runs twenty times each, compares several devices, and several workers, with one, trains in float16 and
+# audits whole data sets.
 long: $(VENV)/installed-dev
 	KILLS=20 $(RUN) -m pytest -m "" tests/test_resume.py tests/test_distribution.py tests/test_multi_worker.py \
-		tests/test_numerics.py
+		tests/test_numerics.py tests/test_audit.py
 
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 families: $(VENV)/installed-dev

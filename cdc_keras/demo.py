@@ -12,7 +12,6 @@ import time
 
 from absl import app, flags
 
-from cdc_keras import data
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
 from cdc_keras.progress import quiet_libraries
@@ -34,7 +33,6 @@ def demo(out, extractor=EXTRACTOR, plain=PLAIN):
     """
     from cdc_keras import audit
     from cdc_keras.evaluation import evaluate
-    from cdc_keras.sources import load_extractor
     from cdc_keras.training import train
 
     out = pathlib.Path(out)
@@ -50,19 +48,18 @@ def demo(out, extractor=EXTRACTOR, plain=PLAIN):
         plain_run = out / "plain" if name == "gated" else None
         scores[name] = {s: evaluate(out / name, split=s, plain_run_dir=plain_run) for s in ("validation", "test")}
 
-    print("== probes", file=sys.stderr)
-    # Fresh images on which the background says nothing of the category, or a probe would learn to read the background.
-    fresh = data.load(dataclasses.replace(extractor, background_bias=0.0, seed=extractor.seed + 1))
-    probes = audit.audit(load_extractor(out / "extractor"), fresh, factors=("texture", "hue"), seed=extractor.seed)
-    text = _table(scores, probes)
-    write_text(out / "demo.json", json.dumps({"accuracy": scores, "probes": probes}, indent=2) + "\n")
+    print("== audit", file=sys.stderr)
+    # On test images, whose background says nothing of the category, or probes would read that.
+    found = audit.audit(out / "extractor", classifier=out / "plain", seed=extractor.seed)
+    text = _table(scores, found["readings"])
+    write_text(out / "demo.json", json.dumps({"accuracy": scores, "audit": found}, indent=2) + "\n")
     write_text(out / "demo.md", text)
-    pictures = sorted(str(p) for p in out.glob("*/pictures/*.png"))
+    pictures = [str(out / "extractor" / "audit.png"), *sorted(str(p) for p in out.glob("*/pictures/*.png"))]
     minutes = (time.monotonic() - started) / 60
     return text + f"\n{minutes:.1f} min. Pictures:\n" + "\n".join(f"  {p}" for p in pictures)
 
 
-def _table(scores, probes):
+def _table(scores, readings):
     """Returns both halves of the result as one Markdown table."""
     percent = lambda x: f"{100 * x:.1f}%"  # noqa: E731
     lines = ["| accuracy of the classifier on | plain | gated |", "|---|---|---|"]
@@ -78,12 +75,14 @@ def _table(scores, probes):
         "| a fresh probe reads | from T (linear, conv) | from pixels (linear, conv) | chance |",
         "|---|---|---|---|",
     ]
-    for target, read in probes["accuracy"].items():
+    read = {(r["target"], r["source"], r["reader"]): r for r in readings}
+    for target in ("category", "texture", "hue"):
         cells = [
-            ", ".join(percent(read[source][kind]) for kind in ("linear", "conv")) for source in ("context", "pixels")
+            ", ".join(percent(read[target, source, kind]["accuracy"]) for kind in ("linear", "conv"))
+            for source in ("context", "pixels")
         ]
         name = "the category" if target == "category" else f"the background's {target}"
-        lines.append(f"| {name} | {' | '.join(cells)} | {percent(read['chance'])} |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {percent(read[target, 'context', 'conv']['chance'])} |")
     return "\n".join(lines) + "\n"
 
 

@@ -71,16 +71,7 @@ def open_teacher(source, config, classes):
     Raises:
         UserError: that is no finished classifier of the same images and categories.
     """
-    if str(source).startswith(ZOO):
-        teacher = _from_zoo(source, "classifier")
-    else:
-        run = RunFolder(source)
-        if not run.config().classifies:
-            raise UserError(f"the teacher {source} is a run of task {run.config().task}; give a classifier's")
-        if not run.finished:
-            raise UserError(f"the teacher in {source} has not finished training; run its train.py command again")
-        network, theirs = load_model(run).network, run.read_record()["data"]["classes"]
-        teacher = Source(network, run.config(), tuple(theirs), sha256(run.checkpoint(run.steps()[-1])))
+    teacher = open_classifier(source, "teacher")
     if teacher.config.image_size != config.image_size:
         raise UserError(
             f"the teacher {source} sees images of {teacher.config.image_size} px, the student of {config.image_size} "
@@ -89,6 +80,27 @@ def open_teacher(source, config, classes):
     if teacher.classes != tuple(classes):
         raise UserError(f"the teacher {source} was trained on other categories than {config.dataset} has")
     return teacher
+
+
+def open_classifier(source, role="classifier"):
+    """Returns the `Source` of a trained classifier.
+
+    Args:
+        source: path of a finished classifier run, or "zoo:<name>".
+        role: what it is needed as, for messages.
+
+    Raises:
+        UserError: that is no finished classifier.
+    """
+    if str(source).startswith(ZOO):
+        return _from_zoo(source, "classifier")
+    run = RunFolder(source)
+    if not run.config().classifies:
+        raise UserError(f"the {role} {source} is a run of task {run.config().task}; give a classifier's")
+    if not run.finished:
+        raise UserError(f"the {role} in {source} has not finished training; run its train.py command again")
+    network, classes = load_model(run).network, run.read_record()["data"]["classes"]
+    return Source(network, run.config(), tuple(classes), sha256(run.checkpoint(run.steps()[-1])))
 
 
 def build(config, classes, run, steps_per_epoch, extractor=None, teacher=None):

@@ -42,7 +42,7 @@ def overlay(images, maps):
         images: (B, H, W, 3) uint8.
         maps: (B, H, W) floats in [0, 1], blue to red.
     """
-    import matplotlib  # here and in `_figure`: training does not need it
+    import matplotlib  # here and in `new_figure`: training does not need it
 
     heat = matplotlib.colormaps[HEAT](maps)[..., :3] * 255
     return np.round((images + heat) / 2).astype(np.uint8)
@@ -70,7 +70,7 @@ def reconstructions(disentangler, images, labels, path, count=8):
         ax.imshow(picture)
     for ax, error in zip(axes[-1], errors, strict=True):
         ax.set_xlabel(f"{error:.4f}")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def condition_swaps(disentangler, images, labels, class_names, path, count=6, conditions=6):
@@ -103,7 +103,7 @@ def condition_swaps(disentangler, images, labels, class_names, path, count=6, co
         row[0].set_ylabel(names[label], fontsize=9)
         for ax in row[2:][categories == label]:
             ax.spines[:].set(color="red", linewidth=3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def strip(images, plain, gated, path, *, site=None, count=6):
@@ -154,7 +154,7 @@ def strip(images, plain, gated, path, *, site=None, count=6):
         if name == "M, stretched":
             for ax, values in zip(column, attention, strict=True):
                 ax.set_xlabel(f"{values.min():.3f} .. {values.max():.3f}")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def confusion_matrix(matrix, class_names, path):
@@ -167,7 +167,7 @@ def confusion_matrix(matrix, class_names, path):
     """
     matrix = np.asarray(matrix, float)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    figure = _figure(8, 7)
+    figure = new_figure(8, 7)
     ax = figure.add_subplot(xlabel="predicted category", ylabel="true category")
     ax.set_title(f"Confusion matrix, accuracy {matrix.trace() / max(matrix.sum(), 1):.1%}")
     drawn = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -179,7 +179,7 @@ def confusion_matrix(matrix, class_names, path):
         for (row, column), share in np.ndenumerate(shares):
             color = "white" if share > 0.5 else "black"
             ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=color)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def curves(rows, path):
@@ -192,7 +192,7 @@ def curves(rows, path):
     """
     metrics = list(dict.fromkeys(key.removeprefix("val_") for row in rows for key in row if key != "epoch"))
     width, height = min(len(metrics), 3), -(-len(metrics) // 3)
-    figure = _figure(4 * width, 3 * height)
+    figure = new_figure(4 * width, 3 * height)
     for i, metric in enumerate(metrics, 1):
         ax = figure.add_subplot(height, width, i)
         for key, label in ((metric, "training"), (f"val_{metric}", "validation")):
@@ -202,7 +202,7 @@ def curves(rows, path):
         ax.set(title=metric, xlabel="epoch")
         ax.grid(alpha=0.3)
         ax.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _gate_outputs(gated):
@@ -228,20 +228,20 @@ def _to_uint8(images):
 
 def _grid(rows, columns, title):
     """Returns a figure and its (rows, columns) axes for images, without ticks."""
-    figure = _figure(CELL * columns + 0.6, CELL * rows + 0.6)
+    figure = new_figure(CELL * columns + 0.6, CELL * rows + 0.6)
     figure.suptitle(title)
     axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
     return figure, axes
 
 
-def _figure(width, height):
+def new_figure(width, height):
     """Returns an empty figure, inches; without pyplot there is no display and no global state, and PNG is Agg's."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
-def _save(figure, path):
+def save_figure(figure, path):
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     figure.savefig(temporary, format="png")

@@ -9,6 +9,9 @@ import textwrap
 
 import numpy as np
 import pytest
+from absl import flags
+
+from cdc_keras.audit import __main__ as audit
 
 from cdc_keras import distribution
 
@@ -43,16 +46,18 @@ def small(command, folder):
     return command.replace('"my images"', f'"{folder / "my images"}"')
 
 
+def make_cifar100(data):
+    rng = np.random.default_rng(0)
+    data.mkdir()
+    sizes = {"train": 400, "test": 200}
+    arrays = {f"x_{s}": rng.integers(256, size=(n, 32, 32, 3), dtype=np.uint8) for s, n in sizes.items()}
+    arrays |= {f"y_{s}": np.arange(n) % 100 for s, n in sizes.items()}
+    np.savez(data / "cifar100.npz", **arrays)
+
+
 @pytest.mark.slow
 def test_its_commands_run_from_the_extractor_to_the_score(tmp_path):
-    rng = np.random.default_rng(0)
-    data = tmp_path / "data"
-    data.mkdir()
-    arrays = {
-        f"x_{s}": rng.integers(256, size=(n, 32, 32, 3), dtype=np.uint8) for s, n in (("train", 400), ("test", 100))
-    }
-    arrays |= {f"y_{s}": np.arange(n) % 100 for s, n in (("train", 400), ("test", 100))}
-    np.savez(data / "cifar100.npz", **arrays)
+    make_cifar100(tmp_path / "data")
     train, evaluate = commands("train.py"), commands("evaluate.py")
     assert len(train) == 4 and len(evaluate) == 1
     for command in train[:3]:
@@ -63,6 +68,25 @@ def test_its_commands_run_from_the_extractor_to_the_score(tmp_path):
         run(f"train.py {small(command, tmp_path)} {extra}")
     printed = run(f"evaluate.py {small(evaluate[0], tmp_path)}")
     assert "top1" in printed and (tmp_path / "runs/resnet20_gated/pictures/strips.png").is_file()
+
+
+def test_the_audit_command_has_flags_that_exist():
+    (command,) = commands("-m cdc_keras.audit")
+    values = flags.FlagValues()
+    audit.define(values)
+    assert values(["audit", *command.split()]) == ["audit"]
+
+
+@pytest.mark.long
+def test_the_audit_command_runs_on_what_the_training_commands_left(tmp_path):
+    make_cifar100(tmp_path / "data")
+    for command in commands("train.py")[:2]:
+        run(f"train.py {small(command, tmp_path)} --epochs=2 --train_limit=128 --batch_size=32")
+    (command,) = commands("-m cdc_keras.audit")
+    printed = run(f"-m cdc_keras.audit {small(command, tmp_path)}")
+    folder = tmp_path / "runs" / "cifar100_extractor"
+    assert (folder / "audit.md").read_text() in printed
+    assert (folder / "audit.json").is_file() and (folder / "audit.png").is_file()
 
 
 def run(command):

@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 
 from cdc_keras import zoo
+from cdc_keras.audit import audit, examination, report
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
 from cdc_keras.evaluation import evaluate, load_run
+from cdc_keras.readings import Audit, Reading
 from cdc_keras.runs import RunFolder, sha256
 from cdc_keras.sources import load_extractor
 from cdc_keras.training import train
@@ -29,6 +31,16 @@ from cdc_keras.zoo.record import PRESET, Record, card
 
 EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=1, validation_fraction=0.3, context="gm")
 GATED = dataclasses.replace(EXTRACTOR, task="classifier", network="resnet8", warmup_epochs=0.1)
+AUDIT = Audit(
+    seed=0,
+    probe_images=40,
+    scored_images=50,
+    erased={"erased": 0.1},
+    readings=(
+        Reading("category", "context", "conv", 0.41, 0.4, 0.42, 0.1),
+        Reading("category", "context", "discriminator", 0.14, 0.12, 0.15, 0.1),
+    ),
+)
 IMAGES = np.random.default_rng(1).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
 
 
@@ -39,6 +51,9 @@ def runs(tmp_path_factory):
     train(dataclasses.replace(GATED, extractor=str(folder / "extractor")), folder / "gated")
     for run in ("extractor", "gated"):
         evaluate(folder / run, split="validation")
+    audit = {"extractor_sha256": sha256(folder / "extractor" / "extractor.weights.h5"), **dataclasses.asdict(AUDIT)}
+    (folder / "extractor" / "audit.json").write_text(json.dumps(audit | {"notes": ["of no interest to the zoo"]}))
+    report.draw(AUDIT.readings, folder / "extractor" / "audit.png")
     return folder
 
 
@@ -176,6 +191,40 @@ def test_the_card_is_made_from_the_record(own):
     text = (own / "shapes_extractor" / "README.md").read_text()
     assert text == card(zoo.info("shapes_extractor"))
     assert "78.2" in text and "![reconstructions](reconstructions.png)" in text
+
+
+def test_the_record_and_its_card_show_the_audit_of_the_run(own):
+    record = zoo.info("shapes_extractor")
+    assert record.audit == AUDIT and zoo.info("shapes_gated").audit is None
+    text = (own / "shapes_extractor" / "README.md").read_text()
+    assert "| the category | T | 41.0% (40.0 to 42.0) | 14.0% (12.0 to 15.0) | 10.0% |" in text
+    assert "![audit](audit.png)" in text and "audit.png" in record.files
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda run: (run / "audit.png").unlink(), "has audit.json without audit.png; run python -m cdc_keras.audit"),
+        (lambda run: (run / "audit.json").write_text("{}"), "is the audit of other weights; run python -m"),
+    ],
+)
+def test_an_audit_of_other_weights_or_without_figure_is_not_released(break_it, message, runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path))
+    run = shutil.copytree(runs / "extractor", tmp_path / "run")
+    break_it(run)
+    with pytest.raises(UserError, match=message):
+        zoo.add(run, "extractor")
+    assert not (tmp_path / "extractor").exists()
+
+
+def test_a_record_is_audited_as_far_as_its_encoder_goes(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        examination, "probe", lambda x, y, z, *, num_classes, **options: np.arange(len(z)) % num_classes
+    )
+    found = audit("zoo:shapes_extractor", out=tmp_path / "audit", limit=40)
+    assert found["extractor_sha256"] == zoo.info("shapes_extractor").weights.sha256
+    assert {reading["reader"] for reading in found["readings"]} == {"linear", "knn", "mlp", "conv"}
+    assert "Of T only the encoder is known" in (tmp_path / "audit" / "audit.md").read_text()
 
 
 def test_a_stale_card_is_found(own):
@@ -318,6 +367,11 @@ def test_an_index_that_is_none_is_refused(index, own):
         ({"files": {PRESET: {"bytes": 1, "sha256": "0" * 64}}}, "plain names of files"),
         ({"extractor": {"name": "../x", "sha256": "0" * 64}}, "a record's name is"),
         ({"created": "today"}, "created is to be a date"),
+        ({"audit": {"seed": 0}}, r"audit is to be with \['erased', 'probe_images'"),
+        ({"audit": dataclasses.asdict(AUDIT) | {"scored_images": "many"}}, "audit.scored_images is to be a whole"),
+        ({"audit": dataclasses.asdict(AUDIT) | {"erased": {"T": -1.0}}}, "audit.erased.T is to be 0 or more"),
+        ({"audit": dataclasses.asdict(AUDIT) | {"readings": [1]}}, r"audit.readings\[0\] is to be an object"),
+        ({"audit": dataclasses.asdict(AUDIT)}, "audit is to be null but for an extractor"),
     ],
 )
 def test_a_preset_with_a_wrong_value_is_refused_with_its_key(values, message, own):

@@ -9,6 +9,7 @@ import typing
 
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
+from cdc_keras.readings import Audit, described
 
 INDEX, PRESET, CARD, FLAGS = "index.json", "preset.json", "README.md", "flags.txt"
 PATHS = ("data_dir", "extractor", "teacher")  # the settings of a run that are places on one machine
@@ -118,6 +119,7 @@ class Record:
         fingerprint: `runs.fingerprint` of the network.
         extractor: of a classifier gated by a context, else None.
         metrics: its scores.
+        audit: of an extractor, how much of the category probes read from T, or None.
         paper: the paper's value as text, or None.
         commit: of the source that trained it, or None.
         versions: {package: version} it was trained with.
@@ -144,6 +146,7 @@ class Record:
     fingerprint: str
     extractor: Extractor | None
     metrics: tuple[Metric, ...]
+    audit: Audit | None
     paper: str | None
     commit: str | None
     versions: dict[str, str]
@@ -165,6 +168,7 @@ class Record:
         _demand(DATE.fullmatch(self.created), "created", "a date, YYYY-MM-DD", self.created)
         _demand(config.task == self.kind, "config.task", self.kind, config.task)
         _demand(config.image_size is not None, "config.image_size", "a number of pixels", None)
+        _demand(self.audit is None or self.kind == "extractor", "audit", "null but for an extractor", self.kind)
         needs = config.gated and config.gate_attention
         _demand(needs == (self.extractor is not None), "extractor", "null unless the gate has one", self.extractor)
 
@@ -251,6 +255,9 @@ def card(record):
         seeds = ", ".join(map(str, metric.seeds))
         lines.append(f"| {metric.name} | {metric.split} | {value} | {metric.n} | {seeds} |")
     lines += ["", f"The paper's value: {record.paper or 'it has none for this model'}.", ""]
+    if record.audit is not None:
+        lines += ["How much of the category can be read from T, by `python -m cdc_keras.audit`:", ""]
+        lines += [*described(record.audit), ""]
     facts = {
         "data": f"{record.dataset.name}, {record.dataset.train_images} training images, "
         f"{len(record.classes)} categories",

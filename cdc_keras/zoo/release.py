@@ -10,22 +10,26 @@ import time
 import numpy as np
 
 from cdc_keras.errors import UserError
+from cdc_keras.readings import Audit
 from cdc_keras.runs import RunFolder, fingerprint, save_weights, sha256, write_text
 from cdc_keras.sources import load_extractor, load_model
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.files import FolderZoo
 from cdc_keras.zoo.network import golden, problems_of, read_record
-from cdc_keras.zoo.record import CARD, FLAGS, INDEX, PATHS, PRESET, Record, Weights, card, check_name
+from cdc_keras.zoo.record import CARD, FLAGS, INDEX, PATHS, PRESET, Record, Weights, card, check_name, read_json
 
 PREPROCESSING = "uint8 / 127.5 - 1"
 LICENCE = "Apache-2.0"
 PICTURES = ("reconstructions.png", "condition_swaps.png", "strips.png", "curves.png")
+AUDIT, AUDIT_FIGURE = "audit.json", "audit.png"
 NOT_SCORES = ("images_per_second",)  # what of an evaluation is a float and no score
 EVALUATION = re.compile(r"evaluation-(\w+)-last\.json")
 
 
 def add(run_dir, name, *, more_seeds=(), paper=None):
     """Makes the record `name` of a run in the zoo's folder, and returns it.
+
+    An audit in the run folder, made by `python -m cdc_keras.audit`, becomes part of the record.
 
     Args:
         run_dir: path of a finished run whose newest checkpoint was scored by evaluate.py.
@@ -34,7 +38,8 @@ def add(run_dir, name, *, more_seeds=(), paper=None):
         paper: the paper's value as text, if it has one.
 
     Raises:
-        UserError: the run is not finished or not scored, its extractor is not in the zoo, or the name is taken.
+        UserError: the run is not finished or not scored, its extractor is not in the zoo, the name is taken, or the
+            audit is of other weights.
     """
     zoo, run = _writable(), RunFolder(run_dir)
     check_name(name)
@@ -138,6 +143,9 @@ def _write(folder, name, run, extractor, metrics, paper):
     for picture in PICTURES:
         if (run.pictures / picture).is_file():
             shutil.copyfile(run.pictures / picture, folder / picture)
+    audit = _audit(run, sha256(path))
+    if audit is not None:
+        shutil.copyfile(run.path / AUDIT_FIGURE, folder / AUDIT_FIGURE)
     weights = zoo_files.file_of(path)
     files = {x.name: zoo_files.file_of(x) for x in sorted(folder.iterdir()) if x != path}
     values = {
@@ -153,6 +161,7 @@ def _write(folder, name, run, extractor, metrics, paper):
         "fingerprint": fingerprint(network),
         "extractor": extractor,
         "metrics": metrics,
+        "audit": audit,
         "paper": paper,
         **{key: known[key] for key in ("commit", "versions", "hardware", "hours", "epochs")},
         "seed": config.seed,
@@ -165,6 +174,19 @@ def _write(folder, name, run, extractor, metrics, paper):
     record = dataclasses.replace(record, files=record.files | {CARD: zoo_files.file_of(folder / CARD)})
     write_text(folder / PRESET, record.to_json())
     return record
+
+
+def _audit(run, weights_sha256):
+    """Returns what a record keeps of a run's audit, as a dict; None if there is none."""
+    path = run.path / AUDIT
+    if not path.is_file():
+        return None
+    found = read_json(path.read_bytes(), path)
+    if found.get("extractor_sha256") != weights_sha256:
+        raise UserError(f"{path} is the audit of other weights; run python -m cdc_keras.audit on {run.path} again")
+    if not (run.path / AUDIT_FIGURE).is_file():
+        raise UserError(f"{run.path} has {AUDIT} without {AUDIT_FIGURE}; run python -m cdc_keras.audit on it again")
+    return {field.name: found[field.name] for field in dataclasses.fields(Audit)}
 
 
 def _flags(run, extractor):

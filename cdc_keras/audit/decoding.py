@@ -1,0 +1,73 @@
+"""What the extractor's own players make of T: its discriminator, its decoder, and a classifier of what that draws."""
+
+import keras
+import numpy as np
+
+from cdc_keras.data.pipeline import scale
+
+BATCH_SIZE = 250  # images at a time; only memory depends on it
+
+
+def contexts(extractor, images, batch_size=BATCH_SIZE):
+    """Returns T of the images, (N, h, w, C) float32 NumPy.
+
+    Args:
+        extractor: functional model, images in [-1, 1] -> T.
+        images: (N, H, W, 3) uint8.
+        batch_size: images at a time.
+    """
+    return _batched(lambda x: extractor.predict_on_batch(scale(x)), images, batch_size=batch_size).astype(np.float32)
+
+
+def discriminated(disentangler, context):
+    """Returns the category that the extractor's own D takes each T for, (N,) integers."""
+    return _batched(lambda t: disentangler.discriminator.predict_on_batch(t).argmax(-1), context)
+
+
+def reconstruction_errors(disentangler, images, context, labels):
+    """Returns the mean squared error of each reconstruction G2(T, g(y)) in [-1, 1], (N,) floats.
+
+    Args:
+        disentangler: a trained `Disentangler`.
+        images, context, labels: (N, H, W, 3) uint8, their T, and (N,) integers y.
+    """
+
+    def errors(x, t, y):
+        return np.mean((np.asarray(scale(x)) - _decoded(disentangler, t, y)) ** 2, axis=(1, 2, 3))
+
+    return _batched(errors, images, context, labels)
+
+
+def classified(classifier, images):
+    """Returns the category that a classifier takes each of (N, H, W, 3) uint8 images for, (N,) integers."""
+    return _batched(lambda x: classifier.predict_on_batch(scale(x)).argmax(-1), images)
+
+
+def classified_decoded(classifier, disentangler, context, labels):
+    """Returns the category that a classifier takes each G2(T, g(y)) for, (N,) integers.
+
+    Args:
+        classifier: functional model, images in [-1, 1] -> logits, not trained on what G2 draws.
+        disentangler: a trained `Disentangler`.
+        context, labels: (N, h, w, C) T and (N,) integers y.
+    """
+    return _batched(lambda t, y: classifier.predict_on_batch(_decoded(disentangler, t, y)).argmax(-1), context, labels)
+
+
+def other_labels(labels, num_classes, seed):
+    """Returns for each of (N,) labels another one, drawn uniformly from the rest."""
+    steps = np.random.default_rng(seed).integers(1, num_classes, size=len(labels))
+    return (labels + steps) % num_classes
+
+
+def _decoded(disentangler, context, labels):
+    """Returns G2(T, g(y)), NumPy."""
+    condition = keras.ops.convert_to_numpy(disentangler.condition(labels))
+    inputs = [context, condition] if disentangler.conditional else context
+    return disentangler.decoder.predict_on_batch(inputs)
+
+
+def _batched(function, *arrays, batch_size=BATCH_SIZE):
+    """Returns what the function gives of the arrays, called with as many rows at a time."""
+    starts = range(0, len(arrays[0]), batch_size)
+    return np.concatenate([np.asarray(function(*(x[s : s + batch_size] for x in arrays))) for s in starts])

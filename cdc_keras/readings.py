@@ -1,0 +1,120 @@
+"""What an audit found, as it stands in audit.json, in the zoo's records and in their tables."""
+
+import dataclasses
+import re
+
+from cdc_keras.errors import UserError
+
+WORDS = re.compile(r"[a-z0-9][a-z0-9_.-]*( (swap|reconstruction))?")
+READERS = {
+    "linear": "linear",
+    "knn": "k-NN",
+    "mlp": "MLP",
+    "conv": "conv",
+    "discriminator": "its own D",
+    "classifier": "the classifier",
+}
+SOURCES = {
+    "context": "T",
+    "pixels": "pixels",
+    "shuffled": "T, training labels shuffled",
+    "erased": "T, category erased (LEACE on the probes' images)",
+    "erased-before": "T, category erased (LEACE on the extractor's)",
+    "images": "the images",
+}
+TARGETS = {"category": "the category", "condition": "the condition swapped in"}
+DECODED = {"": "", "swap": ", decoded under another category", "reconstruction": ", decoded under its own"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How often one reader takes a target from a source: shares in [0, 1] of the scored images.
+
+    Attributes:
+        target: "category", a known factor, or "condition", the category that T was decoded under.
+        source: one of `SOURCES` or the name of a rival; with " swap" or " reconstruction", what G2 makes of it.
+        reader: one of `READERS`.
+        accuracy, low, high: the share and its 95% bootstrap interval.
+        chance: of always answering the most frequent.
+
+    Raises:
+        UserError: a value is not what it is to be.
+    """
+
+    target: str
+    source: str
+    reader: str
+    accuracy: float
+    low: float
+    high: float
+    chance: float
+
+    def __post_init__(self):
+        _demand(WORDS.fullmatch(self.target), "target", "a plain word", self.target)
+        _demand(WORDS.fullmatch(self.source), "source", "a plain word", self.source)
+        _demand(self.reader in READERS, "reader", f"one of {', '.join(READERS)}", self.reader)
+        _demand(0 <= self.chance <= 1, "chance", "in [0, 1]", self.chance)
+        _demand(0 <= self.low <= self.accuracy <= self.high <= 1, "accuracy", "within its interval", self.accuracy)
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """The audit of one extractor.
+
+    Attributes:
+        seed: decided the halves and everything random in the probes.
+        probe_images, scored_images: size of the half that probes were trained on, and of the one they were scored on.
+        erased: {source: mean squared change of standardised T by that erasure, as a share of its variance}.
+        readings: what was read.
+    """
+
+    seed: int
+    probe_images: int
+    scored_images: int
+    erased: dict[str, float]
+    readings: tuple[Reading, ...]
+
+    def __post_init__(self):
+        _demand(self.probe_images > 0 and self.scored_images > 0, "images", "more than 0 in each half", "fewer")
+        for source, share in self.erased.items():
+            _demand(source in SOURCES and share >= 0, f"erased.{source}", "0 or more of a source", share)
+
+
+def described(audit):
+    """Returns the table of an `Audit` and what it means, as lines of Markdown."""
+    return [
+        f"Fresh probes were trained on {audit.probe_images} test images and scored on {audit.scored_images} others; "
+        "extractor and discriminator saw neither. In brackets the 95% bootstrap interval over the scored images.",
+        "",
+        *table(audit.readings),
+        "",
+        *(f"* {words(source)}: changes {share:.1%} of T's variance." for source, share in audit.erased.items()),
+    ]
+
+
+def table(readings):
+    """Returns the readings as lines of a Markdown table, a row for each target and source, a column for each reader."""
+    readers = [reader for reader in READERS if any(reading.reader == reader for reading in readings)]
+    head = ["read", "from", *(READERS[reader] for reader in readers), "chance"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for target, source in dict.fromkeys((reading.target, reading.source) for reading in readings):
+        row = {r.reader: r for r in readings if (r.target, r.source) == (target, source)}
+        cells = [_cell(row[reader]) if reader in row else "" for reader in readers]
+        chance = f"{next(iter(row.values())).chance:.1%}"
+        lines.append(f"| {' | '.join([TARGETS.get(target, target), words(source), *cells, chance])} |")
+    return lines
+
+
+def words(source):
+    """Returns what a person reads for the `source` of a `Reading`."""
+    name, _, decoded = source.partition(" ")
+    return SOURCES.get(name, f"T of {name}") + DECODED[decoded]
+
+
+def _cell(reading):
+    return f"{reading.accuracy:.1%} ({100 * reading.low:.1f} to {100 * reading.high:.1f})"
+
+
+def _demand(holds, key, expected, came):
+    if not holds:
+        raise UserError(f"audit.{key} is to be {expected}, but {str(came)[:200]!r} came; get the record again")
