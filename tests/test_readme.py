@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from absl import flags
 
-from cdc_keras.audit import __main__ as audit
-
 from cdc_keras import distribution
+from cdc_keras.audit import __main__ as audit
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
