@@ -88,6 +88,8 @@ def described(audit):
         "",
         *table(audit.readings),
         "",
+        "* LEACE on the probes' images leaves a linear probe nothing to learn from, by construction: the floor. On the "
+        "extractor's images, it was fitted on what the discriminator saw, and the rest is what new images still show.",
         *(f"* {words(source)}: changes {share:.1%} of T's variance." for source, share in audit.erased.items()),
     ]
 

@@ -242,6 +242,7 @@ def new_figure(width, height):
 
 
 def save_figure(figure, path):
+    """Writes a figure as a PNG that is whole when it appears under its name."""
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     figure.savefig(temporary, format="png")

@@ -33,8 +33,8 @@ def gated():
 @pytest.fixture
 def saved(monkeypatch):
     """The figures that are saved during a test."""
-    figures, save = [], visualize._save
-    monkeypatch.setattr(visualize, "_save", lambda figure, path: (figures.append(figure), save(figure, path)))
+    figures, save = [], visualize.save_figure
+    monkeypatch.setattr(visualize, "save_figure", lambda figure, path: (figures.append(figure), save(figure, path)))
     return figures
 
 
