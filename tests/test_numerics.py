@@ -455,3 +455,13 @@ def test_two_processes_give_the_same_run_to_the_bit(names, epochs, tmp_path):
         last = f"checkpoints/step-{4 * epochs:08d}.weights.h5"
         assert stored(one / last) == stored(two / last)
         assert readings(one) == readings(two)
+
+
+@pytest.mark.parametrize("task, threads", [("extractor", [3]), ("classifier", [])])
+def test_an_extractors_operations_get_half_of_the_cores(task, threads, monkeypatch):
+    seen = []
+    monkeypatch.setattr(numerics, "cores", lambda: 6)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", seen.append)
+    numerics.share_cores(RunConfig(task=task))
+    assert seen == threads

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from cdc_keras.config import RunConfig
+from cdc_keras.runs import RunFolder, flagfile
 from cdc_keras.training import train
 
 KILLS = int(os.environ.get("KILLS", "1"))
@@ -43,7 +44,9 @@ def test_a_killed_run_ends_as_one_that_was_not_killed(name, teacher, tmp_path):
     config = EXTRACTOR if name == "extractor" else CLASSIFIER
     if name == "attention transfer":
         config = dataclasses.replace(config, network="resnet8", teacher=str(teacher))
-    straight = train(config, tmp_path / "straight")
+    straight = RunFolder(tmp_path / "straight")
+    (tmp_path / "flags.txt").write_text(flagfile(config))
+    assert start(tmp_path / "flags.txt", straight.path).wait() == 0, straight.path.with_name("log").read_text()[-2000:]
     killed = tmp_path / "killed"
     rng = np.random.default_rng(len(name))
     for _ in range(KILLS):
