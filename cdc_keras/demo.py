@@ -20,7 +20,7 @@ from cdc_keras.runs import write_text
 SHAPES = dict(dataset="shapes", background_bias=0.8, train_limit=6000, validation_fraction=0.15, steps_per_call=5)
 EXTRACTOR = RunConfig(task="extractor", **SHAPES, epochs=6, batch_size=32, fool_weight=0.1, fool_ramp_fraction=0.3)
 PLAIN = RunConfig(
-    task="classifier", **SHAPES, network="vgg13_slim", epochs=5, batch_size=64, learning_rate=0.05, warmup_epochs=0.5
+    task="classifier", **SHAPES, network="vgg13_slim", epochs=5, batch_size=64, learning_rate=0.02, warmup_epochs=0.5
 )
 
 
