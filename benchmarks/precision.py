@@ -27,7 +27,7 @@ DOCS = pathlib.Path(__file__).resolve().parents[1] / "docs"
 # title -> (settings all its runs share, the precisions)
 LENGTHS = {
     "short": ({"train_limit": 2000, "epochs": 3, "batch_size": 64}, ("float32", "mixed_bfloat16")),
-    "tiny": ({"train_limit": 64, "epochs": 3, "batch_size": 32}, PRECISIONS),
+    "tiny": ({"train_limit": 128, "epochs": 2, "batch_size": 8}, PRECISIONS),
 }
 COMMON = {"dataset": "cifar100", "validation_fraction": 0.02}
 CLASSIFIER = {"task": "classifier", "network": "resnet20", "learning_rate": 0.05, "warmup_epochs": 0.5}

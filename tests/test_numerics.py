@@ -17,16 +17,18 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from cdc_keras import gating, losses, models, networks, numerics, optimizers, training
+from cdc_keras import gating, losses, models, networks, numerics, optimizers, training, zoo
 from cdc_keras.classifier import Classifier
 from cdc_keras.config import RunConfig
 from cdc_keras.disentangler import Disentangler
 from cdc_keras.distillation import AttentionTransfer, attention_map
 from cdc_keras.errors import UserError
+from cdc_keras.evaluation import evaluate
 from cdc_keras.layers import ChannelCompatibility
 from cdc_keras.networks import autoencoder
 from cdc_keras.networks.common import batch_norm, classify, conv
 from cdc_keras.runs import fingerprint
+from cdc_keras.sources import load_extractor, load_model
 from cdc_keras.training import train
 
 HALF = ("mixed_bfloat16", "mixed_float16")
@@ -232,6 +234,25 @@ def test_extractor_and_classifier_may_differ_in_precision(of_extractor, of_class
         np.testing.assert_array_equal(again(IMAGES), logits)
         of_layers = [layer.compute_dtype for layer in again.layers[1:]]
         assert of_layers == [layer.compute_dtype for layer in gated.layers[1:]]
+
+
+@pytest.mark.long
+def test_records_of_the_zoo_come_back_in_their_own_precision(half, tmp_path, monkeypatch):
+    monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path / "zoo"))
+    (tmp_path / "zoo").mkdir()
+    config = RunConfig(train_limit=32, batch_size=4, epochs=1, validation_fraction=0.3, context="gm", precision=half)
+    extractor = train(config, tmp_path / "extractor")
+    classifier = {"task": "classifier", "context": "cdcgm", "network": "wrn10_1", "warmup_epochs": 0.1}
+    gated = train(dataclasses.replace(config, **classifier, extractor=str(extractor.path)), tmp_path / "gated")
+    trained = {"extractor": load_extractor(extractor.path), "gated": load_model(gated).network}
+    for name, run in (("extractor", extractor), ("gated", gated)):
+        evaluate(run.path, split="validation")
+        record = zoo.add(run.path, name)
+        released = zoo.load(name)
+        np.testing.assert_array_equal(released(IMAGES), trained[name](IMAGES))
+        assert half.removeprefix("mixed_") in {layer.compute_dtype for layer in released.layers}
+        assert record.golden.tolerance > 1e-3  # two libraries round to 16 bits differently
+    assert not zoo.verify()
 
 
 # Gradients and steps
