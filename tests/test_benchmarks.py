@@ -3,7 +3,8 @@ import pathlib
 import subprocess
 import sys
 
-SCRIPT = pathlib.Path(__file__).resolve().parents[1] / "benchmarks" / "input_path.py"
+BENCHMARKS = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
+SCRIPT = BENCHMARKS / "input_path.py"
 
 
 def test_the_input_path_benchmark_prints_its_table_and_saves_its_numbers(tmp_path):
@@ -14,3 +15,15 @@ def test_the_input_path_benchmark_prints_its_table_and_saves_its_numbers(tmp_pat
     rows = [line for line in printed.splitlines() if line.startswith("|")][2:]
     assert len(rows) == len(saved["images_per_second"]) == 4
     assert f"bar 5.0x, measured {saved['measured']:.1f}x" in printed
+
+
+def test_a_setting_is_compared_with_the_default_round_by_round(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import settings
+
+    rates = {setting: [100.0, 200.0, 300.0] for setting in settings.SETTINGS}
+    rates["jit_compile"] = [50.0, 200.0, 900.0]  # half, equal, three times: the middle one counts
+    rates["oneDNN off"] = [25.0, 50.0, 75.0]
+    found = settings.ratios(rates)
+    assert found[settings.DEFAULT] == found["jit_compile"] == 1.0 and found["oneDNN off"] == 0.25
+    assert "| oneDNN off | 0.25 |" in settings.table({"resnet20": rates})
