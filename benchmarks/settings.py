@@ -8,10 +8,8 @@ ratios to the default, above 1 where the setting is faster. The default on this 
 
 import argparse
 import json
-import multiprocessing
 import os
 import pathlib
-import resource
 import statistics
 import sys
 
@@ -30,43 +28,25 @@ SETTINGS = {
 ROWS = ("resnet20", "extractor64")
 
 
-def serve(connection, row, environment=None, jit=False, steps_per_call=1, **config):
-    """Answers every round asked for with its images/s, and None with the peak memory of this process, MiB."""
+def trainer(row, environment=None, jit=False, steps_per_call=1, **config):
+    """Returns our training of a row under one setting."""
     os.environ.update(environment or {})
-    trainer = training_step.Ours(row, 20_000, steps_per_call, **config)
-    trainer.model.jit_compile = jit
-    connection.send("ready")
-    while (asked := connection.recv()) is not None:
-        connection.send(trainer(**asked))
-    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    ours = training_step.Ours(row, 20_000, steps_per_call, **config)
+    ours.model.jit_compile = jit
+    return ours
 
 
 def measure(row, rounds, steps):
     """Returns {setting: [images/s of every round]}; one more round warms up."""
-    context = multiprocessing.get_context("spawn")
-    ends, processes = {}, []
     rates = {setting: [] for setting in SETTINGS}
-    try:
-        for setting, arguments in SETTINGS.items():
-            ends[setting], other = context.Pipe()
-            process = context.Process(target=serve, args=(other, row), kwargs=arguments, daemon=True)
-            process.start()
-            processes.append(process)
-            other.close()
-            ends[setting].recv()
+    made = {setting: (trainer, (row,), keywords) for setting, keywords in SETTINGS.items()}
+    with training_step.trainers(row, made) as asks:
         for number in range(rounds + 1):
-            for setting in SETTINGS:
-                ends[setting].send({"number": number, "steps": steps if number else 10})
-                rate = ends[setting].recv()
+            for setting, ask in asks.items():
+                rate = ask(number=number, steps=steps if number else 10)
                 if number:
                     rates[setting].append(rate)
-        return rates
-    except EOFError:
-        raise SystemExit(f"error: a process of the row {row.title!r} ended early; its message is above") from None
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
+    return rates
 
 
 def ratios(rates):

@@ -13,6 +13,7 @@ PyTorch is not among the requirements; `make bench` installs it.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -189,12 +190,49 @@ def multiply_adds(row):
 SIDES = {"ours": (Ours, {}), "peer": (Peer, {}), "gated": (Ours, {"gated": True}), "plain": (Ours, {})}
 
 
-def serve(connection, side, row, *arguments):
-    """Answers every round asked for with its images/s, and None with the peak memory of this process, MiB."""
-    kind, keywords = SIDES[side]
-    trainer = kind(row, *arguments, **keywords)
+@contextlib.contextmanager
+def trainers(row, sides):
+    """The context in which every side trains in a process of its own; gives {side: ask}.
+
+    `ask(number=..., steps=...)` has a side do a round and returns its images/s; `ask()` ends its process and returns
+    its peak memory, MiB.
+
+    Args:
+        row: a `Row`, named where a process ends early.
+        sides: {side: (what makes its trainer, arguments, keyword arguments)}.
+    """
+    context = multiprocessing.get_context("spawn")
+    asks, processes = {}, []
+
+    def asker(end):
+        def ask(**asked):
+            end.send(asked)
+            return end.recv()
+
+        return ask
+
+    try:
+        for side, made in sides.items():
+            end, other = context.Pipe()
+            process = context.Process(target=_serve, args=(other, *made), daemon=True)
+            process.start()
+            processes.append(process)
+            other.close()
+            end.recv()
+            asks[side] = asker(end)
+        yield asks
+    except EOFError:
+        raise SystemExit(f"error: a process of the row {row.title!r} ended early; its message is above") from None
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _serve(connection, make, arguments, keywords):
+    trainer = make(*arguments, **keywords)
     connection.send("ready")
-    while (asked := connection.recv()) is not None:
+    while asked := connection.recv():
         connection.send(trainer(**asked))
     connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
@@ -213,37 +251,18 @@ def measure(row, *, rounds, steps, images, steps_per_call):
     sides = ("gated", "plain") if gate else ("ours", "peer")
     turns = [(side, False) for side in sides] if gate else [("ours", False), ("ours", True), ("peer", False)]
     rates = {side + " on a ready batch" * constant: [] for side, constant in turns}
-    context = multiprocessing.get_context("spawn")
-    ends, processes = {}, []
-    try:
-        for side in sides:
-            ends[side], other = context.Pipe()
-            process = context.Process(target=serve, args=(other, side, row, images, steps_per_call), daemon=True)
-            process.start()
-            processes.append(process)
-            other.close()
-            ends[side].recv()
+    made = {side: (SIDES[side][0], (row, images, steps_per_call), SIDES[side][1]) for side in sides}
+    with trainers(row, made) as asks:
         for number in range(rounds + 1):
             for side, constant in turns if number % 2 else turns[::-1]:
                 timed = steps if number else min(steps, 2)
-                ends[side].send({"number": number, "steps": timed} | ({"constant": True} if constant else {}))
-                rate = ends[side].recv()
+                rate = asks[side](number=number, steps=timed, **({"constant": True} if constant else {}))
                 if number:
                     rates[side + " on a ready batch" * constant].append(rate)
-        peak = {}
-        for side in sides:
-            ends[side].send(None)
-            peak[side] = ends[side].recv()
-        result = {"rates": rates, "peak_mib": peak}
+        result = {"rates": rates, "peak_mib": {side: asks[side]() for side in sides}}
         if gate:
             result["multiply_adds"] = elsewhere(multiply_adds, row)
         return result
-    except EOFError:
-        raise SystemExit(f"error: a process of the row {row.title!r} ended early; its message is above") from None
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
 
 
 def elsewhere(function, *arguments):
