@@ -4,6 +4,7 @@ import os
 import pathlib
 
 from cdc_keras.data.arrays import load_npz
+from cdc_keras.data.class_names import named
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit
 from cdc_keras.data.folder import load_folder
 from cdc_keras.data.imagenet150k import load_imagenet150k
@@ -85,8 +86,9 @@ def _load_named(config):
     arrays = pathlib.Path(_data_dir(config) or ".", f"{config.dataset}.npz")
     if config.data_dir is not None and arrays.is_file():
         _refuse_crops(config, f"{arrays} holds them at one size")
-        return load_npz(arrays, name=config.dataset, **_common(config))
-    return load_tfds(config.dataset, data_dir=_data_dir(config), crop_area=config.crop_area, **_common(config))
+        return named(load_npz(arrays, name=config.dataset, **_common(config)))
+    dataset = load_tfds(config.dataset, data_dir=_data_dir(config), crop_area=config.crop_area, **_common(config))
+    return named(dataset)
 
 
 def _common(config):
