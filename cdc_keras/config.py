@@ -92,6 +92,7 @@ class RunConfig:
     context_size: int = _field(
         None, "height of T, pixels (paper: 8 at 32 px, 8 or 16 at 128 px, 28 at 224 px)", type=int, low=1
     )
+    context_channels: int = _field(64, "channels of E1's and G1's output, which make T (paper: 64)", low=1)
     skip: str = _field("add", "how E1's output joins G1's to make T", choices=("add", "concat", "none"))
     fool_weight: float = _field(1e-4, "lambda_fool, weight of the fooling loss after the ramp (paper: 1e-4)", low=0.0)
     fool_loss: str = _field(
@@ -112,6 +113,11 @@ class RunConfig:
     )
     discriminator_width: int = _field(
         64, "channels of the discriminator's first convolution (paper: unspecified)", low=1
+    )
+    discriminators: int = _field(1, "number of discriminators, whose fooling losses are averaged (paper: 1)", low=1)
+    discriminator_steps: int = _field(1, "updates of the discriminators for each of the auto-encoder (paper: 1)", low=1)
+    discriminator_reset_epochs: int = _field(
+        0, "epochs after which a discriminator, each in turn, starts from new weights; never if 0 (paper: never)", low=0
     )
     clip_norm: float = _field(
         5.0, "each player's gradients are clipped at this global norm (Lample et al.: 5)", low=0.0

@@ -1,5 +1,6 @@
 """The adversarial training of the extractor: two players, two optimizers, one step (Sec. 2, A.1)."""
 
+import random
 import types
 
 import keras
@@ -25,6 +26,7 @@ class Disentangler(StepModel):
         num_classes: number of categories.
         context: the context models of Table 1: "cdcgm", all of it; "cgm", no discriminator; "gm", no condition either.
         context_size: T's height and width, pixels; the preset's by default (`networks.autoencoder.encoder`).
+        context_channels: of E1's and G1's output, which make T; 64.
         skip: how E1's output enters T: "add", "concat" or "none".
         fool_weight: lambda_fool after the ramp; 1e-4.
         fool_ramp_steps: steps over which lambda_fool rises linearly from 0; 500,000.
@@ -33,7 +35,9 @@ class Disentangler(StepModel):
         repulsive_delta: margin of Eq. 2; 0.01.
         repulsive_norm: "rms", "l2" or "l1_mean" (`losses.repulsive_loss`).
         discriminator_width: channels of D's first convolution.
-        seed: seeds the random draws of "wrong_class_ce".
+        discriminators: number of Ds, which share nothing; L_fool is their mean.
+        discriminator_steps: updates of D on the T of each batch.
+        seed: seeds the random draws of "wrong_class_ce" and of `renew_discriminator`.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Disentangler(StepModel):
         *,
         context="cdcgm",
         context_size=None,
+        context_channels=autoencoder.CONTEXT_CHANNELS,
         skip="add",
         fool_weight=1e-4,
         fool_ramp_steps=500_000,
@@ -51,6 +56,8 @@ class Disentangler(StepModel):
         repulsive_delta=0.01,
         repulsive_norm="rms",
         discriminator_width=64,
+        discriminators=1,
+        discriminator_steps=1,
         seed=0,
         **kwargs,
     ):
@@ -71,18 +78,20 @@ class Disentangler(StepModel):
         self.repulsive_weight, self.repulsive_delta = repulsive_weight, repulsive_delta
         self.repulsive_norm = repulsive_norm
 
-        self.encoder = autoencoder.encoder(image_size, context_size=context_size, skip=skip)
+        self.discriminators, self.discriminator_steps, self.seed = discriminators, discriminator_steps, seed
+
+        self.encoder = autoencoder.encoder(
+            image_size, context_size=context_size, context_channels=context_channels, skip=skip
+        )
         context_shape = self.encoder.output_shape[1:]
         self.decoder = autoencoder.decoder(
             image_size, context_shape, num_classes=num_classes, context_size=context_size, conditional=self.conditional
         )
         if self.repulsive:
             self._split_decoder()
-        self.discriminator = None
+        self.discriminator_width, self.discriminator = discriminator_width, None
         if self.adversarial:
-            self.discriminator = autoencoder.discriminator(
-                context_shape, num_classes=num_classes, width=discriminator_width
-            )
+            self.discriminator = self._new_discriminator()
         self.draws = keras.random.SeedGenerator(seed)
         names = ["reconstruction_loss"]
         names += ["repulsive_loss", "repulsive_active"] if self.repulsive else []
@@ -148,6 +157,41 @@ class Disentangler(StepModel):
         """Returns G2(T, condition); a GM ignores the condition."""
         return self.decoder([context, condition] if self.conditional else context, training=training)
 
+    def discriminate(self, context, training=False):
+        """Returns the list of the logits (B, classes) that the members of D give T."""
+        logits = self.discriminator(context, training=training)
+        return logits if self.discriminators > 1 else [logits]
+
+    def renew_discriminator(self, member, epoch):
+        """Gives one of D's members new initial weights, drawn from the seed and the epoch, so that it learns afresh.
+
+        Its Adam goes on: with moments of zero at a late step count, the first steps would be thirty times as long.
+
+        Args:
+            member: which one, from 0.
+            epoch: at whose beginning, from 0.
+        """
+        before = random.getstate()
+        random.seed(f"{self.seed} {epoch}")  # from Python's generator Keras draws the seeds of initial weights
+        try:
+            new = self._new_discriminator()
+        finally:
+            random.setstate(before)
+        prefix = autoencoder.prefixes(self.discriminators)[member]
+        for layer in self.discriminator.layers:
+            if layer.name.startswith(prefix):
+                pairs = zip(layer.weights, new.get_layer(layer.name).weights, strict=True)
+                for variable, drawn in pairs:
+                    variable.assign(drawn.numpy())
+
+    def _new_discriminator(self):
+        return autoencoder.discriminator(
+            self.encoder.output_shape[1:],
+            num_classes=self.num_classes,
+            width=self.discriminator_width,
+            members=self.discriminators,
+        )
+
     def _split_decoder(self):
         """Makes `decode` in two parts: what does not depend on the condition, and the rest."""
         context, condition = self.decoder.inputs
@@ -170,14 +214,16 @@ class Disentangler(StepModel):
         context = ops.stop_gradient(self.encoder(images, training=False))
 
         def loss():
-            logits = self.discriminator(context, training=True)
-            value = losses.discriminator_loss(logits, labels)
-            return value, (value, logits)
+            logits = self.discriminate(context, training=True)
+            values = [losses.discriminator_loss(member, labels) for member in logits]
+            # A sum, so that each member learns as it would alone, but for the clipping.
+            return sum(values), (sum(values) / len(values), self._accuracy(logits, labels))
 
         variables = self.discriminator.trainable_variables
-        (value, logits), gradients = self.gradients(loss, variables, self.player.discriminator)
-        self.player.discriminator.apply(gradients, variables)
-        self._track(images, discriminator_loss=value, discriminator_accuracy=ops.mean(hits(logits, labels)))
+        for _ in range(self.discriminator_steps):
+            (value, accuracy), gradients = self.gradients(loss, variables, self.player.discriminator)
+            self.player.discriminator.apply(gradients, variables)
+        self._track(images, discriminator_loss=value, discriminator_accuracy=ops.mean(accuracy))
 
     def _update_autoencoder(self, images, labels):
         """Moves encoder and decoder only: MSE + lambda_fool L_fool + L_repul, D in inference mode (Eqs. 1 and 2)."""
@@ -238,7 +284,8 @@ class Disentangler(StepModel):
             wrong = None
             if self.fool_loss == "wrong_class_ce":
                 wrong = losses.draw_wrong_labels(labels, self.num_classes, self.draws)
-            value = losses.fooling_loss(self.discriminator(context, training=False), labels, self.fool_loss, wrong)
+            logits = self.discriminate(context)
+            value = sum(losses.fooling_loss(member, labels, self.fool_loss, wrong) for member in logits) / len(logits)
             return scale(value), value
 
         value, gradient = gradient_at(loss, full(context))
@@ -251,12 +298,16 @@ class Disentangler(StepModel):
         reconstructions = self.decode(context, self.condition(labels))
         measured = {"reconstruction_loss": ops.mean(ops.square(images - reconstructions), axis=(1, 2, 3))}
         if self.adversarial:
-            logits = self.discriminator(context, training=False)
-            measured["discriminator_loss"] = losses.cross_entropies(labels, logits)
-            measured["discriminator_accuracy"] = hits(logits, labels)
+            logits = self.discriminate(context)
+            measured["discriminator_loss"] = sum(losses.cross_entropies(labels, x) for x in logits) / len(logits)
+            measured["discriminator_accuracy"] = self._accuracy(logits, labels)
         for name, values in measured.items():
             self.trackers[name].update_state(values, sample_weight=there)
         return {name: self.trackers[name].result() for name in measured}
+
+    def _accuracy(self, logits, labels):
+        """Returns for each image the share of D's members that are right, (B,)."""
+        return sum(hits(member, labels) for member in logits) / len(logits)
 
     def _track(self, images, **values):
         """Adds batch means to the running means, each batch by its size.

@@ -90,7 +90,12 @@ def untrained_extractor(config):
     with numerics.policy(config.precision):
         if config.context == "dm":
             return _features(_plain_network(config, classes=2), config)  # the head, which knows the classes, is cut off
-        return autoencoder.encoder(config.image_size, context_size=config.context_size, skip=config.skip)
+        return autoencoder.encoder(
+            config.image_size,
+            context_size=config.context_size,
+            context_channels=config.context_channels,
+            skip=config.skip,
+        )
 
 
 def extractor_of(model, config):
@@ -111,6 +116,7 @@ def _disentangler(config, classes, steps_per_epoch):
             classes,
             context=config.context,
             context_size=config.context_size,
+            context_channels=config.context_channels,
             skip=config.skip,
             fool_weight=config.fool_weight,
             fool_ramp_steps=ramp_steps(config, steps_per_epoch),
@@ -119,6 +125,8 @@ def _disentangler(config, classes, steps_per_epoch):
             repulsive_delta=config.repulsive_delta,
             repulsive_norm=config.repulsive_norm,
             discriminator_width=config.discriminator_width,
+            discriminators=config.discriminators,
+            discriminator_steps=config.discriminator_steps,
             seed=config.seed,
         )
 

@@ -114,6 +114,8 @@ def _train(config, run):
     with StopOnSignal() as stop:
         while step < total:
             epoch, first_step = divmod(step, steps_per_epoch)
+            if not first_step:
+                _renew(model, config, epoch)
             progress.start_epoch(step)
             started = time.monotonic()
             model.resumes_in_mid_epoch = first_step > 0
@@ -156,6 +158,13 @@ def _train(config, run):
                 _tell(run, f"saved after step {step} of {total}; the same command goes on from there")
                 return
     _finish(model, run, config, rows)
+
+
+def _renew(model, config, epoch):
+    """Lets one of the discriminators start afresh, if it is its turn at the beginning of this epoch, from 0."""
+    every = config.discriminator_reset_epochs
+    if every and epoch and epoch % every == 0 and isinstance(model, Disentangler) and model.adversarial:
+        model.renew_discriminator((epoch // every - 1) % config.discriminators, epoch)
 
 
 def _tell(run, text):

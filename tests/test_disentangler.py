@@ -1,11 +1,15 @@
 """The adversarial training step: who moves, by which gradient, and how far."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
 import reference
 import tensorflow as tf
 
+from cdc_keras import training
+from cdc_keras.config import RunConfig
 from cdc_keras.disentangler import Disentangler
 from cdc_keras.networks import autoencoder
 
@@ -305,3 +309,73 @@ def test_the_decoder_sees_the_encoder_through_t_alone():
 def test_a_wrong_argument_is_an_error_that_names_the_right_ones(arguments, message):
     with pytest.raises(ValueError, match=message):
         Disentangler(num_classes=4, **arguments)
+
+
+def test_each_of_several_discriminators_gets_the_gradient_it_would_get_alone(monkeypatch):
+    model, twin = build(discriminators=2, dropout=0.0), build(discriminators=2, dropout=0.0)
+    recorded = recorded_gradients(model.player.discriminator, monkeypatch)
+    model._update_discriminator(IMAGES, LABELS)
+    context = twin.encoder(IMAGES, training=False)
+    for member, prefix in enumerate(autoencoder.prefixes(2)):
+        own = [v for v in twin.discriminator.trainable_variables if v.path.split("/")[-2].startswith(prefix)]
+
+        def loss(member=member):
+            logits = twin.discriminate(context, training=True)[member]
+            return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(LABELS, logits))
+
+        gradients = zip(model.discriminator.trainable_variables, recorded, strict=True)
+        got = [g.numpy() for v, g in gradients if v.path.split("/")[-2].startswith(prefix)]
+        assert_same_gradients(got, tape_gradients(loss, own))
+
+
+def test_the_fooling_loss_of_several_discriminators_is_their_mean():
+    model = build(discriminators=3)
+    context = model.encoder(IMAGES, training=False)
+    value, _ = model._fooling_gradient(context, LABELS)
+    right = [tf.gather(tf.nn.softmax(logits), LABELS, batch_dims=1) for logits in model.discriminate(context)]
+    assert len({float(tf.reduce_mean(x)) for x in right}) == 3
+    np.testing.assert_allclose(value, np.mean(right), rtol=1e-5)
+
+
+def test_the_discriminator_is_updated_as_often_as_asked_for_each_of_the_autoencoder():
+    model = build(discriminator_steps=3)
+    model.update(IMAGES, LABELS)
+    assert int(model.player.discriminator.iterations.numpy()) == 3
+    assert int(model.player.autoencoder.iterations.numpy()) == 1
+
+
+def test_a_renewed_discriminator_is_drawn_from_seed_and_epoch_and_the_others_stay():
+    model, twin = build(discriminators=2), build(discriminators=2, seed=1)
+    model.update(IMAGES, LABELS)
+    first, second = ([v for v in model.discriminator.variables if f"{p}" in v.path] for p in autoencoder.prefixes(2))
+    others = second + model.autoencoder_variables + model.optimizer.variables
+    before, others_before, state = values(first), values(others), random.getstate()
+    model.renew_discriminator(0, epoch=4)
+    twin.renew_discriminator(0, epoch=4)
+    same = [v for v in twin.discriminator.variables if autoencoder.prefixes(2)[0] in v.path]
+    assert not moved(others, others_before)
+    assert len(moved([v for v in first if "seed" not in v.path], before)) > 0.9 * len(first)  # a bias starts at 0 again
+    assert random.getstate() == state
+    for a, b in zip(first, same, strict=True):
+        if "seed" not in a.path:
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+    model.renew_discriminator(0, epoch=5)
+    assert (first[0].numpy() != same[0].numpy()).any()
+
+
+def test_the_discriminators_are_renewed_in_turn(monkeypatch):
+    model, renewed = build(discriminators=2), []
+    monkeypatch.setattr(model, "renew_discriminator", lambda member, epoch: renewed.append((member, epoch)))
+    config = RunConfig(discriminators=2, discriminator_reset_epochs=2)
+    for epoch in range(8):
+        training._renew(model, config, epoch)
+    assert renewed == [(0, 2), (1, 4), (0, 6)]
+    training._renew(model, RunConfig(), 4)
+    assert len(renewed) == 3
+
+
+@pytest.mark.parametrize(("skip", "channels"), [("add", 16), ("concat", 32), ("none", 16)])
+def test_the_context_is_as_wide_as_asked(skip, channels):
+    model = build(context_channels=16, skip=skip)
+    assert model.encoder.output_shape == (None, 8, 8, channels)
+    assert model.decoder.input_shape[0] == model.discriminator.input_shape == (None, 8, 8, channels)

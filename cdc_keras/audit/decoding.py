@@ -21,7 +21,11 @@ def contexts(extractor, images, batch_size=BATCH_SIZE):
 
 def discriminated(disentangler, context):
     """Returns the category that the extractor's own D takes each T for, (N,) integers."""
-    return _batched(lambda t: disentangler.discriminator.predict_on_batch(t).argmax(-1), context)
+
+    def categories(t):
+        return keras.ops.argmax(sum(keras.ops.softmax(logits) for logits in disentangler.discriminate(t)), axis=-1)
+
+    return _batched(categories, context)
 
 
 def reconstruction_errors(disentangler, images, context, labels):

@@ -16,17 +16,18 @@ GROUPS = {
 }
 CONTEXT_SIZES = {32: 8, 128: 8, 224: 28}
 E1_WIDTHS = (32, 32, 64, 64)  # with these E1 costs the paper's 7.21M MACs
-CONTEXT_CHANNELS = 64
+CONTEXT_CHANNELS = 64  # of T, and inside E2 and G1
 FIRST_DECODED = "g2_conv1"
 EMBEDDED_CONDITION = 10  # A.1: a ten-dimensional conditional vector where there are more than ten categories
 
 
-def encoder(image_size, *, context_size=None, skip="add", name="encoder"):
-    """Returns the extractor: images (B, S, S, 3) in [-1, 1] -> T (B, h, h, 64), 128 channels with `skip="concat"`.
+def encoder(image_size, *, context_size=None, context_channels=CONTEXT_CHANNELS, skip="add", name="encoder"):
+    """Returns the extractor: images (B, S, S, 3) in [-1, 1] -> T (B, h, h, C), 2 C channels with `skip="concat"`.
 
     Args:
         image_size: 32, 128 or 224 pixels.
         context_size: h, pixels; 8 at 32 px, 8 (default) or 16 at 128 px, 28 at 224 px.
+        context_channels: C, of E1's and of G1's output.
         skip: how E1's output joins G1's: "add", "concat" or "none". The joined tensor is T, so that the decoder sees
             nothing the discriminator does not.
 
@@ -37,14 +38,15 @@ def encoder(image_size, *, context_size=None, skip="add", name="encoder"):
     images = image_input(image_size)
 
     x = images
-    for i, ((kernel, stride), width) in enumerate(zip(e1, E1_WIDTHS, strict=True), 1):
+    for i, ((kernel, stride), width) in enumerate(zip(e1, (*E1_WIDTHS[:-1], context_channels), strict=True), 1):
         x = _group(x, width, kernel, stride, f"e1_conv{i}")
-    e1_output = x  # (B, h, h, 64)
+    e1_output = x  # (B, h, h, C)
 
     for i, (kernel, stride) in enumerate(e2, 1):
         x = _group(x, CONTEXT_CHANNELS, kernel, stride, f"e2_conv{i}")  # (B, h / 4, h / 4, 64)
     for i, (kernel, stride) in enumerate(reversed(e2), 1):
-        x = _group(x, CONTEXT_CHANNELS, kernel, stride, f"g1_conv{i}", transposed=True)  # (B, h, h, 64)
+        width = context_channels if i == len(e2) else CONTEXT_CHANNELS
+        x = _group(x, width, kernel, stride, f"g1_conv{i}", transposed=True)  # (B, h, h, C)
 
     if skip == "add":
         x = layers.Add(name="context")([x, e1_output])
@@ -102,26 +104,36 @@ def decoder(image_size, context_shape, *, num_classes, context_size=None, condit
     return keras.Model(inputs, x, name=name)
 
 
-def discriminator(context_shape, *, num_classes, width=64, dropout=0.3, name="discriminator"):
-    """Returns D: T (B, h, h, C) -> logits V (B, num_classes) (Eq. 1).
+def discriminator(context_shape, *, num_classes, width=64, dropout=0.3, members=1, name="discriminator"):
+    """Returns D: T (B, h, h, C) -> logits V (B, num_classes) (Eq. 1), or a list of `members` such logits.
 
     4/2 convolutions down to 1x1, each with BN, LeakyReLU(0.2) and dropout, then Dense(512) and Dense(num_classes).
 
-    Deviation: the paper prints no widths; they start at `width` and double, as in Lample et al. 2017.
+    Deviation: the paper prints no widths; they start at `width` and double, as in Lample et al. 2017. The paper's D is
+    one network; several share nothing but T.
     """
     context = keras.Input(context_shape, name="context")
+    logits = [_tower(context, num_classes, width, dropout, prefix) for prefix in prefixes(members)]
+    return keras.Model(context, logits if members > 1 else logits[0], name=name)
+
+
+def prefixes(members):
+    """Returns what the names of the layers of each of D's members begin with."""
+    return [f"d{i}_" for i in range(1, members + 1)] if members > 1 else ["d_"]
+
+
+def _tower(context, num_classes, width, dropout, prefix):
     x, block = context, 1
     while x.shape[1] > 1:
-        x = conv(x, width * 2 ** min(block - 1, 3), 4, f"d_conv{block}", stride=2)
-        x = batch_norm(x, f"d_conv{block}_bn")
-        x = layers.LeakyReLU(0.2, name=f"d_conv{block}_act")(x)
-        x = Dropout(dropout, name=f"d_conv{block}_dropout")(x)
+        x = conv(x, width * 2 ** min(block - 1, 3), 4, f"{prefix}conv{block}", stride=2)
+        x = batch_norm(x, f"{prefix}conv{block}_bn")
+        x = layers.LeakyReLU(0.2, name=f"{prefix}conv{block}_act")(x)
+        x = Dropout(dropout, name=f"{prefix}conv{block}_dropout")(x)
         block += 1
-    x = layers.Flatten(name="d_flatten")(x)
-    x = layers.Dense(512, kernel_initializer=HE_NORMAL, name="d_dense1")(x)
-    x = layers.LeakyReLU(0.2, name="d_dense1_act")(x)
-    x = layers.Dense(num_classes, dtype=keras.config.floatx(), name="d_logits")(x)
-    return keras.Model(context, x, name=name)
+    x = layers.Flatten(name=f"{prefix}flatten")(x)
+    x = layers.Dense(512, kernel_initializer=HE_NORMAL, name=f"{prefix}dense1")(x)
+    x = layers.LeakyReLU(0.2, name=f"{prefix}dense1_act")(x)
+    return layers.Dense(num_classes, dtype=keras.config.floatx(), name=f"{prefix}logits")(x)
 
 
 def _groups(image_size, context_size):
