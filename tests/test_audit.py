@@ -105,6 +105,15 @@ def test_dead_channels_stay_finite():
 
 
 @pytest.mark.parametrize("kind", ["mlp", "conv"])
+def test_no_unit_of_a_probe_dies_where_all_inputs_move_together(kind):
+    network = probes._network(kind, (8, 8, 16), 4, seed=0)
+    hidden = keras.Model(network.input, [x.output for x in network.layers if isinstance(x, keras.layers.Activation)])
+    moved = features(labels(64, 0), 1, 0.0)[..., :1].repeat(16, axis=-1).repeat(2, axis=1)[:, :8].repeat(2, axis=2)
+    for outputs in keras.tree.flatten(hidden(moved[:, :, :8] + 30.0, training=True)):
+        assert np.all(np.any(outputs.numpy() > 0, axis=tuple(range(outputs.ndim - 1))))
+
+
+@pytest.mark.parametrize("kind", ["mlp", "conv"])
 def test_the_same_seed_gives_the_same_answers(kind, monkeypatch):
     monkeypatch.setitem(probes.PROBES, kind, probes.PROBES[kind] | {"epochs": 1})
     assert score(kind, 0.1) == score(kind, 0.1)

@@ -105,7 +105,9 @@ def _network(kind, shape, num_classes, seed):
     x = features = keras.Input(shape)
     if kind == "mlp":
         x = layers.Flatten()(x)
-        x = layers.Dense(settings["hidden"], activation="relu", kernel_initializer=initializer())(x)
+        # Without batch norm thousands of inputs that move together can drive every hidden unit below zero for good.
+        x = layers.Dense(settings["hidden"], use_bias=False, kernel_initializer=initializer())(x)
+        x = layers.Activation("relu")(layers.BatchNormalization(momentum=0.9)(x))
         x = layers.Dropout(settings["dropout"], seed=next(seeds))(x)
     elif kind == "conv":
         first = 1 if shape[0] <= PIXEL_SIDE // 2 else 2  # pixels are finer than T, and the cost is to be the same
