@@ -1,6 +1,6 @@
 """What makes T free of the category? python benchmarks/disentangling.py --dataset=cifar100 --data_dir=...
 
-Short runs of the extractor that differ from one another in one thing, each trained by train.py, and read by fresh probes
+Short runs of the extractor that differ from one another in one thing, trained by train.py and then read by fresh probes
 on validation images: trained on one half, scored on the other. A narrower T holds less of everything, so every run is
 set beside context models without a discriminator (CGM) of several widths: what counts is how much less the probes read
 than from a CGM of the same reconstruction error. Runs that are finished are not trained again. Writes
