@@ -4,7 +4,7 @@ Short runs of the extractor that differ from one another in one thing, trained b
 on validation images: trained on one half, scored on the other. A narrower T holds less of everything, so every run is
 set beside context models without a discriminator (CGM) of several widths: what counts is how much less the probes read
 than from a CGM of the same reconstruction error. Runs that are finished are not trained again. Writes
-docs/results/disentangling.json, and from it the page docs/disentangling.md with its figure.
+docs/results/disentangling.json and docs/disentangling_<dataset>.png; docs/fill_readme.py fills docs/disentangling.md.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from cdc_keras.data.split import stratified_cut  # noqa: E402
 from cdc_keras.progress import quiet_libraries  # noqa: E402
 from cdc_keras.runs import RunFolder  # noqa: E402
 from cdc_keras.sources import load_model  # noqa: E402
+from cdc_keras.visualize import new_figure, save_figure  # noqa: E402
 from cdc_keras.zoo.record import PATHS  # noqa: E402
 
 DATASET = flags.DEFINE_enum("dataset", "shapes", ["shapes", "cifar100"], "what to study on")
@@ -64,7 +65,17 @@ RUNS = {
     "T 16": STRONG | {"context_channels": 16},
     "no skip": STRONG | {"skip": "none"},
 }
-SHAPES_ALONE = ("no ramp", "D 128 wide", "D anew every epoch", "wrong_class_ce", "T 16")
+SHAPES_ALONE = (
+    "lambda 1e-2",
+    "no ramp",
+    "D 128 wide",
+    "4 steps of D",
+    "D anew every epoch",
+    "4 Ds",
+    "wrong_class_ce",
+    "T 16",
+    "no skip",
+)
 
 
 def main(argv):
@@ -80,6 +91,10 @@ def main(argv):
         records.append({"dataset": DATASET.value, "name": name, "changes": changes, **measured(RunFolder(folder))})
         print(json.dumps({k: v for k, v in records[-1].items() if k in ("name", "mse", "readings", "D")}), flush=True)
         RESULTS.write_text(json.dumps(records, indent=1) + "\n")
+        draw(
+            [r for r in records if r["dataset"] == DATASET.value],
+            RESULTS.parents[1] / f"disentangling_{DATASET.value}.png",
+        )
 
 
 def train(folder, settings):
@@ -113,6 +128,70 @@ def measured(run):
         "settings": {k: v for k, v in dataclasses.asdict(config).items() if k not in PATHS},
         **{k: about[k] for k in ("versions", "hardware", "commit", "started", "train_images", "hours")},
     }
+
+
+def strongest(record):
+    """Returns the accuracy of the fresh probe that reads most."""
+    return max(record["readings"][kind]["accuracy"] for kind in PROBES)
+
+
+def frontier(records):
+    """Returns (MSE, accuracy of the strongest probe) of the CGMs of several widths, arrays in order of the MSE."""
+    points = sorted((r["mse"], strongest(r)) for r in records if r["name"].startswith("CGM"))
+    return np.array(points).T
+
+
+def of_equal_mse(records, mse):
+    """Returns what the strongest probe reads from a CGM of an MSE, interpolated over its logarithm."""
+    errors, accuracies = frontier(records)
+    return float(np.interp(np.log(mse), np.log(errors), accuracies))
+
+
+def table(records):
+    """Returns the runs of a data set as lines of Markdown, and what they were run on."""
+    lines = [
+        "| run | MSE | its own D | linear | k-NN | MLP | conv | strongest probe, less that on a CGM of equal MSE |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for record in records:
+        readings = record["readings"]
+        cells = [f"{readings[x]['accuracy']:.1%}" if x in readings else "" for x in ("discriminator", *PROBES)]
+        less = (
+            ""
+            if record["name"].startswith("CGM")
+            else f"{100 * (strongest(record) - of_equal_mse(records, record['mse'])):+.1f}"
+        )
+        lines.append(f"| {record['name']} | {record['mse']:.4f} | {' | '.join(cells)} | {less} |")
+    settings, last = records[0]["settings"], records[-1]
+    commits = ", ".join(sorted({r["commit"] for r in records}))
+    hours = sum(r["hours"] for r in records)
+    lines += [
+        "",
+        f"{last['train_images']} training images, {settings['epochs']} epochs of batch {settings['batch_size']}, "
+        f"{settings['precision']}, seed {settings['seed']}; {last['hardware']}, {hours:.1f} h of training in all beside "
+        f"other work; commit {commits}.",
+    ]
+    return "\n".join(lines)
+
+
+def draw(records, path):
+    """Writes the figure: the strongest probe's accuracy over the reconstruction error, and the CGMs' line."""
+    figure = new_figure(9, 6)
+    ax = figure.subplots()
+    if sum(r["name"].startswith("CGM") for r in records) > 1:
+        errors, accuracies = frontier(records)
+        ax.plot(errors, 100 * accuracies, color="gray", label="CGM (no discriminator), T narrower to the right")
+        ax.legend()
+    for i, record in enumerate(records):
+        name, reading = record["name"], 100 * strongest(record)
+        ax.plot(record["mse"], reading, "s" if name.startswith(("CGM", "GM")) else "o", color=f"C{i % 10}")
+        ax.annotate(name, (record["mse"], reading), xytext=(4, 3), textcoords="offset points", fontsize=8)
+    ax.set_xscale("log")
+    ax.set_xlabel("reconstruction MSE on validation images, of [-1, 1]")
+    ax.set_ylabel("category read from T by the strongest fresh probe, %")
+    ax.set_ylim(bottom=0)
+    ax.grid(alpha=0.3)
+    save_figure(figure, path)
 
 
 def share(right):

@@ -14,6 +14,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
+import disentangling  # noqa: E402
 import settings  # noqa: E402
 import training_step  # noqa: E402
 
@@ -88,8 +89,17 @@ def speed_text(name):
     )
 
 
+def disentangling_text(dataset):
+    """Returns the table of the study of disentangling on a data set."""
+    return disentangling.table([r for r in json.loads(disentangling.RESULTS.read_text()) if r["dataset"] == dataset])
+
+
 MARKS = {
     "README.md": {"demo": demo_text, "results": results_text},
+    "docs/disentangling.md": {
+        "shapes": lambda: disentangling_text("shapes"),
+        "cifar100": lambda: disentangling_text("cifar100"),
+    },
     "docs/speed.md": {
         "training_step": lambda: speed_text("training_step"),
         "settings": lambda: speed_text("settings"),
