@@ -168,8 +168,8 @@ def table(records):
     lines += [
         "",
         f"{last['train_images']} training images, {settings['epochs']} epochs of batch {settings['batch_size']}, "
-        f"{settings['precision']}, seed {settings['seed']}; {last['hardware']}, {hours:.1f} h of training in all beside "
-        f"other work; commit {commits}.",
+        f"{settings['precision']}, seed {settings['seed']}; {last['hardware']}, {hours:.1f} h of training in all, "
+        f"beside other work; commit {commits}.",
     ]
     return "\n".join(lines)
 
