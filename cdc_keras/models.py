@@ -1,5 +1,6 @@
 """From a configuration to the model it says, in the precision it says."""
 
+import dataclasses
 import random
 import re
 
@@ -83,6 +84,11 @@ def classifier(config, classes, extractor=None):
             after_relu=config.gate_after_relu,
             final_relu=config.gate_final_relu,
         )
+
+
+def in_precision(config, precision):
+    """Returns a run's config for building its networks in another precision; on one device, as float16 demands."""
+    return dataclasses.replace(config, precision=precision, strategy="none")
 
 
 def untrained_extractor(config):

@@ -9,14 +9,12 @@ import numpy as np
 
 from cdc_keras import models
 from cdc_keras.errors import UserError
-from cdc_keras.layers import FrozenExtractor
 from cdc_keras.runs import fingerprint, load_weights
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.files import FolderZoo
 from cdc_keras.zoo.record import CARD, FLAGS, INDEX, PRESET, File, Golden, Record, card
 
 TOLERANCE = 1e-4  # absolute; float32 convolutions of two libraries
-HALF_TOLERANCE = 0.05  # of the outputs' deviation, with layers of 16 bits; measured between two libraries: 0.006
 GOLDEN_VALUES = 8
 MUST = {CARD, FLAGS}
 
@@ -49,13 +47,14 @@ def read_record(zoo, name):
     return record
 
 
-def load_network(zoo, name, record):
+def load_network(zoo, name, record, precision="float32"):
     """Returns the network of a record with its weights, frozen and of the record's name.
 
     Args:
         zoo: a `FolderZoo` or `UrlZoo`.
         name: of the record's folder in it.
         record: the `Record`.
+        precision: to compute in, one of `numerics.PRECISIONS`; what was trained in another has float32 weights, too.
 
     Raises:
         UserError: a file is not the one that was released, or this version builds another network.
@@ -63,7 +62,7 @@ def load_network(zoo, name, record):
     path = zoo.bring(name, record.weights.file, record.weights)
     zoo_files.check_file(path, record.weights)
     values = zoo_files.check_hdf5(path)
-    network = _build(zoo, record)
+    network = _build(zoo, record, precision)
     if (found := fingerprint(network)) != record.fingerprint:
         raise UserError(
             f"{path} is of a network with fingerprint {record.fingerprint}, and this version of the library builds "
@@ -120,24 +119,16 @@ def golden(network, seed=0, images=2):
         std=float(outputs.std()),
         indices=tuple(indices.tolist()),
         values=tuple(outputs.ravel()[indices].tolist()),
-        tolerance=HALF_TOLERANCE * float(outputs.std()) if _has_half(network) else TOLERANCE,
+        tolerance=TOLERANCE,
     )
 
 
-def _has_half(network):
-    """Whether a layer of a network computes in 16 bits, in its extractor too."""
-    return any(
-        layer.compute_dtype in ("bfloat16", "float16")
-        or (isinstance(layer, FrozenExtractor) and _has_half(layer.network))
-        for layer in network.layers
-    )
-
-
-def _build(zoo, record):
+def _build(zoo, record, precision):
     """Returns the untrained network of a record."""
-    config, extractor = record.run_config(), None
+    config, extractor = models.in_precision(record.run_config(), precision), None
     if record.extractor is not None:
-        extractor = models.untrained_extractor(_record_of_extractor(zoo, record.extractor).run_config())
+        stored = _record_of_extractor(zoo, record.extractor).run_config()
+        extractor = models.untrained_extractor(models.in_precision(stored, precision))
     try:
         if record.kind == "extractor":
             return models.untrained_extractor(config)

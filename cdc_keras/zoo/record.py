@@ -262,7 +262,8 @@ def card(record):
         "data": f"{record.dataset.name}, {record.dataset.train_images} training images, "
         f"{len(record.classes)} categories",
         "training": f"{record.epochs} epochs, seed {record.seed}, {record.hours:.2g} h on {record.hardware}; "
-        f"all settings in [{FLAGS}]({FLAGS})",
+        f"all settings in [{FLAGS}]({FLAGS})"
+        + ("" if config.precision == "float32" else f"; trained in {config.precision}, computes in float32"),
         "source": f"commit {record.commit or 'unknown'}; "
         + ", ".join(f"{package} {version}" for package, version in record.versions.items()),
         "parameters": f"{record.parameters:,}",
