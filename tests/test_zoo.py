@@ -190,7 +190,13 @@ def test_the_stored_flags_hold_no_place_on_this_machine_and_are_those_of_the_run
 def test_the_card_is_made_from_the_record(own):
     text = (own / "shapes_extractor" / "README.md").read_text()
     assert text == card(zoo.info("shapes_extractor"))
-    assert "78.2" in text and "![reconstructions](reconstructions.png)" in text
+    assert "78.2" in text and "![curves](curves.png)" in text
+
+
+def test_a_record_shows_no_images_of_the_data_set(own, runs):
+    assert (runs / "extractor" / "pictures" / "reconstructions.png").is_file()
+    assert (runs / "gated" / "pictures" / "strips.png").is_file()
+    assert {path.name for path in own.rglob("*.png")} == {"curves.png", "audit.png"}
 
 
 def test_the_record_and_its_card_show_the_audit_of_the_run(own):

@@ -20,7 +20,7 @@ from cdc_keras.zoo.record import CARD, FLAGS, INDEX, PATHS, PRESET, Record, Weig
 
 PREPROCESSING = "uint8 / 127.5 - 1"
 LICENCE = "Apache-2.0"
-PICTURES = ("reconstructions.png", "condition_swaps.png", "strips.png", "curves.png")
+PICTURES = ("curves.png",)  # the others show images of the data set
 AUDIT, AUDIT_FIGURE = "audit.json", "audit.png"
 NOT_SCORES = ("images_per_second",)  # what of an evaluation is a float and no score
 EVALUATION = re.compile(r"evaluation-(\w+)-last\.json")
