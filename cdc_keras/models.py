@@ -99,6 +99,16 @@ def untrained_extractor(config):
         return autoencoder.encoder(config.image_size, context_size=config.context_size, skip=config.skip)
 
 
+def untrained_disentangler(config, classes):
+    """Returns the `Disentangler` of a run of task extractor, uncompiled and with initial weights; not to train.
+
+    Args:
+        config: a resolved `RunConfig`, of any context but dm.
+        classes: number of categories.
+    """
+    return _disentangler(config, classes, steps_per_epoch=1)  # which matter in training alone
+
+
 def extractor_of(model, config):
     """Returns the extractor inside the model of an extractor run: images in [-1, 1] -> T.
 

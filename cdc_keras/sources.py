@@ -163,6 +163,22 @@ def load_model(run, precision="float32"):
     return model
 
 
+def open_disentangler(source):
+    """Returns the trained `Disentangler` of an extractor.
+
+    Args:
+        source: path of a run of an extraction network, or "zoo:<name>" of an extractor's record that has one.
+
+    Raises:
+        UserError: it is damaged, or not there.
+    """
+    if str(source).startswith(ZOO):
+        from cdc_keras.zoo import network as released
+
+        return released.load_disentangler(*released.find(str(source).removeprefix(ZOO)))
+    return load_model(RunFolder(source))
+
+
 def _from_zoo(source, kind, precision):
     from cdc_keras.zoo import network as released  # which makes its records of run folders, and so imports this module
 

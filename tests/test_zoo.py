@@ -23,13 +23,13 @@ from cdc_keras.errors import UserError
 from cdc_keras.evaluation import evaluate, load_run
 from cdc_keras.readings import Audit, Reading
 from cdc_keras.runs import RunFolder, sha256
-from cdc_keras.sources import load_extractor
+from cdc_keras.sources import load_extractor, open_disentangler
 from cdc_keras.training import train
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.__main__ import main
-from cdc_keras.zoo.record import PRESET, Record, card
+from cdc_keras.zoo.record import DISENTANGLER, PRESET, Record, card
 
-EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=1, validation_fraction=0.3, context="gm")
+EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=1, validation_fraction=0.3)
 GATED = dataclasses.replace(EXTRACTOR, task="classifier", network="resnet8", warmup_epochs=0.1)
 AUDIT = Audit(
     seed=0,
@@ -114,11 +114,19 @@ def change(folder, relist=True, **values):
         (folder.parent / "index.json").write_text(json.dumps(index | {folder.name: sha256(folder / PRESET)}))
 
 
-def replace_weights(folder, path):
+def replace_weights(folder, path, file="extractor.weights.h5"):
     """Puts another weights' file into a record that states it as its own."""
-    weights = folder / "extractor.weights.h5"
+    weights = folder / file
     shutil.move(path, weights)
-    change(folder, weights={"file": weights.name, **dataclasses.asdict(zoo_files.file_of(weights))})
+    expected = dataclasses.asdict(zoo_files.file_of(weights))
+    if file == DISENTANGLER:
+        change(folder, files=json.loads((folder / PRESET).read_text())["files"] | {file: expected})
+    else:
+        change(folder, weights={"file": weights.name, **expected})
+
+
+def load_disentangler():
+    return open_disentangler("zoo:shapes_extractor")
 
 
 def no_network(*args, **kwargs):
@@ -223,14 +231,15 @@ def test_an_audit_of_other_weights_or_without_figure_is_not_released(break_it, m
     assert not (tmp_path / "extractor").exists()
 
 
-def test_a_record_is_audited_as_far_as_its_encoder_goes(own, tmp_path, monkeypatch):
+def test_the_audit_of_a_record_is_complete(own, tmp_path, monkeypatch):
     monkeypatch.setattr(
         examination, "probe", lambda x, y, z, *, num_classes, **options: np.arange(len(z)) % num_classes
     )
     found = audit("zoo:shapes_extractor", out=tmp_path / "audit", limit=40)
     assert found["extractor_sha256"] == zoo.info("shapes_extractor").weights.sha256
-    assert {reading["reader"] for reading in found["readings"]} == {"linear", "knn", "mlp", "conv"}
-    assert "Of T only the encoder is known" in (tmp_path / "audit" / "audit.md").read_text()
+    assert {reading["reader"] for reading in found["readings"]} == {"linear", "knn", "mlp", "conv", "discriminator"}
+    assert "context" in found["reconstruction_mse"]
+    assert "only the encoder is known" not in (tmp_path / "audit" / "audit.md").read_text()
 
 
 def test_a_stale_card_is_found(own):
@@ -284,7 +293,7 @@ def test_a_gated_record_does_not_take_another_extractor(own):
         zoo.load("shapes_gated")
 
 
-@pytest.mark.parametrize("file", [PRESET, "extractor.weights.h5"])
+@pytest.mark.parametrize("file", [PRESET, "extractor.weights.h5", DISENTANGLER])
 @pytest.mark.parametrize("at", [0, 1000, -1])
 def test_one_changed_byte_is_refused_before_anything_is_parsed(file, at, own, monkeypatch):
     def never(*args, **kwargs):
@@ -295,7 +304,7 @@ def test_one_changed_byte_is_refused_before_anything_is_parsed(file, at, own, mo
     if file == PRESET:
         monkeypatch.setattr(Record, "from_json", never)
     with pytest.raises(UserError, match=f"{file} .*sha256"):
-        zoo.load("shapes_extractor")
+        load_disentangler() if file == DISENTANGLER else zoo.load("shapes_extractor")
 
 
 def test_one_changed_byte_in_any_file_is_found_by_verify(own):
@@ -432,6 +441,49 @@ def test_weights_of_another_network_are_refused(own, tmp_path):
             zoo.load("shapes_extractor")
 
 
+def test_the_whole_extraction_network_of_a_record_scores_as_its_run_does(own, runs):
+    trained, released = load_run(RunFolder(runs / "extractor"))[0], load_disentangler()
+    for ours, theirs in zip(released.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with h5py.File(own / "shapes_extractor" / DISENTANGLER) as file:
+        assert "optimizer" not in file
+
+
+def test_an_extractor_is_loaded_without_its_extraction_network(own):
+    (own / "shapes_extractor" / DISENTANGLER).unlink()
+    zoo.load("shapes_extractor")
+    zoo.load("shapes_gated")
+    with pytest.raises(UserError, match="disentangler.weights.h5 is missing"):
+        load_disentangler()
+
+
+def test_an_extraction_network_with_another_encoder_is_refused(own, tmp_path):
+    model = load_disentangler()
+    kernel = model.encoder.trainable_variables[0]
+    kernel.assign(kernel * np.float32(1 + 1e-6))
+    model.optimizer = None
+    model.save_weights(tmp_path / "other.weights.h5")
+    replace_weights(own / "shapes_extractor", tmp_path / "other.weights.h5", DISENTANGLER)
+    with pytest.raises(UserError, match="the encoder in .*disentangler.weights.h5 is not the extractor"):
+        load_disentangler()
+    (problem,) = zoo.verify(["shapes_extractor"])
+    assert "is not the extractor in extractor.weights.h5" in problem
+
+
+def test_an_extraction_network_of_other_size_or_that_is_not_listed_is_refused(own, tmp_path):
+    folder = own / "shapes_extractor"
+    shutil.copyfile(folder / "extractor.weights.h5", tmp_path / "other.weights.h5")
+    replace_weights(folder, tmp_path / "other.weights.h5", DISENTANGLER)
+    with pytest.raises(UserError, match="disentangler.weights.h5 has .* values where its network has"):
+        load_disentangler()
+    files = json.loads((folder / PRESET).read_text())["files"]
+    del files[DISENTANGLER]
+    change(folder, files=files)
+    assert "preset.json does not list disentangler.weights.h5" in "".join(zoo.verify(["shapes_extractor"]))
+    with pytest.raises(UserError, match="does not list disentangler.weights.h5"):
+        load_disentangler()
+
+
 def external_link(file):
     file["layers/more"] = h5py.ExternalLink("/etc/passwd", "/")
 
@@ -450,15 +502,16 @@ def virtual_dataset(file):
     file.create_virtual_dataset("layers/more", layout)
 
 
+@pytest.mark.parametrize("file", ["extractor.weights.h5", DISENTANGLER])
 @pytest.mark.parametrize("reach_out", [external_link, soft_link, external_dataset, virtual_dataset])
-def test_weights_that_reach_out_of_their_file_are_refused(reach_out, own, tmp_path, monkeypatch):
-    path = shutil.copyfile(own / "shapes_extractor" / "extractor.weights.h5", tmp_path / "evil.weights.h5")
-    with h5py.File(path, "a") as file:
-        reach_out(file)
-    replace_weights(own / "shapes_extractor", path)
+def test_weights_that_reach_out_of_their_file_are_refused(reach_out, file, own, tmp_path, monkeypatch):
+    path = shutil.copyfile(own / "shapes_extractor" / file, tmp_path / "evil.weights.h5")
+    with h5py.File(path, "a") as opened:
+        reach_out(opened)
+    replace_weights(own / "shapes_extractor", path, file)
     monkeypatch.setattr(keras.Model, "load_weights", no_network)
-    with pytest.raises(UserError, match="extractor.weights.h5 (has a link at|takes) .*more"):
-        zoo.load("shapes_extractor")
+    with pytest.raises(UserError, match=f"{file} (has a link at|takes) .*more"):
+        load_disentangler() if file == DISENTANGLER else zoo.load("shapes_extractor")
 
 
 def test_a_circle_of_links_inside_a_file_ends(tmp_path):

@@ -12,11 +12,10 @@ from cdc_keras.errors import UserError
 from cdc_keras.runs import fingerprint, load_weights
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.files import FolderZoo
-from cdc_keras.zoo.record import CARD, FLAGS, INDEX, PRESET, File, Golden, Record, card
+from cdc_keras.zoo.record import CARD, DISENTANGLER, INDEX, PRESET, File, Golden, Record, card
 
 TOLERANCE = 1e-4  # absolute; float32 convolutions of two libraries
 GOLDEN_VALUES = 8
-MUST = {CARD, FLAGS}
 
 
 def find(name):
@@ -59,21 +58,55 @@ def load_network(zoo, name, record, precision="float32"):
     Raises:
         UserError: a file is not the one that was released, or this version builds another network.
     """
-    path = zoo.bring(name, record.weights.file, record.weights)
-    zoo_files.check_file(path, record.weights)
-    values = zoo_files.check_hdf5(path)
+    path, values = _bring(zoo, name, record.weights.file, record.weights)
     network = _build(zoo, record, precision)
     if (found := fingerprint(network)) != record.fingerprint:
         raise UserError(
             f"{path} is of a network with fingerprint {record.fingerprint}, and this version of the library builds "
             f"{found}; use the version it was trained with ({record.commit})"
         )
-    needed = sum(math.prod(variable.shape) for variable in network.variables)
-    if values != needed:  # Keras only warns of some that are missing, and says nothing of more
-        raise UserError(f"{path} has {values} values where its network has {needed}; get the record again")
-    load_weights(network, path)
+    _assign(network, path, values)
     network.trainable, network.name = False, record.name
     return network
+
+
+def load_disentangler(zoo, name, record):
+    """Returns the `Disentangler` that an extractor's record was trained in, to be evaluated; in float32.
+
+    Args:
+        zoo: a `FolderZoo` or `UrlZoo`.
+        name: of the record's folder in it.
+        record: the `Record`, `has_disentangler`.
+
+    Raises:
+        UserError: the file is not the one that was released, or its encoder is not the extractor.
+    """
+    if DISENTANGLER not in record.files:
+        raise UserError(f"{zoo.path / name / PRESET} does not list {DISENTANGLER}; make the record again")
+    path, values = _bring(zoo, name, DISENTANGLER, record.files[DISENTANGLER])
+    extractor = load_network(zoo, name, record)
+    model = models.untrained_disentangler(models.in_precision(record.run_config(), "float32"), len(record.classes))
+    _assign(model, path, values)
+    pairs = zip(model.encoder.get_weights(), extractor.get_weights(), strict=True)
+    if not all(np.array_equal(ours, theirs) for ours, theirs in pairs):
+        raise UserError(f"the encoder in {path} is not the extractor in {record.weights.file}; get the record again")
+    model.compile()
+    return model
+
+
+def _bring(zoo, name, file, expected):
+    """Returns (path, number of values) of a weights' file, having checked that it is the `File` expected."""
+    path = zoo.bring(name, file, expected)
+    zoo_files.check_file(path, expected)
+    return path, zoo_files.check_hdf5(path)
+
+
+def _assign(model, path, values):
+    """Loads a weights' file that has so many values."""
+    needed = sum(math.prod(variable.shape) for variable in model.variables + model.metrics_variables)
+    if values != needed:  # Keras only warns of some that are missing, and says nothing of more
+        raise UserError(f"{path} has {values} values where its network has {needed}; get the record again")
+    load_weights(model, path)
 
 
 def problems_of(zoo, name):
@@ -89,7 +122,8 @@ def problems_of(zoo, name):
         except UserError as error:
             problems.append(str(error))
     folder = zoo.path / name
-    problems += [f"{folder / PRESET} does not list {x}; make the record again" for x in MUST - set(record.files)]
+    missing = sorted(record.must_hold - set(record.files))
+    problems += [f"{folder / PRESET} does not list {x}; make the record again" for x in missing]
     if isinstance(zoo, FolderZoo):  # a cache may hold what an older record had
         strays = set(os.listdir(folder)) - {PRESET, record.weights.file, *record.files}
         problems += [f"{folder / x} is not in {PRESET}; remove it" for x in sorted(strays)]
@@ -101,7 +135,13 @@ def problems_of(zoo, name):
         return problems + ([] if str(error) in problems else [str(error)])
     if (count := network.count_params()) != record.parameters:
         problems.append(f"{folder / PRESET} says {record.parameters} parameters; the network has {count}")
-    return problems + [f"{folder / record.weights.file}: {x}" for x in _differences(network, record)]
+    problems += [f"{folder / record.weights.file}: {x}" for x in _differences(network, record)]
+    if DISENTANGLER in record.files:
+        try:
+            load_disentangler(zoo, name, record)
+        except UserError as error:
+            problems += [] if str(error) in problems else [str(error)]
+    return problems
 
 
 def golden(network, seed=0, images=2):

@@ -12,6 +12,7 @@ from cdc_keras.errors import UserError
 from cdc_keras.readings import Audit, described
 
 INDEX, PRESET, CARD, FLAGS = "index.json", "preset.json", "README.md", "flags.txt"
+DISENTANGLER = "disentangler.weights.h5"
 PATHS = ("data_dir", "extractor", "teacher")  # the settings of a run that are places on one machine
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")  # no separator and no ".."
@@ -182,6 +183,16 @@ class Record:
         values = {key: _parse(_type(fields[key]), value, f"config.{key}") for key, value in self.config.items()}
         return RunConfig(**values, extractor=self.extractor and f"zoo record {self.extractor.name}")
 
+    @property
+    def must_hold(self):
+        """The names of the files that must be among `files`."""
+        return {CARD, FLAGS, DISENTANGLER} if self.has_disentangler else {CARD, FLAGS}
+
+    @property
+    def has_disentangler(self):
+        """Whether it is of an extractor that was trained in an extraction network, all of which is kept."""
+        return self.kind == "extractor" and not self.run_config().classifies
+
     def to_json(self):
         """Returns the text of preset.json."""
         return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
@@ -268,9 +279,12 @@ def card(record):
         + ", ".join(f"{package} {version}" for package, version in record.versions.items()),
         "parameters": f"{record.parameters:,}",
         "weights": f"{record.weights.file}, {record.weights.bytes:,} bytes, sha256 `{record.weights.sha256}`",
+        "extraction network": f"{DISENTANGLER}, with decoder and discriminator, from which the scores are computed",
         "licence": record.licence,
         "created": record.created,
     }
+    if not record.has_disentangler:
+        del facts["extraction network"]
     lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]
     for file in pictures:
         lines += ["", f"![{file.removesuffix('.png')}]({file})"]

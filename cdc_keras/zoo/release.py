@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 
+from cdc_keras import models
 from cdc_keras.errors import UserError
 from cdc_keras.readings import Audit
 from cdc_keras.runs import RunFolder, fingerprint, save_weights, sha256, write_text
@@ -16,7 +17,19 @@ from cdc_keras.sources import load_extractor, load_model
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.files import FolderZoo
 from cdc_keras.zoo.network import golden, problems_of, read_record
-from cdc_keras.zoo.record import CARD, FLAGS, INDEX, PATHS, PRESET, Record, Weights, card, check_name, read_json
+from cdc_keras.zoo.record import (
+    CARD,
+    DISENTANGLER,
+    FLAGS,
+    INDEX,
+    PATHS,
+    PRESET,
+    Record,
+    Weights,
+    card,
+    check_name,
+    read_json,
+)
 
 PREPROCESSING = "uint8 / 127.5 - 1"
 LICENCE = "Apache-2.0"
@@ -136,6 +149,8 @@ def _write(folder, name, run, extractor, metrics, paper):
     if config.task == "extractor":
         network = load_extractor(run.path)
         shutil.copyfile(run.extractor_weights, path)  # to the bit: gated classifiers know it by its sha256
+        if not config.classifies:
+            save_weights(_disentangler(run), folder / DISENTANGLER)
     else:
         network = load_model(run).network
         save_weights(network, path)
@@ -174,6 +189,14 @@ def _write(folder, name, run, extractor, metrics, paper):
     record = dataclasses.replace(record, files=record.files | {CARD: zoo_files.file_of(folder / CARD)})
     write_text(folder / PRESET, record.to_json())
     return record
+
+
+def _disentangler(run):
+    """Returns the `Disentangler` of an extractor run at its newest checkpoint, uncompiled: without optimizers."""
+    config = models.in_precision(run.config(), "float32")
+    model = models.untrained_disentangler(config, len(run.read_record()["data"]["classes"]))
+    run.load_checkpoint(model)
+    return model
 
 
 def _audit(run, weights_sha256):
