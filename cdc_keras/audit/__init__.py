@@ -91,13 +91,20 @@ def audit(source, *, rivals=None, classifier=None, data_dir=None, out=None, limi
 
     examined = Examination(*halves, drawn(dataset.train, limit, seed), len(dataset.class_names), seed)
     examined.run(subjects, judge and judge.network)
-    found = Audit(seed, len(halves[0]), len(halves[1]), examined.erased, tuple(examined.readings))
+    found = Audit(
+        seed=seed,
+        limit=limit,
+        rivals={name: subject.sha256 for name, subject in subjects.items() if name != "context"},
+        classifier=judge and judge.sha256,
+        probe_images=len(halves[0]),
+        scored_images=len(halves[1]),
+        erased=examined.erased,
+        readings=tuple(examined.readings),
+    )
     result = {
         "dataset": dataset.name,
         "image_size": dataset.image_size,
         "extractor_sha256": subjects["context"].sha256,
-        "rivals_sha256": {name: subject.sha256 for name, subject in subjects.items() if name != "context"},
-        "classifier_sha256": judge and judge.sha256,
         **dataclasses.asdict(found),
         "reconstruction_mse": examined.errors,
         "probes": PROBES,

@@ -46,6 +46,15 @@ def read_record(zoo, name):
     return record
 
 
+def name_of_weights(zoo, kind, sha256):
+    """Returns the name of the record of a kind whose weights' file has a sha256, None if there is none in the zoo."""
+    for name in sorted(zoo.index()):
+        record = read_record(zoo, name)
+        if (record.kind, record.weights.sha256) == (kind, sha256):
+            return name
+    return None
+
+
 def load_network(zoo, name, record, precision="float32"):
     """Returns the network of a record with its weights, frozen and of the record's name.
 
