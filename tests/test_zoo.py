@@ -378,6 +378,38 @@ def test_a_record_scores_as_its_run_does(own, runs):
         evaluate_record("shape_gated")
 
 
+def command(*arguments):
+    root = pathlib.Path(__file__).parent.parent
+    return subprocess.run([sys.executable, *arguments], env=os.environ, capture_output=True, text=True, cwd=root)
+
+
+def test_evaluate_py_scores_a_record_beside_its_card_and_fails_beyond_the_tolerance(own):
+    before = sorted(own.rglob("*"))
+    done = command("evaluate.py", "--zoo=shapes_gated", "--split=validation")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"top1 +0\.\d+ +0\.\d+ +0 +0\.001", done.stdout), done.stdout
+    assert sorted(own.rglob("*")) == before
+    metrics = json.loads(zoo.info("shapes_gated").to_json())["metrics"]
+    metrics[0] |= {"value": 0.99, "mean": 0.99}
+    rewrite(own / "shapes_gated", metrics=metrics)
+    done = command("evaluate.py", "--zoo=shapes_gated", "--split=validation")
+    assert done.returncode == 1 and "error: shapes_gated: top1 on validation comes out as" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "give what to score either as --run_dir"),
+        (["--zoo=shapes_gated", "--run_dir=x"], "give what to score either as --run_dir"),
+        (["--zoo=shapes_gated", "--weights=best"], "leave them out with --zoo"),
+        (["--zoo=shapes"], "did you mean 'shapes_gated'"),
+    ],
+)
+def test_evaluate_py_answers_bad_input_with_one_sentence(arguments, sentence, own):
+    done = command("evaluate.py", *arguments)
+    assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr
+
+
 def test_a_context_model_that_is_a_part_of_a_classifier_has_no_scores_and_no_extraction_network(tmp_path, monkeypatch):
     monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path))
     config = dataclasses.replace(EXTRACTOR, context="dm", network="resnet8", warmup_epochs=0.1)
