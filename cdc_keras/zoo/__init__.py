@@ -33,7 +33,8 @@ def load(name):
     """Returns the released network as a functional `keras.Model` of the record's name, all its weights frozen.
 
     An extractor maps images (B, S, S, 3) in [-1, 1] to T (B, h, h, C), a classifier to logits (B, classes). A gated
-    classifier contains its extractor. Only a zoo at a URL is ever asked for over the network, and once.
+    classifier contains its extractor. All compute in float32, in whatever precision they were trained. Only a zoo at a
+    URL is ever asked for over the network, and once.
 
     Args:
         name: of a record, see `names`, or the path of a record's folder, with a separator in it.
