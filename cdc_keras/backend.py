@@ -12,6 +12,7 @@ from cdc_keras import distribution
 from cdc_keras.data.pipeline import gather
 
 STEPS = "steps"  # path of the variable that counts them
+LOSS_SCALING = ("_loss_scale", "_finite_steps")  # how the keys of its state in a file end
 
 
 class _Model(keras.Model):
@@ -70,7 +71,9 @@ class _Model(keras.Model):
         states = self._states()
         for key, variable in states.items():
             variable.assign(store[key])
-        super().load_own_variables({k: store[k] for k in store.keys() if k not in states})
+        # What was trained in float16 may be loaded to compute in float32, where no loss is scaled.
+        own = [k for k in store.keys() if k not in states and not k.endswith(LOSS_SCALING)]
+        super().load_own_variables({k: store[k] for k in own})
 
 
 if keras.backend.backend() == "tensorflow":

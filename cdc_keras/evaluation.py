@@ -1,16 +1,18 @@
-"""Scoring a run folder: accuracy, loss, confusion, throughput, and the pictures that go with them."""
+"""Scoring a run folder, accuracy, loss, confusion, throughput and the pictures that go with them; or a zoo's record."""
 
+import dataclasses
 import json
 import time
 
 import numpy as np
 
-from cdc_keras import data
+from cdc_keras import data, zoo
+from cdc_keras.classifier import Classifier
 from cdc_keras.data.pipeline import scale, stored_batches
 from cdc_keras.environment import environment
 from cdc_keras.errors import UserError
 from cdc_keras.runs import RunFolder, load_weights, write_text
-from cdc_keras.sources import load_model
+from cdc_keras.sources import ZOO, load_model, open_classifier, open_disentangler
 from cdc_keras.training import EVALUATION_BATCH, draw_extractor, evaluate_split, examples_to_show, steps_done
 
 
@@ -31,9 +33,7 @@ def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_
     if plain_run_dir is not None:
         _check_counterpart(run, RunFolder(plain_run_dir))
     model, dataset, config = load_run(run, weights=weights, data_dir=data_dir)
-    scored = {"test": dataset.test, "validation": dataset.validation}[split]
-    if not len(scored):
-        raise UserError(f"the {split} split of {config.dataset} is empty; evaluate another with --split")
+    scored = _split(dataset, split)
     scores = {"split": split, "weights": weights, "images": len(scored), "step": steps_done(model)}
     if config.classifies:
         scores |= _score_classifier(model, scored, dataset, run, f"{split}-{weights}")
@@ -45,6 +45,71 @@ def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_
     scores["environment"] = environment()
     write_text(run.path / f"evaluation-{split}-{weights}.json", json.dumps(scores, indent=2) + "\n")
     return scores
+
+
+def evaluate_record(name, *, split="test", data_dir=None):
+    """Returns the scores of a record of the zoo as {name: value}; nothing is written.
+
+    Args:
+        name: of the record, or the path of its folder.
+        split: "test" or "validation", as the run cut it.
+        data_dir: where the data are; TFDS' own default folder if not given.
+
+    Raises:
+        UserError: there is no such record, it has no scores, or the data are not there or not those it was trained on.
+    """
+    model = open_record(name)
+    dataset, config = data_of(zoo.info(name), data_dir)
+    return score(model, dataset, split, config)
+
+
+def open_record(name):
+    """Returns the model of a record of the zoo, `Disentangler` or `Classifier`; arguments as for `evaluate_record`."""
+    record, source = zoo.info(name), f"{ZOO}{name}"
+    if record.kind == "classifier":
+        return Classifier(open_classifier(source).network)
+    if not record.has_disentangler:
+        raise UserError(f"{name} is a part of a classifier and has no scores of its own; python -m cdc_keras.audit it")
+    return open_disentangler(source)
+
+
+def data_of(record, data_dir=None):
+    """Returns (dataset, config) of a zoo's `Record`: the data as its run saw them, and how it was trained.
+
+    Raises:
+        UserError: they are not there, or others.
+    """
+    config = dataclasses.replace(record.run_config(), data_dir=data_dir)
+    dataset = data.load(config)
+    if tuple(dataset.class_names) != record.classes or len(dataset.train) != record.dataset.train_images:
+        raise UserError(
+            f"{record.name} was trained on {record.dataset.train_images} images of {len(record.classes)} categories of "
+            f"{config.dataset}, and {len(dataset.train)} of {len(dataset.class_names)} are here, or others by name; "
+            "give the data_dir of the data as they were"
+        )
+    return dataset, config
+
+
+def score(model, dataset, split, config):
+    """Returns the scores of a model on a split as {name: value}.
+
+    Args:
+        model: `Disentangler` or `Classifier`.
+        dataset: a `Dataset`.
+        split: "test" or "validation".
+        config: the `RunConfig` the model was trained with.
+    """
+    scored = _split(dataset, split)
+    if isinstance(model, Classifier):
+        return classification_scores(*logits_of(model.network, scored)[:2])
+    return evaluate_split(model, scored, config)
+
+
+def _split(dataset, split):
+    scored = {"test": dataset.test, "validation": dataset.validation}[split]
+    if not len(scored):
+        raise UserError(f"the {split} split of {dataset.name} is empty; evaluate another with --split")
+    return scored
 
 
 def load_run(run, *, weights="last", data_dir=None):
@@ -124,6 +189,19 @@ def table(scores):
     if scores.get("most_confused"):
         lines.append("most confused (true -> predicted):")
         lines += [f"  {pair['true']} -> {pair['predicted']}: {pair['count']}" for pair in scores["most_confused"]]
+    return "\n".join(lines)
+
+
+def record_table(record, split, scores):
+    """Returns the scores of a record, {name: value}, beside those of its card, as lines of text for a terminal."""
+    said = {metric.name: metric for metric in record.metrics if metric.split == split}
+    lines = [f"{'score':24s} {'value':>12s} {'card':>12s} {'difference':>12s} {'to within':>12s}"]
+    for name, value in scores.items():
+        line = f"{name:24s} {value:12.6g}"
+        if name in said:
+            card = said[name]
+            line += f" {card.value:12.6g} {value - card.value:12.2g} {card.tolerance:12.2g}"
+        lines.append(line)
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """From a configuration to the model it says, in the precision it says."""
 
+import dataclasses
 import random
 import re
 
@@ -85,6 +86,11 @@ def classifier(config, classes, extractor=None):
         )
 
 
+def in_precision(config, precision):
+    """Returns a run's config for building its networks in another precision; on one device, as float16 demands."""
+    return dataclasses.replace(config, precision=precision, strategy="none")
+
+
 def untrained_extractor(config):
     """Returns the extractor of a run of task extractor, with initial weights."""
     with numerics.policy(config.precision):
@@ -96,6 +102,16 @@ def untrained_extractor(config):
             context_channels=config.context_channels,
             skip=config.skip,
         )
+
+
+def untrained_disentangler(config, classes):
+    """Returns the `Disentangler` of a run of task extractor, uncompiled and with initial weights; not to train.
+
+    Args:
+        config: a resolved `RunConfig`, of any context but dm.
+        classes: number of categories.
+    """
+    return _disentangler(config, classes, steps_per_epoch=1)  # which matter in training alone
 
 
 def extractor_of(model, config):

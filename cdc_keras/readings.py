@@ -6,6 +6,7 @@ import re
 from cdc_keras.errors import UserError
 
 WORDS = re.compile(r"[a-z0-9][a-z0-9_.-]*( (swap|reconstruction))?")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 READERS = {
     "linear": "linear",
     "knn": "k-NN",
@@ -14,6 +15,7 @@ READERS = {
     "discriminator": "its own D",
     "classifier": "the classifier",
 }
+PLAYERS = ("discriminator", "classifier")  # of `READERS`; the others are probes
 SOURCES = {
     "context": "T",
     "pixels": "pixels",
@@ -58,23 +60,57 @@ class Reading:
 
 
 @dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """How far the numbers of an audit may be from these when it is made again, elsewhere; shares of 1.
+
+    Everything is computed in float32, which another library or processor rounds otherwise. Training a probe multiplies
+    that; D and the classifier only change their mind where two categories are as likely.
+
+    Attributes:
+        probes: of what a fresh probe reads.
+        players: of what D or the classifier reads.
+        erased: of the shares of T's variance that an erasure changes.
+    """
+
+    probes: float = 0.02
+    players: float = 0.001
+    erased: float = 0.005
+
+    def of(self, reading):
+        """Returns the tolerance of the accuracy of a `Reading`; the ends of its interval hold to twice as much."""
+        return self.players if reading.reader in PLAYERS else self.probes
+
+
+@dataclasses.dataclass(frozen=True)
 class Audit:
-    """The audit of one extractor.
+    """The audit of one extractor, and what it takes to make it again.
 
     Attributes:
         seed: decided the halves and everything random in the probes.
+        limit: at most so many test images were used.
+        rivals: {name in the table: sha256 of the weights' file} of the extractors beside it.
+        classifier: sha256 of the weights' file of the classifier that judged what was decoded, None without.
         probe_images, scored_images: size of the half that probes were trained on, and of the one they were scored on.
         erased: {source: mean squared change of standardised T by that erasure, as a share of its variance}.
         readings: what was read.
+        tolerance: how well all that comes out again.
     """
 
     seed: int
+    limit: int
+    rivals: dict[str, str]
+    classifier: str | None
     probe_images: int
     scored_images: int
     erased: dict[str, float]
     readings: tuple[Reading, ...]
+    tolerance: Tolerance = Tolerance()
 
     def __post_init__(self):
+        _demand(self.limit > 0, "limit", "more than 0", self.limit)
+        for name, sha256 in self.rivals.items():
+            _demand(WORDS.fullmatch(name) and SHA256.fullmatch(sha256), f"rivals.{name}", "a sha256", sha256)
+        _demand(not self.classifier or SHA256.fullmatch(self.classifier), "classifier", "a sha256", self.classifier)
         _demand(self.probe_images > 0 and self.scored_images > 0, "images", "more than 0 in each half", "fewer")
         for source, share in self.erased.items():
             _demand(source in SOURCES and share >= 0, f"erased.{source}", "0 or more of a source", share)
@@ -91,6 +127,11 @@ def described(audit):
         "* LEACE on the probes' images leaves a linear probe nothing to learn from, by construction: the floor. On the "
         "extractor's images, it was fitted on what the discriminator saw, and the rest is what new images still show.",
         *(f"* {words(source)}: changes {share:.1%} of T's variance." for source, share in audit.erased.items()),
+        *(f"* {words(name)}: of the weights with sha256 `{sha256}`." for name, sha256 in audit.rivals.items()),
+        *([f"* The classifier: of the weights with sha256 `{audit.classifier}`."] if audit.classifier else []),
+        f"* Made again, with seed {audit.seed} and at most {audit.limit} images, what probes read holds to "
+        f"{audit.tolerance.probes:.1%}, as training them multiplies differences of rounding; what D and the classifier "
+        f"read to {audit.tolerance.players:.1%}; what an erasure changes to {audit.tolerance.erased:.1%}.",
     ]
 
 

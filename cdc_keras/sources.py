@@ -1,4 +1,7 @@
-"""Trained models by where they are: a run folder, or a record of the zoo, "zoo:<name>"."""
+"""Trained models by where they are: a run folder, or a record of the zoo, "zoo:<name>".
+
+They compute in float32, in whatever precision they were trained, unless a run that trains takes them into its own.
+"""
 
 import dataclasses
 
@@ -31,7 +34,7 @@ class Source:
 
 
 def load_extractor(source):
-    """Returns the trained extractor, a functional model: images in [-1, 1] -> T.
+    """Returns the trained extractor, a functional model: images in [-1, 1] -> T, in float32.
 
     Args:
         source: path of a finished extractor run, or "zoo:<name>".
@@ -42,10 +45,18 @@ def load_extractor(source):
     return open_extractor(source).network
 
 
-def open_extractor(source):
-    """Returns the `Source` of a trained extractor; arguments and errors as for `load_extractor`."""
+def open_extractor(source, precision="float32"):
+    """Returns the `Source` of a trained extractor.
+
+    Args:
+        source: path of a finished extractor run, or "zoo:<name>".
+        precision: to compute in, one of `numerics.PRECISIONS`.
+
+    Raises:
+        UserError: it is no finished extractor, or its weights are damaged.
+    """
     if str(source).startswith(ZOO):
-        return _from_zoo(source, "extractor")
+        return _from_zoo(source, "extractor", precision)
     run = RunFolder(source)
     config = run.config()
     if config.task != "extractor":
@@ -55,13 +66,13 @@ def open_extractor(source):
     record = run.read_record()
     if sha256(run.extractor_weights) != record["extractor_sha256"]:
         raise UserError(f"{run.extractor_weights} is not the file the run wrote (sha256 differs); train it again")
-    extractor = models.untrained_extractor(config)
+    extractor = models.untrained_extractor(models.in_precision(config, precision))
     load_weights(extractor, run.extractor_weights)
     return Source(extractor, config, tuple(record["data"]["classes"]), record["extractor_sha256"])
 
 
 def open_teacher(source, config, classes):
-    """Returns the `Source` of the trained classifier whose attention is transferred.
+    """Returns the `Source` of the trained classifier whose attention is transferred, in the student's precision.
 
     Args:
         source: path of a finished classifier run, or "zoo:<name>".
@@ -71,7 +82,7 @@ def open_teacher(source, config, classes):
     Raises:
         UserError: that is no finished classifier of the same images and categories.
     """
-    teacher = open_classifier(source, "teacher")
+    teacher = open_classifier(source, "teacher", config.precision)
     if teacher.config.image_size != config.image_size:
         raise UserError(
             f"the teacher {source} sees images of {teacher.config.image_size} px, the student of {config.image_size} "
@@ -82,24 +93,25 @@ def open_teacher(source, config, classes):
     return teacher
 
 
-def open_classifier(source, role="classifier"):
+def open_classifier(source, role="classifier", precision="float32"):
     """Returns the `Source` of a trained classifier.
 
     Args:
         source: path of a finished classifier run, or "zoo:<name>".
         role: what it is needed as, for messages.
+        precision: to compute in, one of `numerics.PRECISIONS`.
 
     Raises:
         UserError: that is no finished classifier.
     """
     if str(source).startswith(ZOO):
-        return _from_zoo(source, "classifier")
+        return _from_zoo(source, "classifier", precision)
     run = RunFolder(source)
     if not run.config().classifies:
         raise UserError(f"the {role} {source} is a run of task {run.config().task}; give a classifier's")
     if not run.finished:
         raise UserError(f"the {role} in {source} has not finished training; run its train.py command again")
-    network, classes = load_model(run).network, run.read_record()["data"]["classes"]
+    network, classes = load_model(run, precision).network, run.read_record()["data"]["classes"]
     return Source(network, run.config(), tuple(classes), sha256(run.checkpoint(run.steps()[-1])))
 
 
@@ -120,7 +132,8 @@ def build(config, classes, run, steps_per_epoch, extractor=None, teacher=None):
     elif config.teacher is not None:
         pairs = lambda network: run.read_record()["transfer"]  # noqa: E731
     if config.gated and config.gate_attention and extractor is None:
-        extractor = models.untrained_extractor(RunConfig.from_json(run.extractor_config.read_text()))
+        stored = RunConfig.from_json(run.extractor_config.read_text())
+        extractor = models.untrained_extractor(models.in_precision(stored, config.precision))
     elif extractor is not None:
         extractor = extractor.network
     return models.build(
@@ -128,11 +141,12 @@ def build(config, classes, run, steps_per_epoch, extractor=None, teacher=None):
     )
 
 
-def load_model(run):
-    """Returns the model of a run folder, `Disentangler` or `Classifier`, at its newest checkpoint.
+def load_model(run, precision="float32"):
+    """Returns the model of a run folder, `Disentangler` or `Classifier`, at its newest checkpoint; not to train on.
 
     Args:
         run: a `RunFolder`.
+        precision: to compute in, one of `numerics.PRECISIONS`.
 
     Raises:
         UserError: there is no checkpoint, or it is damaged or of another network.
@@ -140,17 +154,37 @@ def load_model(run):
     if not run.steps():
         raise UserError(f"{run.path} has no checkpoint yet; let train.py finish an epoch first")
     record = run.read_record()
-    model = build(run.config(), len(record["data"]["classes"]), run, record["steps_per_epoch"])
+    config = models.in_precision(run.config(), precision)
+    model = build(config, len(record["data"]["classes"]), run, record["steps_per_epoch"])
+    if config.classifies:
+        model.compile()  # without optimizer: loss scaling gives its state another form in the checkpoint
     run.check_fingerprint(model)
     run.load_checkpoint(model)
     return model
 
 
-def _from_zoo(source, kind):
-    from cdc_keras import zoo  # which makes its records of run folders, and so imports this module
+def open_disentangler(source):
+    """Returns the trained `Disentangler` of an extractor.
+
+    Args:
+        source: path of a run of an extraction network, or "zoo:<name>" of an extractor's record that has one.
+
+    Raises:
+        UserError: it is damaged, or not there.
+    """
+    if str(source).startswith(ZOO):
+        from cdc_keras.zoo import network as released
+
+        return released.load_disentangler(*released.find(str(source).removeprefix(ZOO)))
+    return load_model(RunFolder(source))
+
+
+def _from_zoo(source, kind, precision):
+    from cdc_keras.zoo import network as released  # which makes its records of run folders, and so imports this module
 
     name = str(source).removeprefix(ZOO)
-    record = zoo.info(name)
+    zoo, name, record = released.find(name)
     if record.kind != kind:
         raise UserError(f"the record {source} is of kind {record.kind}; give one of kind {kind}")
-    return Source(zoo.load(name), record.run_config(), record.classes, record.weights.sha256)
+    network = released.load_network(zoo, name, record, precision)
+    return Source(network, record.run_config(), record.classes, record.weights.sha256)

@@ -63,7 +63,7 @@ def _train(config, run):
         raise UserError(f"{run.path} is not the same folder on every worker; put it on a file system that all share")
     extractor = teacher = None
     if config.gated and config.gate_attention and not run.steps():
-        extractor = open_extractor(config.extractor)
+        extractor = open_extractor(config.extractor, config.precision)
     if config.teacher is not None and not run.finished:
         teacher = open_teacher(config.teacher, config, dataset.class_names)
     model = build(config, len(dataset.class_names), run, steps_per_epoch, extractor, teacher)

@@ -21,6 +21,7 @@ from cdc_keras.disentangler import Disentangler
 from cdc_keras.errors import UserError
 from cdc_keras.networks import autoencoder
 from cdc_keras.readings import Audit, Reading, table
+from cdc_keras.runs import sha256
 from cdc_keras.training import train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -272,7 +273,9 @@ def test_a_reading_that_can_not_be_is_refused(values, message):
     with pytest.raises(UserError, match=message):
         Reading(**{**good, "chance": 0.1, **values})
     with pytest.raises(UserError, match="audit.erased.context"):
-        Audit(0, 1, 1, {"context": -1.0}, ())
+        Audit(0, 9, {}, None, 1, 1, {"context": -1.0}, ())
+    with pytest.raises(UserError, match="audit.rivals.gm is to be a sha256"):
+        Audit(0, 9, {"gm": "x"}, None, 1, 1, {}, ())
 
 
 EXTRACTOR = RunConfig(train_limit=64, batch_size=32, epochs=1)
@@ -310,6 +313,9 @@ def test_the_command_writes_table_figure_and_numbers(runs, tmp_path, monkeypatch
     expected |= set(itertools.product(["category"], ("shuffled", "erased", "erased-before"), probes.PROBES))
     expected |= {("category", name, "discriminator") for name in ("context", "twin")}
     assert seen == expected
+    twin = sha256(runs / "cdcgm" / "extractor.weights.h5")
+    assert found["extractor_sha256"] == twin and found["rivals"] == {"twin": twin} and found["classifier"] is None
+    assert found["limit"] == 80 and found["tolerance"]["probes"] == 0.02
     assert set(found["reconstruction_mse"]) == {"context", "twin"} and set(found["erased"]) == {
         "erased",
         "erased-before",

@@ -27,9 +27,10 @@ from cdc_keras.evaluation import evaluate
 from cdc_keras.layers import ChannelCompatibility
 from cdc_keras.networks import autoencoder
 from cdc_keras.networks.common import batch_norm, classify, conv
-from cdc_keras.runs import fingerprint
-from cdc_keras.sources import load_extractor, load_model
+from cdc_keras.runs import RunFolder, fingerprint
+from cdc_keras.sources import Source, build, load_extractor, load_model, open_extractor
 from cdc_keras.training import train
+from cdc_keras.zoo.record import card
 
 HALF = ("mixed_bfloat16", "mixed_float16")
 ROUNDING = {"mixed_bfloat16": 2**-8, "mixed_float16": 2**-11}  # of one number
@@ -236,8 +237,47 @@ def test_extractor_and_classifier_may_differ_in_precision(of_extractor, of_class
         assert of_layers == [layer.compute_dtype for layer in gated.layers[1:]]
 
 
+def dtypes(network):
+    """Returns in which precisions the layers compute, those of its extractor too."""
+    inside = [network.get_layer("extractor").network] if "extractor" in {x.name for x in network.layers} else []
+    return {layer.compute_dtype for part in (network, *inside) for layer in part.layers[1:]}
+
+
+def saved(config, folder):
+    """Returns the folder of a run of `config`, untrained, and the model in its checkpoint."""
+    config, run = config.resolved(32), RunFolder(folder)
+    extractor = None
+    if config.gated:
+        of = RunConfig().resolved(32)
+        extractor = Source(models.untrained_extractor(models.in_precision(of, config.precision)), of, (), "")
+    run.create(config, extractor)
+    model = build(config, 4, run, 10, extractor)
+    run.record(data={"classes": list("abcd")}, steps_per_epoch=10)
+    run.check_fingerprint(model)
+    run.save_checkpoint(model, 1)
+    return run, model
+
+
+@pytest.mark.parametrize("task", ["extractor", "classifier", "gated"])
+def test_what_was_trained_in_16_bits_is_loaded_to_compute_in_float32_but_resumed_in_its_own(task, half, tmp_path):
+    config = RunConfig(precision=half)
+    if task != "extractor":
+        config = dataclasses.replace(config, task="classifier", network="resnet8", warmup_epochs=0.0)
+    if task == "gated":
+        config = dataclasses.replace(config, extractor="elsewhere")
+    run, model = saved(config, tmp_path / "run")
+    network = lambda model: model.encoder if task == "extractor" else model.network  # noqa: E731
+    loaded, resumed = load_model(run), build(config.resolved(32), 4, run, 10)
+    assert same(values(loaded.variables), values(model.variables))
+    assert dtypes(network(loaded)) == {"float32"}
+    in_half = {half.removeprefix("mixed_")} if task == "extractor" else {half.removeprefix("mixed_"), "float32"}
+    assert dtypes(network(resumed)) == dtypes(network(model)) == in_half
+    if task == "gated":
+        assert dtypes(network(resumed).get_layer("extractor").network) == {half.removeprefix("mixed_")}
+
+
 @pytest.mark.long
-def test_records_of_the_zoo_come_back_in_their_own_precision(half, tmp_path, monkeypatch):
+def test_records_of_the_zoo_compute_in_float32_and_gate_in_the_precision_of_the_run(half, tmp_path, monkeypatch):
     monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path / "zoo"))
     (tmp_path / "zoo").mkdir()
     config = RunConfig(train_limit=32, batch_size=4, epochs=1, validation_fraction=0.3, context="gm", precision=half)
@@ -245,13 +285,17 @@ def test_records_of_the_zoo_come_back_in_their_own_precision(half, tmp_path, mon
     classifier = {"task": "classifier", "context": "cdcgm", "network": "wrn10_1", "warmup_epochs": 0.1}
     gated = train(dataclasses.replace(config, **classifier, extractor=str(extractor.path)), tmp_path / "gated")
     trained = {"extractor": load_extractor(extractor.path), "gated": load_model(gated).network}
+    inside = load_model(gated, half).network.get_layer("extractor").network
+    for network in (open_extractor(extractor.path, half).network, inside):
+        assert dtypes(network) == {half.removeprefix("mixed_")}
     for name, run in (("extractor", extractor), ("gated", gated)):
         evaluate(run.path, split="validation")
         record = zoo.add(run.path, name)
         released = zoo.load(name)
         np.testing.assert_array_equal(released(IMAGES), trained[name](IMAGES))
-        assert half.removeprefix("mixed_") in {layer.compute_dtype for layer in released.layers}
-        assert record.golden.tolerance > 1e-3  # two libraries round to 16 bits differently
+        assert dtypes(released) == dtypes(trained[name]) == {"float32"}
+        assert f"trained in {half}, computes in float32" in card(record)
+    assert dtypes(open_extractor("zoo:extractor", half).network) == {half.removeprefix("mixed_")}
     assert not zoo.verify()
 
 

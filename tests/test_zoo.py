@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -15,24 +16,29 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from absl import flags
 
 from cdc_keras import zoo
-from cdc_keras.audit import audit, examination, report
+from cdc_keras.audit import audit, examination
+from cdc_keras.audit.probes import probe
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
-from cdc_keras.evaluation import evaluate, load_run
-from cdc_keras.readings import Audit, Reading
+from cdc_keras.evaluation import evaluate, evaluate_record, load_run
+from cdc_keras.readings import READERS, Audit, Reading, described
 from cdc_keras.runs import RunFolder, sha256
-from cdc_keras.sources import load_extractor
+from cdc_keras.sources import load_extractor, open_disentangler
 from cdc_keras.training import train
+from cdc_keras.zoo import __main__ as zoo_command
 from cdc_keras.zoo import files as zoo_files
-from cdc_keras.zoo.__main__ import main
-from cdc_keras.zoo.record import PRESET, Record, card
+from cdc_keras.zoo.record import DISENTANGLER, PRESET, Metric, Record, card, wrong_scores
 
-EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=1, validation_fraction=0.3, context="gm")
+EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=1, validation_fraction=0.3)
 GATED = dataclasses.replace(EXTRACTOR, task="classifier", network="resnet8", warmup_epochs=0.1)
 AUDIT = Audit(
     seed=0,
+    limit=100,
+    rivals={},
+    classifier=None,
     probe_images=40,
     scored_images=50,
     erased={"erased": 0.1},
@@ -41,7 +47,18 @@ AUDIT = Audit(
         Reading("category", "context", "discriminator", 0.14, 0.12, 0.15, 0.1),
     ),
 )
+METRIC = dataclasses.asdict(Metric("top1", "test", 0.5, 0.001, 0.5, None, 1, (0,)))
 IMAGES = np.random.default_rng(1).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
+
+
+def untrained_probe(train, labels, scored, *, num_classes, **options):
+    """Takes no time, and is as often right in every audit."""
+    return np.arange(len(scored)) % num_classes
+
+
+@pytest.fixture(autouse=True)
+def quick_probes(monkeypatch):
+    monkeypatch.setattr(examination, "probe", untrained_probe)
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +68,9 @@ def runs(tmp_path_factory):
     train(dataclasses.replace(GATED, extractor=str(folder / "extractor")), folder / "gated")
     for run in ("extractor", "gated"):
         evaluate(folder / run, split="validation")
-    audit = {"extractor_sha256": sha256(folder / "extractor" / "extractor.weights.h5"), **dataclasses.asdict(AUDIT)}
-    (folder / "extractor" / "audit.json").write_text(json.dumps(audit | {"notes": ["of no interest to the zoo"]}))
-    report.draw(AUDIT.readings, folder / "extractor" / "audit.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(examination, "probe", untrained_probe)
+        audit(folder / "extractor", limit=40)
     return folder
 
 
@@ -114,11 +131,27 @@ def change(folder, relist=True, **values):
         (folder.parent / "index.json").write_text(json.dumps(index | {folder.name: sha256(folder / PRESET)}))
 
 
-def replace_weights(folder, path):
+def rewrite(folder, **values):
+    """Changes keys of a record's preset.json, its card and the index accordingly."""
+    change(folder, **values)
+    preset = json.loads((folder / PRESET).read_text())
+    (folder / "README.md").write_text(card(Record.from_json(json.dumps(preset), PRESET)))
+    change(folder, files=preset["files"] | {"README.md": dataclasses.asdict(zoo_files.file_of(folder / "README.md"))})
+
+
+def replace_weights(folder, path, file="extractor.weights.h5"):
     """Puts another weights' file into a record that states it as its own."""
-    weights = folder / "extractor.weights.h5"
+    weights = folder / file
     shutil.move(path, weights)
-    change(folder, weights={"file": weights.name, **dataclasses.asdict(zoo_files.file_of(weights))})
+    expected = dataclasses.asdict(zoo_files.file_of(weights))
+    if file == DISENTANGLER:
+        change(folder, files=json.loads((folder / PRESET).read_text())["files"] | {file: expected})
+    else:
+        change(folder, weights={"file": weights.name, **expected})
+
+
+def load_disentangler():
+    return open_disentangler("zoo:shapes_extractor")
 
 
 def no_network(*args, **kwargs):
@@ -154,6 +187,9 @@ def test_the_record_says_what_was_trained_and_how_well(own, runs):
     (top1,) = [metric for metric in record.metrics if metric.name == "top1"]
     assert (top1.mean, top1.std, top1.n, top1.seeds) == (scores["top1"], None, 1, (0,))
     assert {metric.name for metric in record.metrics} == {"top1", "top5", "loss"}
+    assert (top1.value, top1.tolerance) == (top1.mean, 0.001)
+    (loss,) = [metric for metric in record.metrics if metric.name == "loss"]
+    assert loss.tolerance == pytest.approx(0.01 * loss.value)
     assert len(record.classes) == 10 and record.licence == "Apache-2.0" and record.epochs == 1
 
 
@@ -168,7 +204,26 @@ def test_verify_finds_nothing_wrong_with_what_was_just_made(own):
 
 def test_verify_finds_nothing_wrong_with_the_zoo_of_the_package(monkeypatch):
     monkeypatch.delenv("CDC_KERAS_ZOO", raising=False)
-    assert zoo.verify() == []
+    assert zoo.verify(numbers=False) == []
+    quick = [name for name in zoo.names() if zoo.info(name).dataset.name == "shapes" and zoo.info(name).audit is None]
+    assert zoo.verify(quick[:2]) == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(24 * 3600)
+def test_every_number_on_the_cards_of_the_package_comes_out_again(monkeypatch):
+    """DATA_DIR is where the data are."""
+    monkeypatch.delenv("CDC_KERAS_ZOO", raising=False)
+    monkeypatch.setattr(examination, "probe", probe)
+    assert zoo.verify(data_dir=os.environ.get("DATA_DIR")) == []
+
+
+def test_the_zoo_of_the_package_is_loaded_without_network(monkeypatch):
+    monkeypatch.delenv("CDC_KERAS_ZOO", raising=False)
+    monkeypatch.setattr(socket, "socket", no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    for name in zoo.names():
+        assert zoo.load(name).name == name
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -190,15 +245,182 @@ def test_the_stored_flags_hold_no_place_on_this_machine_and_are_those_of_the_run
 def test_the_card_is_made_from_the_record(own):
     text = (own / "shapes_extractor" / "README.md").read_text()
     assert text == card(zoo.info("shapes_extractor"))
-    assert "78.2" in text and "![reconstructions](reconstructions.png)" in text
+    assert "78.2" in text and "![curves](curves.png)" in text
 
 
-def test_the_record_and_its_card_show_the_audit_of_the_run(own):
+def test_a_record_shows_no_images_of_the_data_set(own, runs):
+    assert (runs / "extractor" / "pictures" / "reconstructions.png").is_file()
+    assert (runs / "gated" / "pictures" / "strips.png").is_file()
+    assert {path.name for path in own.rglob("*.png")} == {"curves.png", "audit.png"}
+
+
+def test_the_record_and_its_card_show_the_audit_of_the_run(own, runs):
     record = zoo.info("shapes_extractor")
-    assert record.audit == AUDIT and zoo.info("shapes_gated").audit is None
+    found = json.loads((runs / "extractor" / "audit.json").read_text())
+    assert {key: found[key] for key in dataclasses.asdict(AUDIT)} == json.loads(record.to_json())["audit"]
+    assert zoo.info("shapes_gated").audit is None
     text = (own / "shapes_extractor" / "README.md").read_text()
-    assert "| the category | T | 41.0% (40.0 to 42.0) | 14.0% (12.0 to 15.0) | 10.0% |" in text
+    assert "\n".join(described(record.audit)) in text and "probes read holds to 2.0%" in text
     assert "![audit](audit.png)" in text and "audit.png" in record.files
+
+
+@pytest.fixture(scope="module")
+def audited(runs, released, tmp_path_factory):
+    """(zoo, run): the zoo, and the extractor's run audited beside a rival and with a judge out of it."""
+    folder = tmp_path_factory.mktemp("audited")
+    place, run = shutil.copytree(released, folder / "zoo"), shutil.copytree(runs / "extractor", folder / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CDC_KERAS_ZOO", str(place))
+        patch.setattr(examination, "probe", untrained_probe)
+        audit(run, rivals={"twin": "zoo:shapes_extractor"}, classifier="zoo:shapes_gated", limit=40)
+        zoo.add(run, "shapes_audited")
+    return place, run
+
+
+def test_an_audit_with_rival_and_judge_is_made_again_with_those_of_the_zoo(audited, monkeypatch):
+    monkeypatch.setenv("CDC_KERAS_ZOO", str(audited[0]))
+    known = zoo.info("shapes_audited").audit
+    assert known.rivals == {"twin": zoo.info("shapes_extractor").weights.sha256}
+    assert known.classifier == zoo.info("shapes_gated").weights.sha256
+    assert {r.reader for r in known.readings} == set(READERS)
+    assert zoo.verify(["shapes_audited"]) == []
+
+
+def test_an_audit_beside_networks_that_are_not_in_the_zoo_is_not_released(audited, runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path))
+    with pytest.raises(UserError, match="the rival twin of .*audit.json is not in the zoo"):
+        zoo.add(audited[1], "extractor")
+    run = shutil.copytree(audited[1], tmp_path / "run")
+    found = json.loads((run / "audit.json").read_text())
+    checkpoint = RunFolder(runs / "gated").checkpoint(RunFolder(runs / "gated").steps()[-1])
+    (run / "audit.json").write_text(json.dumps(found | {"rivals": {}, "classifier": sha256(checkpoint)}))
+    with pytest.raises(UserError, match="the classifier of .* is not in the zoo .*--classifier=zoo:<name>"):
+        zoo.add(run, "extractor")
+    del found["limit"]
+    (run / "audit.json").write_text(json.dumps(found))
+    with pytest.raises(UserError, match="has no limit, as another version wrote it"):
+        zoo.add(run, "extractor")
+
+
+def moved(record, by):
+    """Returns the changes to a record that move a score, a reading and an erased share by `by` tolerances."""
+    values = json.loads(record.to_json())
+    metric, reading = values["metrics"][0], values["audit"]["readings"][0]
+    metric["value"] += by * metric["tolerance"]
+    metric["mean"] = metric["value"]
+    # An interval around it, whose ends have moved by less than they may.
+    accuracy = reading["accuracy"] = reading["accuracy"] + by * values["audit"]["tolerance"]["probes"]
+    reading["low"], reading["high"] = min(reading["low"], accuracy), max(reading["high"], accuracy)
+    values["audit"]["erased"]["erased"] += by * values["audit"]["tolerance"]["erased"]
+    return {key: values[key] for key in ("metrics", "audit")}
+
+
+def test_numbers_that_do_not_come_out_again_are_found(own):
+    before = zoo.info("shapes_extractor")
+    values = moved(before, by=1.1)
+    rewrite(own / "shapes_extractor", **values)
+    problems = zoo.verify(["shapes_extractor"])
+    assert len(problems) == 3 and all(x.startswith("shapes_extractor: ") for x in problems)
+    score, erased, reading = problems
+    metric = values["metrics"][0]
+    assert f"{metric['name']} on validation comes out as {before.metrics[0].value:.6g}, and preset.json" in score
+    assert f"says {metric['value']:.6g} to within {metric['tolerance']:.2g}" in score
+    assert f"audit.erased.erased comes out as {before.audit.erased['erased']:.6g}" in erased
+    first = before.audit.readings[0]
+    assert f"audit: {first.target} from {first.source} by {first.reader}, accuracy comes out as" in reading
+    assert f"{first.accuracy:.6g}" in reading and "to within 0.02" in reading
+
+
+def test_numbers_within_their_tolerance_pass(own):
+    rewrite(own / "shapes_extractor", **moved(zoo.info("shapes_extractor"), by=0.9))
+    assert zoo.verify(["shapes_extractor"]) == []
+
+
+def test_a_reading_that_is_not_made_again_is_found(own):
+    values = json.loads(zoo.info("shapes_extractor").to_json())["audit"]
+    values["readings"][0] |= {"source": "another"}
+    rewrite(own / "shapes_extractor", audit=values)
+    problems = zoo.verify(["shapes_extractor"])
+    assert len(problems) == 2 and "from another by linear comes out as missing" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"config": {"dataset": "folder"}}, "a folder of images needs its path .*; say where the data are by data_dir"),
+        (
+            {"dataset": {"name": "shapes", "train_images": 9}},
+            "was trained on 9 images of 10 .* 64 of 10 are",
+        ),
+    ],
+)
+def test_numbers_that_can_not_be_made_again_are_a_problem(values, sentence, own):
+    if "config" in values:
+        values = {"config": zoo.info("shapes_extractor").config | values["config"]}
+    rewrite(own / "shapes_extractor", **values)
+    (problem,) = zoo.verify(["shapes_extractor"])
+    assert re.search(f"^shapes_extractor: scores and audit can not be computed again: .*{sentence}", problem)
+    assert zoo.verify(["shapes_extractor"], numbers=False) == []
+
+
+def test_a_record_scores_as_its_run_does(own, runs):
+    for name, run in (("shapes_extractor", "extractor"), ("shapes_gated", "gated")):
+        scores = evaluate_record(name, split="validation")
+        found = json.loads((runs / run / "evaluation-validation-last.json").read_text())
+        assert scores == pytest.approx({key: found[key] for key in scores}, rel=1e-5)
+        assert wrong_scores(zoo.info(name), "validation", scores) == []
+    assert set(evaluate_record("shapes_extractor")) == {
+        "reconstruction_loss",
+        "discriminator_loss",
+        "discriminator_accuracy",
+    }
+    with pytest.raises(UserError, match="did you mean 'shapes_gated'"):
+        evaluate_record("shape_gated")
+
+
+def command(*arguments):
+    root = pathlib.Path(__file__).parent.parent
+    return subprocess.run([sys.executable, *arguments], env=os.environ, capture_output=True, text=True, cwd=root)
+
+
+def test_evaluate_py_scores_a_record_beside_its_card_and_fails_beyond_the_tolerance(own):
+    before = sorted(own.rglob("*"))
+    done = command("evaluate.py", "--zoo=shapes_gated", "--split=validation")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"top1 +0\.\d+ +0\.\d+ +0 +0\.001", done.stdout), done.stdout
+    assert sorted(own.rglob("*")) == before
+    metrics = json.loads(zoo.info("shapes_gated").to_json())["metrics"]
+    metrics[0] |= {"value": 0.99, "mean": 0.99}
+    rewrite(own / "shapes_gated", metrics=metrics)
+    done = command("evaluate.py", "--zoo=shapes_gated", "--split=validation")
+    assert done.returncode == 1 and "error: shapes_gated: top1 on validation comes out as" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "give what to score either as --run_dir"),
+        (["--zoo=shapes_gated", "--run_dir=x"], "give what to score either as --run_dir"),
+        (["--zoo=shapes_gated", "--weights=best"], "leave them out with --zoo"),
+        (["--zoo=shapes"], "did you mean 'shapes_gated'"),
+    ],
+)
+def test_evaluate_py_answers_bad_input_with_one_sentence(arguments, sentence, own):
+    done = command("evaluate.py", *arguments)
+    assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_context_model_that_is_a_part_of_a_classifier_has_no_scores_and_no_extraction_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path))
+    config = dataclasses.replace(EXTRACTOR, context="dm", network="resnet8", warmup_epochs=0.1)
+    record = zoo.add(train(config, tmp_path / "run").path, "dm")
+    assert record.metrics == () and DISENTANGLER not in record.files
+    assert "has no scores of its own" in (tmp_path / "dm" / "README.md").read_text()
+    with pytest.raises(UserError, match="dm is a part of a classifier and has no scores of its own"):
+        evaluate_record("dm")
+    found = audit("zoo:dm", out=tmp_path / "audit", limit=40)
+    assert "Of T only the encoder is known" in found["notes"][0] and found["reconstruction_mse"] == {}
+    assert zoo.verify() == []
 
 
 @pytest.mark.parametrize(
@@ -217,14 +439,12 @@ def test_an_audit_of_other_weights_or_without_figure_is_not_released(break_it, m
     assert not (tmp_path / "extractor").exists()
 
 
-def test_a_record_is_audited_as_far_as_its_encoder_goes(own, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        examination, "probe", lambda x, y, z, *, num_classes, **options: np.arange(len(z)) % num_classes
-    )
+def test_the_audit_of_a_record_is_complete(own, tmp_path):
     found = audit("zoo:shapes_extractor", out=tmp_path / "audit", limit=40)
     assert found["extractor_sha256"] == zoo.info("shapes_extractor").weights.sha256
-    assert {reading["reader"] for reading in found["readings"]} == {"linear", "knn", "mlp", "conv"}
-    assert "Of T only the encoder is known" in (tmp_path / "audit" / "audit.md").read_text()
+    assert {reading["reader"] for reading in found["readings"]} == {"linear", "knn", "mlp", "conv", "discriminator"}
+    assert "context" in found["reconstruction_mse"]
+    assert "only the encoder is known" not in (tmp_path / "audit" / "audit.md").read_text()
 
 
 def test_a_stale_card_is_found(own):
@@ -278,7 +498,7 @@ def test_a_gated_record_does_not_take_another_extractor(own):
         zoo.load("shapes_gated")
 
 
-@pytest.mark.parametrize("file", [PRESET, "extractor.weights.h5"])
+@pytest.mark.parametrize("file", [PRESET, "extractor.weights.h5", DISENTANGLER])
 @pytest.mark.parametrize("at", [0, 1000, -1])
 def test_one_changed_byte_is_refused_before_anything_is_parsed(file, at, own, monkeypatch):
     def never(*args, **kwargs):
@@ -289,7 +509,7 @@ def test_one_changed_byte_is_refused_before_anything_is_parsed(file, at, own, mo
     if file == PRESET:
         monkeypatch.setattr(Record, "from_json", never)
     with pytest.raises(UserError, match=f"{file} .*sha256"):
-        zoo.load("shapes_extractor")
+        load_disentangler() if file == DISENTANGLER else zoo.load("shapes_extractor")
 
 
 def test_one_changed_byte_in_any_file_is_found_by_verify(own):
@@ -367,7 +587,13 @@ def test_an_index_that_is_none_is_refused(index, own):
         ({"files": {PRESET: {"bytes": 1, "sha256": "0" * 64}}}, "plain names of files"),
         ({"extractor": {"name": "../x", "sha256": "0" * 64}}, "a record's name is"),
         ({"created": "today"}, "created is to be a date"),
-        ({"audit": {"seed": 0}}, r"audit is to be with \['erased', 'probe_images'"),
+        ({"audit": {"seed": 0}}, r"audit is to be with \['classifier', 'erased'"),
+        ({"audit": dataclasses.asdict(AUDIT) | {"limit": 0}}, "audit.limit is to be more than 0"),
+        ({"audit": dataclasses.asdict(AUDIT) | {"rivals": {"gm": "x"}}}, "audit.rivals.gm is to be a sha256"),
+        ({"audit": dataclasses.asdict(AUDIT) | {"classifier": "x"}}, "audit.classifier is to be a sha256"),
+        ({"metrics": [METRIC | {"split": "../test"}]}, "metrics.split is to be test or validation"),
+        ({"metrics": [METRIC | {"mean": 0.6}]}, "metrics.mean is to be the value itself for one run"),
+        ({"metrics": [METRIC | {"tolerance": 0.0}]}, "metrics.tolerance is to be more than 0"),
         ({"audit": dataclasses.asdict(AUDIT) | {"scored_images": "many"}}, "audit.scored_images is to be a whole"),
         ({"audit": dataclasses.asdict(AUDIT) | {"erased": {"T": -1.0}}}, "audit.erased.T is to be 0 or more"),
         ({"audit": dataclasses.asdict(AUDIT) | {"readings": [1]}}, r"audit.readings\[0\] is to be an object"),
@@ -426,6 +652,49 @@ def test_weights_of_another_network_are_refused(own, tmp_path):
             zoo.load("shapes_extractor")
 
 
+def test_the_whole_extraction_network_of_a_record_scores_as_its_run_does(own, runs):
+    trained, released = load_run(RunFolder(runs / "extractor"))[0], load_disentangler()
+    for ours, theirs in zip(released.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with h5py.File(own / "shapes_extractor" / DISENTANGLER) as file:
+        assert "optimizer" not in file
+
+
+def test_an_extractor_is_loaded_without_its_extraction_network(own):
+    (own / "shapes_extractor" / DISENTANGLER).unlink()
+    zoo.load("shapes_extractor")
+    zoo.load("shapes_gated")
+    with pytest.raises(UserError, match="disentangler.weights.h5 is missing"):
+        load_disentangler()
+
+
+def test_an_extraction_network_with_another_encoder_is_refused(own, tmp_path):
+    model = load_disentangler()
+    kernel = model.encoder.trainable_variables[0]
+    kernel.assign(kernel * np.float32(1 + 1e-6))
+    model.optimizer = None
+    model.save_weights(tmp_path / "other.weights.h5")
+    replace_weights(own / "shapes_extractor", tmp_path / "other.weights.h5", DISENTANGLER)
+    with pytest.raises(UserError, match="the encoder in .*disentangler.weights.h5 is not the extractor"):
+        load_disentangler()
+    (problem,) = zoo.verify(["shapes_extractor"])
+    assert "is not the extractor in extractor.weights.h5" in problem
+
+
+def test_an_extraction_network_of_other_size_or_that_is_not_listed_is_refused(own, tmp_path):
+    folder = own / "shapes_extractor"
+    shutil.copyfile(folder / "extractor.weights.h5", tmp_path / "other.weights.h5")
+    replace_weights(folder, tmp_path / "other.weights.h5", DISENTANGLER)
+    with pytest.raises(UserError, match="disentangler.weights.h5 has .* values where its network has"):
+        load_disentangler()
+    files = json.loads((folder / PRESET).read_text())["files"]
+    del files[DISENTANGLER]
+    change(folder, files=files)
+    assert "preset.json does not list disentangler.weights.h5" in "".join(zoo.verify(["shapes_extractor"]))
+    with pytest.raises(UserError, match="does not list disentangler.weights.h5"):
+        load_disentangler()
+
+
 def external_link(file):
     file["layers/more"] = h5py.ExternalLink("/etc/passwd", "/")
 
@@ -444,15 +713,16 @@ def virtual_dataset(file):
     file.create_virtual_dataset("layers/more", layout)
 
 
+@pytest.mark.parametrize("file", ["extractor.weights.h5", DISENTANGLER])
 @pytest.mark.parametrize("reach_out", [external_link, soft_link, external_dataset, virtual_dataset])
-def test_weights_that_reach_out_of_their_file_are_refused(reach_out, own, tmp_path, monkeypatch):
-    path = shutil.copyfile(own / "shapes_extractor" / "extractor.weights.h5", tmp_path / "evil.weights.h5")
-    with h5py.File(path, "a") as file:
-        reach_out(file)
-    replace_weights(own / "shapes_extractor", path)
+def test_weights_that_reach_out_of_their_file_are_refused(reach_out, file, own, tmp_path, monkeypatch):
+    path = shutil.copyfile(own / "shapes_extractor" / file, tmp_path / "evil.weights.h5")
+    with h5py.File(path, "a") as opened:
+        reach_out(opened)
+    replace_weights(own / "shapes_extractor", path, file)
     monkeypatch.setattr(keras.Model, "load_weights", no_network)
-    with pytest.raises(UserError, match="extractor.weights.h5 (has a link at|takes) .*more"):
-        zoo.load("shapes_extractor")
+    with pytest.raises(UserError, match=f"{file} (has a link at|takes) .*more"):
+        load_disentangler() if file == DISENTANGLER else zoo.load("shapes_extractor")
 
 
 def test_a_circle_of_links_inside_a_file_ends(tmp_path):
@@ -512,6 +782,7 @@ def test_metrics_are_over_all_runs_that_differ_in_the_seed(runs, tmp_path, monke
     loss = metrics["reconstruction_loss"]
     first = json.loads((runs / "extractor" / "evaluation-validation-last.json").read_text())["reconstruction_loss"]
     assert (loss.n, loss.seeds, loss.mean) == (2, (0, 7), pytest.approx((first + 3) / 2))
+    assert (loss.value, loss.tolerance) == (first, pytest.approx(0.01 * first))
     assert loss.std == pytest.approx(abs(3 - first) / 2**0.5)
 
 
@@ -541,7 +812,7 @@ def test_a_zoo_at_a_url_is_fetched_once_and_then_needs_no_network(served):
 
 
 def test_a_zoo_at_a_url_is_verified(served):
-    assert zoo.verify() == []
+    assert zoo.verify(["shapes_extractor"]) == []
 
 
 def test_a_file_url_is_a_zoo_too(own, tmp_path, monkeypatch):
@@ -591,12 +862,25 @@ def test_a_zoo_at_a_url_is_not_added_to(served, runs):
         zoo.add(runs / "extractor", "other")
 
 
-def test_the_command_lists_the_records_and_fails_on_a_problem(own, capsys):
-    main(["zoo"])
-    assert "2 records in" in (listed := capsys.readouterr().out) and "shapes_gated" in listed
+def run_command(monkeypatch, *arguments):
+    values = flags.FlagValues()
+    zoo_command.define(values)
+    values(["zoo", *arguments])
+    monkeypatch.setattr(zoo_command.flags, "FLAGS", values)
+    zoo_command.main(["zoo"])
+
+
+def test_the_command_lists_the_records_and_fails_on_a_problem(own, monkeypatch, capsys):
+    run_command(monkeypatch, "--numbers=false")
+    listed = capsys.readouterr().out
+    assert "2 records in" in listed and "shapes_gated" in listed and "were not computed again" in listed
+    run_command(monkeypatch, "--names=shapes_gated")
+    told = capsys.readouterr()
+    assert "scores and audits, computed again" in told.out and "verifying shapes_gated: scores on" in told.err
+    assert "verifying shapes_extractor" not in told.err
     flip_a_byte(own / "shapes_gated" / "flags.txt")
     with pytest.raises(SystemExit, match="flags.txt has sha256") as stopped:
-        main(["zoo"])
+        run_command(monkeypatch)
     assert stopped.value.code not in (0, None)
 
 

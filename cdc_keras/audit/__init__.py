@@ -28,7 +28,7 @@ from cdc_keras.environment import environment
 from cdc_keras.errors import UserError
 from cdc_keras.readings import SOURCES, Audit, words
 from cdc_keras.runs import RunFolder, write_text
-from cdc_keras.sources import ZOO, load_model, open_classifier, open_extractor
+from cdc_keras.sources import ZOO, open_classifier, open_disentangler, open_extractor
 
 LIMIT = 10_000  # images
 RIVAL = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -43,7 +43,7 @@ class Subject:
         config: the `RunConfig` it was trained with.
         classes: names of the categories.
         sha256: of its weights' file.
-        disentangler: with decoder and discriminator, None where only the encoder is known.
+        disentangler: with decoder and discriminator, None for one that was trained in a classifier (DM).
     """
 
     network: keras.Model
@@ -91,13 +91,20 @@ def audit(source, *, rivals=None, classifier=None, data_dir=None, out=None, limi
 
     examined = Examination(*halves, drawn(dataset.train, limit, seed), len(dataset.class_names), seed)
     examined.run(subjects, judge and judge.network)
-    found = Audit(seed, len(halves[0]), len(halves[1]), examined.erased, tuple(examined.readings))
+    found = Audit(
+        seed=seed,
+        limit=limit,
+        rivals={name: subject.sha256 for name, subject in subjects.items() if name != "context"},
+        classifier=judge and judge.sha256,
+        probe_images=len(halves[0]),
+        scored_images=len(halves[1]),
+        erased=examined.erased,
+        readings=tuple(examined.readings),
+    )
     result = {
         "dataset": dataset.name,
         "image_size": dataset.image_size,
         "extractor_sha256": subjects["context"].sha256,
-        "rivals_sha256": {name: subject.sha256 for name, subject in subjects.items() if name != "context"},
-        "classifier_sha256": judge and judge.sha256,
         **dataclasses.asdict(found),
         "reconstruction_mse": examined.errors,
         "probes": PROBES,
@@ -113,10 +120,8 @@ def audit(source, *, rivals=None, classifier=None, data_dir=None, out=None, limi
 
 def _open(source):
     """Returns the `Subject` of a source."""
-    found, disentangler = open_extractor(source), None
-    if not str(source).startswith(ZOO):
-        model = load_model(RunFolder(source))
-        disentangler = model if isinstance(model, Disentangler) else None
+    found = open_extractor(source)
+    disentangler = None if found.config.classifies else open_disentangler(source)
     return Subject(found.network, found.config, found.classes, found.sha256, disentangler)
 
 
@@ -187,7 +192,7 @@ def _notes(subjects, judge):
     if bare := [name for name, subject in subjects.items() if subject.disentangler is None]:
         notes.append(
             f"Of {', '.join(map(words, bare))} only the encoder is known: D, reconstruction and the swap of the "
-            "condition need the run folder of an extraction network."
+            "condition need an extraction network, and it is a part of a classifier."
         )
     if judge is None:
         notes.append("The swap of the condition was not judged: it needs a classifier.")

@@ -9,16 +9,13 @@ import numpy as np
 
 from cdc_keras import models
 from cdc_keras.errors import UserError
-from cdc_keras.layers import FrozenExtractor
 from cdc_keras.runs import fingerprint, load_weights
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.files import FolderZoo
-from cdc_keras.zoo.record import CARD, FLAGS, INDEX, PRESET, File, Golden, Record, card
+from cdc_keras.zoo.record import CARD, DISENTANGLER, INDEX, PRESET, File, Golden, Record, card
 
 TOLERANCE = 1e-4  # absolute; float32 convolutions of two libraries
-HALF_TOLERANCE = 0.05  # of the outputs' deviation, with layers of 16 bits; measured between two libraries: 0.006
 GOLDEN_VALUES = 8
-MUST = {CARD, FLAGS}
 
 
 def find(name):
@@ -49,32 +46,76 @@ def read_record(zoo, name):
     return record
 
 
-def load_network(zoo, name, record):
+def name_of_weights(zoo, kind, sha256):
+    """Returns the name of the record of a kind whose weights' file has a sha256, None if there is none in the zoo."""
+    for name in sorted(zoo.index()):
+        record = read_record(zoo, name)
+        if (record.kind, record.weights.sha256) == (kind, sha256):
+            return name
+    return None
+
+
+def load_network(zoo, name, record, precision="float32"):
     """Returns the network of a record with its weights, frozen and of the record's name.
 
     Args:
         zoo: a `FolderZoo` or `UrlZoo`.
         name: of the record's folder in it.
         record: the `Record`.
+        precision: to compute in, one of `numerics.PRECISIONS`; what was trained in another has float32 weights, too.
 
     Raises:
         UserError: a file is not the one that was released, or this version builds another network.
     """
-    path = zoo.bring(name, record.weights.file, record.weights)
-    zoo_files.check_file(path, record.weights)
-    values = zoo_files.check_hdf5(path)
-    network = _build(zoo, record)
+    path, values = _bring(zoo, name, record.weights.file, record.weights)
+    network = _build(zoo, record, precision)
     if (found := fingerprint(network)) != record.fingerprint:
         raise UserError(
             f"{path} is of a network with fingerprint {record.fingerprint}, and this version of the library builds "
             f"{found}; use the version it was trained with ({record.commit})"
         )
-    needed = sum(math.prod(variable.shape) for variable in network.variables)
-    if values != needed:  # Keras only warns of some that are missing, and says nothing of more
-        raise UserError(f"{path} has {values} values where its network has {needed}; get the record again")
-    load_weights(network, path)
+    _assign(network, path, values)
     network.trainable, network.name = False, record.name
     return network
+
+
+def load_disentangler(zoo, name, record):
+    """Returns the `Disentangler` that an extractor's record was trained in, to be evaluated; in float32.
+
+    Args:
+        zoo: a `FolderZoo` or `UrlZoo`.
+        name: of the record's folder in it.
+        record: the `Record`, `has_disentangler`.
+
+    Raises:
+        UserError: the file is not the one that was released, or its encoder is not the extractor.
+    """
+    if DISENTANGLER not in record.files:
+        raise UserError(f"{zoo.path / name / PRESET} does not list {DISENTANGLER}; make the record again")
+    path, values = _bring(zoo, name, DISENTANGLER, record.files[DISENTANGLER])
+    extractor = load_network(zoo, name, record)
+    model = models.untrained_disentangler(models.in_precision(record.run_config(), "float32"), len(record.classes))
+    _assign(model, path, values)
+    pairs = zip(model.encoder.get_weights(), extractor.get_weights(), strict=True)
+    if not all(np.array_equal(ours, theirs) for ours, theirs in pairs):
+        raise UserError(f"the encoder in {path} is not the extractor in {record.weights.file}; get the record again")
+    model.compile()
+    return model
+
+
+def _bring(zoo, name, file, expected):
+    """Returns (path, number of values) of a weights' file, having checked that it is the `File` expected."""
+    path = zoo.bring(name, file, expected)
+    zoo_files.check_file(path, expected)
+    return path, zoo_files.check_hdf5(path)
+
+
+def _assign(model, path, values):
+    """Loads a weights' file that has so many values."""
+    needed = sum(math.prod(variable.shape) for variable in model.variables + model.metrics_variables)
+    if values != needed:  # Keras only warns of some that are missing, and says nothing of more
+        raise UserError(f"{path} has {values} values where its network has {needed}; get the record again")
+    load_weights(model, path)
 
 
 def problems_of(zoo, name):
@@ -90,7 +131,8 @@ def problems_of(zoo, name):
         except UserError as error:
             problems.append(str(error))
     folder = zoo.path / name
-    problems += [f"{folder / PRESET} does not list {x}; make the record again" for x in MUST - set(record.files)]
+    missing = sorted(record.must_hold - set(record.files))
+    problems += [f"{folder / PRESET} does not list {x}; make the record again" for x in missing]
     if isinstance(zoo, FolderZoo):  # a cache may hold what an older record had
         strays = set(os.listdir(folder)) - {PRESET, record.weights.file, *record.files}
         problems += [f"{folder / x} is not in {PRESET}; remove it" for x in sorted(strays)]
@@ -102,7 +144,13 @@ def problems_of(zoo, name):
         return problems + ([] if str(error) in problems else [str(error)])
     if (count := network.count_params()) != record.parameters:
         problems.append(f"{folder / PRESET} says {record.parameters} parameters; the network has {count}")
-    return problems + [f"{folder / record.weights.file}: {x}" for x in _differences(network, record)]
+    problems += [f"{folder / record.weights.file}: {x}" for x in _differences(network, record)]
+    if DISENTANGLER in record.files:
+        try:
+            load_disentangler(zoo, name, record)
+        except UserError as error:
+            problems += [] if str(error) in problems else [str(error)]
+    return problems
 
 
 def golden(network, seed=0, images=2):
@@ -120,24 +168,16 @@ def golden(network, seed=0, images=2):
         std=float(outputs.std()),
         indices=tuple(indices.tolist()),
         values=tuple(outputs.ravel()[indices].tolist()),
-        tolerance=HALF_TOLERANCE * float(outputs.std()) if _has_half(network) else TOLERANCE,
+        tolerance=TOLERANCE,
     )
 
 
-def _has_half(network):
-    """Whether a layer of a network computes in 16 bits, in its extractor too."""
-    return any(
-        layer.compute_dtype in ("bfloat16", "float16")
-        or (isinstance(layer, FrozenExtractor) and _has_half(layer.network))
-        for layer in network.layers
-    )
-
-
-def _build(zoo, record):
+def _build(zoo, record, precision):
     """Returns the untrained network of a record."""
-    config, extractor = record.run_config(), None
+    config, extractor = models.in_precision(record.run_config(), precision), None
     if record.extractor is not None:
-        extractor = models.untrained_extractor(_record_of_extractor(zoo, record.extractor).run_config())
+        stored = _record_of_extractor(zoo, record.extractor).run_config()
+        extractor = models.untrained_extractor(models.in_precision(stored, precision))
     try:
         if record.kind == "extractor":
             return models.untrained_extractor(config)

@@ -12,10 +12,15 @@ from cdc_keras.errors import UserError
 from cdc_keras.readings import Audit, described
 
 INDEX, PRESET, CARD, FLAGS = "index.json", "preset.json", "README.md", "flags.txt"
+DISENTANGLER = "disentangler.weights.h5"
 PATHS = ("data_dir", "extractor", "teacher")  # the settings of a run that are places on one machine
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")  # no separator and no ".."
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+# How far a score may be from the card's when it is computed again, absolute: float32 convolutions of another library or
+# processor round otherwise. Of shares 10 of 10,000 images, that lie between two categories; of losses a percent.
+SHARES = ("top1", "top5", "discriminator_accuracy")
+SHARE_TOLERANCE, RELATIVE_TOLERANCE, LEAST_TOLERANCE = 0.001, 0.01, 1e-5
 SHA256 = re.compile(r"[0-9a-f]{64}")
 KINDS = {"extractor": "images -> T, the category-disentangled context", "classifier": "images -> logits"}
 
@@ -65,18 +70,31 @@ class Extractor:
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A score: its mean over `n` runs and their sample standard deviation, None for one run."""
+    """A score.
+
+    Attributes:
+        name, split: what was scored on which.
+        value: of the weights in this record.
+        tolerance: within which `value` comes out again, absolute.
+        mean, std: over `n` runs, these weights' the first, and their sample standard deviation, None for one run.
+        n, seeds: number of runs, and their seeds.
+    """
 
     name: str
     split: str
+    value: float
+    tolerance: float
     mean: float
     std: float | None
     n: int
     seeds: tuple[int, ...]
 
     def __post_init__(self):
+        _demand(self.split in ("test", "validation"), "metrics.split", "test or validation", self.split)
         _demand(self.n == len(self.seeds) > 0, "metrics.n", "the number of seeds", self.n)
         _demand((self.std is None) == (self.n == 1), "metrics.std", "null for one run, else a number", self.std)
+        _demand(self.n > 1 or self.mean == self.value, "metrics.mean", "the value itself for one run", self.mean)
+        _demand(self.tolerance > 0, "metrics.tolerance", "more than 0", self.tolerance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +136,7 @@ class Record:
         parameters: number of weights, trainable or not.
         fingerprint: `runs.fingerprint` of the network.
         extractor: of a classifier gated by a context, else None.
-        metrics: its scores.
+        metrics: its scores; none of a context model that is a part of a classifier, as the scores are that one's.
         audit: of an extractor, how much of the category probes read from T, or None.
         paper: the paper's value as text, or None.
         commit: of the source that trained it, or None.
@@ -181,6 +199,16 @@ class Record:
         _demand(not (unknown := sorted(set(self.config) - set(fields))), "config", "settings of a run", unknown)
         values = {key: _parse(_type(fields[key]), value, f"config.{key}") for key, value in self.config.items()}
         return RunConfig(**values, extractor=self.extractor and f"zoo record {self.extractor.name}")
+
+    @property
+    def must_hold(self):
+        """The names of the files that must be among `files`."""
+        return {CARD, FLAGS, DISENTANGLER} if self.has_disentangler else {CARD, FLAGS}
+
+    @property
+    def has_disentangler(self):
+        """Whether it is of an extractor that was trained in an extraction network, all of which is kept."""
+        return self.kind == "extractor" and not self.run_config().classifies
 
     def to_json(self):
         """Returns the text of preset.json."""
@@ -247,13 +275,8 @@ def card(record):
         "",
         f"Preprocessing: {record.preprocessing}.",
         "",
-        "| score | split | value | runs | seeds |",
-        "|---|---|---|---|---|",
     ]
-    for metric in record.metrics:
-        value = f"{metric.mean:.4g}" + ("" if metric.std is None else f" ± {metric.std:.2g}")
-        seeds = ", ".join(map(str, metric.seeds))
-        lines.append(f"| {metric.name} | {metric.split} | {value} | {metric.n} | {seeds} |")
+    lines += _scores(record.metrics) or ["It is a part of a classifier and has no scores of its own."]
     lines += ["", f"The paper's value: {record.paper or 'it has none for this model'}.", ""]
     if record.audit is not None:
         lines += ["How much of the category can be read from T, by `python -m cdc_keras.audit`:", ""]
@@ -262,18 +285,50 @@ def card(record):
         "data": f"{record.dataset.name}, {record.dataset.train_images} training images, "
         f"{len(record.classes)} categories",
         "training": f"{record.epochs} epochs, seed {record.seed}, {record.hours:.2g} h on {record.hardware}; "
-        f"all settings in [{FLAGS}]({FLAGS})",
+        f"all settings in [{FLAGS}]({FLAGS})"
+        + ("" if config.precision == "float32" else f"; trained in {config.precision}, computes in float32"),
         "source": f"commit {record.commit or 'unknown'}; "
         + ", ".join(f"{package} {version}" for package, version in record.versions.items()),
         "parameters": f"{record.parameters:,}",
         "weights": f"{record.weights.file}, {record.weights.bytes:,} bytes, sha256 `{record.weights.sha256}`",
+        "extraction network": f"{DISENTANGLER}, with decoder and discriminator, from which the scores are computed",
         "licence": record.licence,
         "created": record.created,
     }
+    if not record.has_disentangler:
+        del facts["extraction network"]
     lines += ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())]
     for file in pictures:
         lines += ["", f"![{file.removesuffix('.png')}]({file})"]
     return "\n".join(lines) + "\n"
+
+
+def _scores(metrics):
+    """Returns the table of a record's scores as lines of Markdown, none without scores."""
+    if not metrics:
+        return []
+    head = ["score", "split", "these weights", "hold to", "mean of the runs", "runs", "seeds"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for metric in metrics:
+        mean = f"{metric.mean:.4g}" + ("" if metric.std is None else f" ± {metric.std:.2g}")
+        cells = [metric.name, metric.split, f"{metric.value:.4g}", f"{metric.tolerance:.2g}", mean, str(metric.n)]
+        lines.append(f"| {' | '.join([*cells, ', '.join(map(str, metric.seeds))])} |")
+    return lines
+
+
+def tolerance(name, value):
+    """Returns how far the score `name` may be from `value` when it is computed again."""
+    return SHARE_TOLERANCE if name in SHARES else max(RELATIVE_TOLERANCE * abs(value), LEAST_TOLERANCE)
+
+
+def wrong_scores(record, split, scores):
+    """Returns which scores of a record differ from those computed again on a split, {name: value}, as sentences."""
+    return [
+        f"{record.name}: {metric.name} on {split} comes out as {scores.get(metric.name, math.nan):.6g}, and {PRESET} "
+        f"says {metric.value:.6g} to within {metric.tolerance:.2g}"
+        for metric in record.metrics
+        if metric.split == split and not abs(scores.get(metric.name, math.nan) - metric.value) <= metric.tolerance
+    ]
 
 
 def _type(field):

@@ -9,18 +9,32 @@ import time
 
 import numpy as np
 
+from cdc_keras import models
 from cdc_keras.errors import UserError
 from cdc_keras.readings import Audit
 from cdc_keras.runs import RunFolder, fingerprint, save_weights, sha256, write_text
 from cdc_keras.sources import load_extractor, load_model
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.files import FolderZoo
-from cdc_keras.zoo.network import golden, problems_of, read_record
-from cdc_keras.zoo.record import CARD, FLAGS, INDEX, PATHS, PRESET, Record, Weights, card, check_name, read_json
+from cdc_keras.zoo.network import golden, name_of_weights, problems_of
+from cdc_keras.zoo.record import (
+    CARD,
+    DISENTANGLER,
+    FLAGS,
+    INDEX,
+    PATHS,
+    PRESET,
+    Record,
+    Weights,
+    card,
+    check_name,
+    read_json,
+    tolerance,
+)
 
 PREPROCESSING = "uint8 / 127.5 - 1"
 LICENCE = "Apache-2.0"
-PICTURES = ("reconstructions.png", "condition_swaps.png", "strips.png", "curves.png")
+PICTURES = ("curves.png",)  # the others show images of the data set
 AUDIT, AUDIT_FIGURE = "audit.json", "audit.png"
 NOT_SCORES = ("images_per_second",)  # what of an evaluation is a float and no score
 EVALUATION = re.compile(r"evaluation-(\w+)-last\.json")
@@ -39,7 +53,7 @@ def add(run_dir, name, *, more_seeds=(), paper=None):
 
     Raises:
         UserError: the run is not finished or not scored, its extractor is not in the zoo, the name is taken, or the
-            audit is of other weights.
+            audit is of other weights or beside networks that are not in the zoo.
     """
     zoo, run = _writable(), RunFolder(run_dir)
     check_name(name)
@@ -52,7 +66,7 @@ def add(run_dir, name, *, more_seeds=(), paper=None):
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        record = _write(folder, name, run, extractor, metrics, paper)
+        record = _write(folder, zoo, name, run, extractor, metrics, paper)
         if problems := problems_of(FolderZoo(zoo.path, trusted=True), folder.name):
             raise UserError(f"the record of {run.path} does not hold: {'; '.join(problems)}")
         os.replace(folder, zoo.path / name)
@@ -94,6 +108,8 @@ def _metrics(runs):
         {
             "name": name,
             "split": split,
+            "value": values[0],
+            "tolerance": tolerance(name, values[0]),
             "mean": float(np.mean(values)),
             "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
             "n": len(values),
@@ -104,8 +120,10 @@ def _metrics(runs):
 
 
 def _scores(run):
-    """Returns {(split, name): value} of the evaluations of a run's newest checkpoint."""
-    scores = {}
+    """Returns {(split, name): value} of the evaluations of a run's newest checkpoint; none if no head is released."""
+    scores, config = {}, run.config()
+    if config.task == "extractor" and config.classifies:
+        return scores
     for path in sorted(run.path.glob("evaluation-*.json")):
         match, found = EVALUATION.fullmatch(path.name), json.loads(path.read_text())
         if match and found["step"] == run.steps()[-1]:
@@ -122,20 +140,20 @@ def _extractor_in(zoo, run):
     if not (config.gated and config.gate_attention):
         return None
     wanted = run.read_record()["extractor_sha256"]
-    for name in sorted(zoo.index()):
-        record = read_record(zoo, name)
-        if record.kind == "extractor" and record.weights.sha256 == wanted:
-            return {"name": name, "sha256": wanted}
+    if name := name_of_weights(zoo, "extractor", wanted):
+        return {"name": name, "sha256": wanted}
     raise UserError(f"the extractor that gates {run.path} is not in the zoo {zoo}; add {config.extractor} to it first")
 
 
-def _write(folder, name, run, extractor, metrics, paper):
+def _write(folder, zoo, name, run, extractor, metrics, paper):
     """Writes all files of a record into an empty folder and returns the `Record`."""
     config, known = run.config(), run.read_record()
     path = folder / f"{config.task}.weights.h5"
     if config.task == "extractor":
         network = load_extractor(run.path)
         shutil.copyfile(run.extractor_weights, path)  # to the bit: gated classifiers know it by its sha256
+        if not config.classifies:
+            save_weights(_disentangler(run), folder / DISENTANGLER)
     else:
         network = load_model(run).network
         save_weights(network, path)
@@ -143,7 +161,7 @@ def _write(folder, name, run, extractor, metrics, paper):
     for picture in PICTURES:
         if (run.pictures / picture).is_file():
             shutil.copyfile(run.pictures / picture, folder / picture)
-    audit = _audit(run, sha256(path))
+    audit = _audit(zoo, run, sha256(path))
     if audit is not None:
         shutil.copyfile(run.path / AUDIT_FIGURE, folder / AUDIT_FIGURE)
     weights = zoo_files.file_of(path)
@@ -176,7 +194,15 @@ def _write(folder, name, run, extractor, metrics, paper):
     return record
 
 
-def _audit(run, weights_sha256):
+def _disentangler(run):
+    """Returns the `Disentangler` of an extractor run at its newest checkpoint, uncompiled: without optimizers."""
+    config = models.in_precision(run.config(), "float32")
+    model = models.untrained_disentangler(config, len(run.read_record()["data"]["classes"]))
+    run.load_checkpoint(model)
+    return model
+
+
+def _audit(zoo, run, weights_sha256):
     """Returns what a record keeps of a run's audit, as a dict; None if there is none."""
     path = run.path / AUDIT
     if not path.is_file():
@@ -186,7 +212,18 @@ def _audit(run, weights_sha256):
         raise UserError(f"{path} is the audit of other weights; run python -m cdc_keras.audit on {run.path} again")
     if not (run.path / AUDIT_FIGURE).is_file():
         raise UserError(f"{run.path} has {AUDIT} without {AUDIT_FIGURE}; run python -m cdc_keras.audit on it again")
-    return {field.name: found[field.name] for field in dataclasses.fields(Audit)}
+    fields = [field.name for field in dataclasses.fields(Audit)]
+    if missing := [name for name in fields if name not in found]:
+        raise UserError(f"{path} has no {missing[0]}, as another version wrote it; run python -m cdc_keras.audit again")
+    for rival, of in found["rivals"].items():
+        if not name_of_weights(zoo, "extractor", of):
+            raise UserError(f"the rival {rival} of {path} is not in the zoo {zoo}; add it first, or audit without it")
+    if found["classifier"] and not name_of_weights(zoo, "classifier", found["classifier"]):
+        raise UserError(
+            f"the classifier of {path} is not in the zoo {zoo}; add it first, and audit with it as "
+            "--classifier=zoo:<name>: that of a run folder is known by its checkpoint alone"
+        )
+    return {name: found[name] for name in fields}
 
 
 def _flags(run, extractor):
