@@ -12,11 +12,14 @@ import shutil
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "benchmarks"))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import disentangling  # noqa: E402
 import settings  # noqa: E402
 import training_step  # noqa: E402
+
+from cdc_keras.readings import PLAYERS, READERS  # noqa: E402
+from cdc_keras.zoo.record import INDEX, PRESET, Record  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results"
 RUNS, DEMO = RESULTS / "runs.json", RESULTS / "demo.json"
@@ -76,6 +79,49 @@ def results_text():
     return "\n".join(lines)
 
 
+def zoo_text():
+    """Returns the tables of the zoo's records: extractors, then classifiers."""
+    names = json.loads((ROOT / "zoo" / INDEX).read_text())
+    paths = [ROOT / "zoo" / name / PRESET for name in sorted(names)]
+    records = [Record.from_json(path.read_text(), path) for path in paths]
+    lines = [
+        "| extractor | context model | epochs | test MSE | its own D | strongest probe on T | on pixels | hours |",
+        "|" + "---|" * 8,
+    ]
+    for record in records:
+        if record.kind != "extractor":
+            continue
+        scores = {metric.name: metric.value for metric in record.metrics if metric.split == "test"}
+        own = f"{scores['discriminator_accuracy']:.1%}" if "discriminator_accuracy" in scores else ""
+        read = [_strongest(record.audit, source) for source in ("context", "pixels")]
+        lines.append(
+            f"| [{record.name}](zoo/{record.name}) | {record.run_config().context.upper()} | {record.epochs} "
+            f"| {scores['reconstruction_loss']:.4f} | {own} | {read[0]} | {read[1]} | {record.hours:.2f} |"
+        )
+    lines += ["", "| classifier | gated by | epochs | parameters | test top-1 | top-5 | hours |", "|" + "---|" * 7]
+    for record in records:
+        if record.kind != "classifier":
+            continue
+        scores = {metric.name: metric.value for metric in record.metrics if metric.split == "test"}
+        gate = record.extractor.name if record.extractor else ""
+        lines.append(
+            f"| [{record.name}](zoo/{record.name}) | {gate} | {record.epochs} | {record.parameters:,} "
+            f"| {scores['top1']:.2%} | {scores['top5']:.2%} | {record.hours:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _strongest(audit, source):
+    """Returns what the strongest fresh probe reads of the category from a source, as text."""
+    if audit is None:
+        return ""
+    best = max(
+        (r for r in audit.readings if (r.target, r.source) == ("category", source) and r.reader not in PLAYERS),
+        key=lambda reading: reading.accuracy,
+    )
+    return f"{best.accuracy:.1%} ({READERS[best.reader]})"
+
+
 def speed_text(name):
     """Returns the table of a benchmark in docs/results, and what it was measured on."""
     measured = json.loads((RESULTS / f"{name}.json").read_text())
@@ -95,7 +141,7 @@ def disentangling_text(dataset):
 
 
 MARKS = {
-    "README.md": {"demo": demo_text, "results": results_text},
+    "README.md": {"demo": demo_text, "zoo": zoo_text, "results": results_text},
     "docs/disentangling.md": {
         "shapes": lambda: disentangling_text("shapes"),
         "cifar100": lambda: disentangling_text("cifar100"),

@@ -34,9 +34,11 @@ def test_every_file_and_make_target_it_names_exists():
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
 
 
-def commands(program):
+def commands(program, zoo=False):
+    """The arguments of the commands of `program`, those that name a record of the zoo or the others."""
     lines = "\n".join(blocks("sh")).splitlines()
-    return [line.removeprefix(f"python {program} ") for line in lines if line.startswith(f"python {program}")]
+    found = [line.removeprefix(f"python {program} ") for line in lines if line.startswith(f"python {program}")]
+    return [line for line in found if zoo == ("zoo" in line)]
 
 
 def small(command, folder):
@@ -67,6 +69,21 @@ def test_its_commands_run_from_the_extractor_to_the_score(tmp_path):
         run(f"train.py {small(command, tmp_path)} {extra}")
     printed = run(f"evaluate.py {small(evaluate[0], tmp_path)}")
     assert "top1" in printed and (tmp_path / "runs/resnet20_gated/pictures/strips.png").is_file()
+
+
+@pytest.mark.slow
+def test_a_released_extractor_gates_a_classifier_by_its_command(tmp_path):
+    make_cifar100(tmp_path / "data")
+    (command,) = commands("train.py", zoo=True)
+    run(f"train.py {small(command, tmp_path)} --epochs=1 --train_limit=128 --batch_size=32")
+    assert (tmp_path / "runs/strongly_gated/metrics.csv").is_file()
+
+
+@pytest.mark.long
+def test_a_released_classifier_is_scored_by_its_command():
+    """DATA_DIR is where the data are."""
+    (command,) = commands("evaluate.py", zoo=True)
+    assert "top1" in run(f"evaluate.py {command.replace('$HOME/tensorflow_datasets', os.environ['DATA_DIR'])}")
 
 
 def test_the_audit_command_has_flags_that_exist():
@@ -105,13 +122,19 @@ def test_the_folder_command_asks_for_what_is_missing(tmp_path):
     assert done.returncode == 1 and "my images" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_its_python_example_loads_a_released_extractor():
+    scope = {}
+    exec(blocks("python")[0], scope)
+    assert scope["extractor"].output_shape == (None, 8, 8, 64)
+
+
 def test_its_python_example_gates_mobilenet(monkeypatch, tmp_path):
     from cdc_keras import sources
     from cdc_keras.networks import autoencoder
 
     monkeypatch.setattr(sources, "load_extractor", lambda path: autoencoder.encoder(32))
     scope = {}
-    exec(blocks("python")[0], scope)
+    exec(blocks("python")[1], scope)
     assert scope["gated"].output_shape == (None, 10)
     assert "extractor" in [layer.name for layer in scope["gated"].layers]
 
