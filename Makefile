@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 
-.PHONY: demo test quick lint bench reference long families precision clean
+.PHONY: demo test quick lint bench reference long families precision disentangling clean
 
 demo: $(VENV)/installed
 	$(RUN) -m cdc_keras.demo --out=runs/demo
@@ -41,6 +41,11 @@ families: $(VENV)/installed-dev
 
 precision: $(VENV)/installed-dev
 	$(RUN) benchmarks/precision.py --data_dir=$(DATA_DIR)
+
+disentangling: $(VENV)/installed-dev
+	$(RUN) benchmarks/disentangling.py --dataset=shapes
+	$(RUN) benchmarks/disentangling.py --dataset=cifar100 --data_dir=$(DATA_DIR)
+	$(RUN) docs/fill_readme.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \

@@ -60,10 +60,17 @@ RUNS = {
     "4 Ds, one anew every epoch": STRONG | FRESH,
     "wrong_class_ce": STRONG | {"fool_loss": "wrong_class_ce"},
     "uniform_ce": STRONG | {"fool_loss": "uniform_ce"},
+    "4 Ds, one anew every epoch, uniform_ce": STRONG | FRESH | {"fool_loss": "uniform_ce"},
     "T 16": STRONG | {"context_channels": 16},
     "no skip": STRONG | {"skip": "none"},
 }
-SHAPES_ALONE = ("lambda 1e-2", "no ramp", "D 128 wide", "4 steps of D", "D anew every epoch", "T 16", "no skip")
+ON_CIFAR100 = (
+    *(f"CGM, T {width}" for width in (64, 16, 4)),
+    "lambda 1e-4 (paper)",
+    "lambda 0.1",
+    "4 Ds, one anew every epoch",
+    "4 Ds, one anew every epoch, uniform_ce",
+)
 
 
 def main(argv):
@@ -72,7 +79,7 @@ def main(argv):
     records = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
     for name, changes in RUNS.items():
         known = [r for r in records if (r["dataset"], r["name"]) == (DATASET.value, name)]
-        if known or (DATASET.value == "cifar100" and name in SHAPES_ALONE):
+        if known or (DATASET.value == "cifar100" and name not in ON_CIFAR100):
             continue
         folder = pathlib.Path(OUT.value) / DATASET.value / re.sub(r"\W+", "_", name)
         train(folder, COMMON[DATASET.value] | SHARED | changes)
