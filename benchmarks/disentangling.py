@@ -64,12 +64,16 @@ RUNS = {
     "T 16": STRONG | {"context_channels": 16},
     "no skip": STRONG | {"skip": "none"},
 }
-ON_CIFAR100 = (
-    *(f"CGM, T {width}" for width in (64, 16, 4)),
-    "lambda 1e-4 (paper)",
-    "lambda 0.1",
-    "4 Ds, one anew every epoch",
-    "4 Ds, one anew every epoch, uniform_ce",
+SHAPES_ALONE = (
+    "lambda 1e-2",
+    "lambda 1",
+    "no ramp",
+    "D 128 wide",
+    "4 steps of D",
+    "D anew every epoch",
+    "wrong_class_ce",
+    "T 16",
+    "no skip",
 )
 
 
@@ -79,17 +83,14 @@ def main(argv):
     records = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
     for name, changes in RUNS.items():
         known = [r for r in records if (r["dataset"], r["name"]) == (DATASET.value, name)]
-        if known or (DATASET.value == "cifar100" and name not in ON_CIFAR100):
+        if known or (DATASET.value == "cifar100" and name in SHAPES_ALONE):
             continue
         folder = pathlib.Path(OUT.value) / DATASET.value / re.sub(r"\W+", "_", name)
         train(folder, COMMON[DATASET.value] | SHARED | changes)
         records.append({"dataset": DATASET.value, "name": name, "changes": changes, **measured(RunFolder(folder))})
         print(json.dumps({k: v for k, v in records[-1].items() if k in ("name", "mse", "readings", "D")}), flush=True)
         RESULTS.write_text(json.dumps(records, indent=1) + "\n")
-        draw(
-            [r for r in records if r["dataset"] == DATASET.value],
-            RESULTS.parents[1] / f"disentangling_{DATASET.value}.png",
-        )
+    draw([r for r in records if r["dataset"] == DATASET.value], ROOT / "docs" / f"disentangling_{DATASET.value}.png")
 
 
 def train(folder, settings):
@@ -171,21 +172,21 @@ def table(records):
 
 def draw(records, path):
     """Writes the figure: the strongest probe's accuracy over the reconstruction error, and the CGMs' line."""
-    figure = new_figure(9, 6)
+    figure = new_figure(11, 5.5)
     ax = figure.subplots()
-    if sum(r["name"].startswith("CGM") for r in records) > 1:
-        errors, accuracies = frontier(records)
-        ax.plot(errors, 100 * accuracies, color="gray", label="CGM (no discriminator), T narrower to the right")
-        ax.legend()
-    for i, record in enumerate(records):
-        name, reading = record["name"], 100 * strongest(record)
-        ax.plot(record["mse"], reading, "s" if name.startswith(("CGM", "GM")) else "o", color=f"C{i % 10}")
-        ax.annotate(name, (record["mse"], reading), xytext=(4, 3), textcoords="offset points", fontsize=8)
+    errors, accuracies = frontier(records)
+    ax.plot(errors, 100 * accuracies, color="gray", label="no discriminator, T 64, 16 and 4 wide")
+    for i, record in enumerate(records, 1):
+        point = record["mse"], 100 * strongest(record)
+        mark = "s" if record["name"].startswith(("CGM", "GM")) else "o"
+        ax.plot(*point, mark, color=f"C{i % 10}", label=f"{i}  {record['name']}")
+        ax.annotate(str(i), point, xytext=(4, 3), textcoords="offset points", fontsize=9)
     ax.set_xscale("log")
-    ax.set_xlabel("reconstruction MSE on validation images, of [-1, 1]")
+    ax.set_xlabel("reconstruction MSE on validation images in [-1, 1]")
     ax.set_ylabel("category read from T by the strongest fresh probe, %")
     ax.set_ylim(bottom=0)
     ax.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=9)
     save_figure(figure, path)
 
 
