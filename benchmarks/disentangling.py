@@ -44,46 +44,41 @@ COMMON = {
 SHARED = {"batch_size": 64, "precision": "mixed_bfloat16", "fool_ramp_fraction": 0.53}
 STRONG = {"fool_weight": 0.1}  # where D has a say at all; what follows differs from it
 FRESH = {"discriminators": 4, "discriminator_reset_epochs": 1}
+UNIFORM = {"fool_loss": "uniform_ce"}
 RUNS = {
     "CGM, T 64": {"context": "cgm"},
     "CGM, T 16": {"context": "cgm", "context_channels": 16},
     "CGM, T 4": {"context": "cgm", "context_channels": 4},
     "GM": {"context": "gm"},
     "lambda 1e-4 (paper)": {},
-    "lambda 1e-2": {"fool_weight": 1e-2},
     "lambda 0.1": STRONG,
-    "lambda 1": {"fool_weight": 1.0},
-    "no ramp": STRONG | {"fool_ramp_fraction": 0.0},
-    "D 128 wide": STRONG | {"discriminator_width": 128},
-    "4 steps of D": STRONG | {"discriminator_steps": 4},
-    "D anew every epoch": STRONG | {"discriminator_reset_epochs": 1},
     "4 Ds, one anew every epoch": STRONG | FRESH,
-    "wrong_class_ce": STRONG | {"fool_loss": "wrong_class_ce"},
-    "uniform_ce": STRONG | {"fool_loss": "uniform_ce"},
-    "4 Ds, one anew every epoch, uniform_ce": STRONG | FRESH | {"fool_loss": "uniform_ce"},
-    "T 16": STRONG | {"context_channels": 16},
-    "no skip": STRONG | {"skip": "none"},
+    "uniform_ce": STRONG | UNIFORM,
 }
-SHAPES_ALONE = (
-    "lambda 1e-2",
-    "lambda 1",
-    "no ramp",
-    "D 128 wide",
-    "4 steps of D",
-    "D anew every epoch",
-    "wrong_class_ce",
-    "T 16",
-    "no skip",
-)
+MORE = {
+    "shapes": {
+        "lambda 1e-2": {"fool_weight": 1e-2},
+        "lambda 1": {"fool_weight": 1.0},
+        "no ramp": STRONG | {"fool_ramp_fraction": 0.0},
+        "D 128 wide": STRONG | {"discriminator_width": 128},
+        "4 steps of D": STRONG | {"discriminator_steps": 4},
+        "D anew every epoch": STRONG | {"discriminator_reset_epochs": 1},
+        "wrong_class_ce": STRONG | {"fool_loss": "wrong_class_ce"},
+        "4 Ds, one anew every epoch, uniform_ce": STRONG | FRESH | UNIFORM,
+        "T 16": STRONG | {"context_channels": 16},
+        "no skip": STRONG | {"skip": "none"},
+    },
+    "cifar100": {"4 Ds, one anew every epoch, uniform_ce, lambda 1e-2": {"fool_weight": 1e-2} | FRESH | UNIFORM},
+}
 
 
 def main(argv):
     del argv
     quiet_libraries()
     records = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
-    for name, changes in RUNS.items():
-        known = [r for r in records if (r["dataset"], r["name"]) == (DATASET.value, name)]
-        if known or (DATASET.value == "cifar100" and name in SHAPES_ALONE):
+    known = {(r["dataset"], r["name"]) for r in records}
+    for name, changes in (RUNS | MORE[DATASET.value]).items():
+        if (DATASET.value, name) in known:
             continue
         folder = pathlib.Path(OUT.value) / DATASET.value / re.sub(r"\W+", "_", name)
         train(folder, COMMON[DATASET.value] | SHARED | changes)
