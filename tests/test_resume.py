@@ -22,7 +22,13 @@ from cdc_keras.training import train
 
 KILLS = int(os.environ.get("KILLS", "1"))
 EXTRACTOR = RunConfig(
-    train_limit=160, batch_size=16, epochs=max(2, KILLS // 2), validation_fraction=0.2, checkpoint_every="3"
+    train_limit=160,
+    batch_size=16,
+    epochs=max(2, KILLS // 2),
+    validation_fraction=0.2,
+    checkpoint_every="3",
+    discriminators=2,
+    discriminator_reset_epochs=1,
 )
 CLASSIFIER = dataclasses.replace(EXTRACTOR, task="classifier", network="wrn10_1", warmup_epochs=0.1)
 TIMES = ("seconds", "images_per_second")

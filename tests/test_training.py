@@ -22,7 +22,14 @@ from cdc_keras.runs import RunFolder, fingerprint, load_weights, save_weights
 from cdc_keras.sources import load_extractor
 from cdc_keras.training import train
 
-EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=2, validation_fraction=0.3)
+EXTRACTOR = RunConfig(
+    train_limit=64,
+    batch_size=16,
+    epochs=2,
+    validation_fraction=0.3,
+    discriminators=2,
+    discriminator_reset_epochs=1,
+)
 PLAIN = dataclasses.replace(EXTRACTOR, task="classifier", network="vgg13_slim", warmup_epochs=0.1)
 
 
