@@ -73,7 +73,7 @@ class Tolerance:
     """
 
     probes: float = 0.02
-    players: float = 0.001
+    players: float = 0.002  # two of 1,000 images
     erased: float = 0.005
 
     def of(self, reading):
