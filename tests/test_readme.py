@@ -75,7 +75,7 @@ def test_its_commands_run_from_the_extractor_to_the_score(tmp_path):
 def test_a_released_extractor_gates_a_classifier_by_its_command(tmp_path):
     make_cifar100(tmp_path / "data")
     (command,) = commands("train.py", zoo=True)
-    run(f"train.py {small(command, tmp_path)} --epochs=1 --train_limit=128 --batch_size=32")
+    run(f"train.py {small(command, tmp_path)} --epochs=2 --warmup_epochs=0.25 --train_limit=128 --batch_size=32")
     assert (tmp_path / "runs/zoo_gated/metrics.csv").is_file()
 
 
