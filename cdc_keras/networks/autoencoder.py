@@ -123,6 +123,7 @@ def prefixes(members):
 
 
 def _tower(context, num_classes, width, dropout, prefix):
+    """Returns the logits of one of D's members."""
     x, block = context, 1
     while x.shape[1] > 1:
         x = conv(x, width * 2 ** min(block - 1, 3), 4, f"{prefix}conv{block}", stride=2)
