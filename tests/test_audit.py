@@ -199,6 +199,7 @@ def test_the_swap_is_read_off_a_decoder_that_draws_its_condition_or_only_t(obeys
     predicts = lambda function: types.SimpleNamespace(predict_on_batch=function)  # noqa: E731
     model = types.SimpleNamespace(
         decoder=predicts(draw),
+        adversarial=True,
         discriminate=lambda t: [np.eye(4)[np.zeros(len(t), int)]],
         conditional=True,
         condition=lambda y: np.eye(4)[y],

@@ -85,7 +85,7 @@ class Examination:
     def _ask_players(self, name, model, context, classifier):
         """Adds what D reads from T, the reconstruction error, and what a classifier says of decoded T."""
         labels = self.scored.labels
-        if model.discriminator is not None:
+        if model.adversarial:
             self._add("category", name, "discriminator", decoding.discriminated(model, context))
         errors = decoding.reconstruction_errors(model, self.scored.images, context, labels)
         low, high = interval(errors, self.seed)
