@@ -29,7 +29,7 @@ reference: $(VENV)/installed-torch
 	$(RUN) -m pytest tests/test_same_numbers.py tests/test_training_step_benchmark.py
 
 # An hour: kills runs twenty times each, compares several devices, and several workers, with one, trains in float16 and
-# audits whole data sets. Then, hours more once there are records, computes every number of the zoo again.
+# audits whole data sets. Then computes every number of the zoo again.
 long: $(VENV)/installed-dev
 	KILLS=20 $(RUN) -m pytest -m "" tests/test_resume.py tests/test_distribution.py tests/test_multi_worker.py \
 		tests/test_numerics.py tests/test_audit.py

@@ -7,7 +7,6 @@ than from a CGM of the same reconstruction error. Runs that are finished are not
 docs/results/disentangling.json and docs/disentangling_<dataset>.png; docs/fill_readme.py fills docs/disentangling.md.
 """
 
-import dataclasses
 import json
 import pathlib
 import re
@@ -21,15 +20,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from cdc_keras import data  # noqa: E402
-from cdc_keras.audit import decoding, drawn  # noqa: E402
+from cdc_keras.audit import decoding, halves  # noqa: E402
 from cdc_keras.audit.bootstrap import interval  # noqa: E402
 from cdc_keras.audit.probes import PROBES, probe  # noqa: E402
-from cdc_keras.data.split import stratified_cut  # noqa: E402
 from cdc_keras.progress import quiet_libraries  # noqa: E402
 from cdc_keras.runs import RunFolder  # noqa: E402
 from cdc_keras.sources import load_model  # noqa: E402
 from cdc_keras.visualize import new_figure, save_figure  # noqa: E402
-from cdc_keras.zoo.record import PATHS  # noqa: E402
 
 DATASET = flags.DEFINE_enum("dataset", "shapes", ["shapes", "cifar100"], "what to study on")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS has prepared cifar100")
@@ -83,7 +80,7 @@ def main(argv):
         folder = pathlib.Path(OUT.value) / DATASET.value / re.sub(r"\W+", "_", name)
         train(folder, COMMON[DATASET.value] | SHARED | changes)
         records.append({"dataset": DATASET.value, "name": name, "changes": changes, **measured(RunFolder(folder))})
-        print(json.dumps({k: v for k, v in records[-1].items() if k in ("name", "mse", "readings", "D")}), flush=True)
+        print(json.dumps({k: v for k, v in records[-1].items() if k in ("name", "mse", "readings")}), flush=True)
         RESULTS.write_text(json.dumps(records, indent=1) + "\n")
     draw([r for r in records if r["dataset"] == DATASET.value], ROOT / "docs" / f"disentangling_{DATASET.value}.png")
 
@@ -100,11 +97,9 @@ def train(folder, settings):
 
 def measured(run):
     """Returns what probes, D and decoder make of T on validation images, and how the run was trained."""
-    model, config, about = load_model(run), run.config(), run.read_record()
-    dataset = data.load(config)
-    images = drawn(dataset.validation, PROBED, 0)
+    model, dataset = load_model(run), data.load(run.config())
     classes = len(dataset.class_names)
-    learned, scored = (images.take(rows) for rows in stratified_cut(images.labels, len(images) // 2, 0))
+    learned, scored = halves(dataset, PROBED, 0, "validation")
     contexts = [decoding.contexts(model.encoder, half.images) for half in (learned, scored)]
     readings = {}
     for kind in PROBES:
@@ -116,8 +111,7 @@ def measured(run):
     return {
         "mse": float(np.mean(errors)),
         "readings": readings,
-        "settings": {k: v for k, v in dataclasses.asdict(config).items() if k not in PATHS},
-        **{k: about[k] for k in ("versions", "hardware", "commit", "started", "train_images", "hours")},
+        **run.published(),
     }
 
 
@@ -147,11 +141,9 @@ def table(records):
     for record in records:
         readings = record["readings"]
         cells = [f"{readings[x]['accuracy']:.1%}" if x in readings else "" for x in ("discriminator", *PROBES)]
-        less = (
-            ""
-            if record["name"].startswith("CGM")
-            else f"{100 * (strongest(record) - of_equal_mse(records, record['mse'])):+.1f}"
-        )
+        less = f"{100 * (strongest(record) - of_equal_mse(records, record['mse'])):+.1f}"
+        if record["name"].startswith("CGM"):
+            less = ""
         lines.append(f"| {record['name']} | {record['mse']:.4f} | {' | '.join(cells)} | {less} |")
     settings, last = records[0]["settings"], records[-1]
     commits = ", ".join(sorted({r["commit"] for r in records}))

@@ -17,7 +17,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from cdc_keras.config import RunConfig  # noqa: E402
 from cdc_keras.progress import quiet_libraries  # noqa: E402
 from cdc_keras.training import train  # noqa: E402
-from cdc_keras.zoo.record import PATHS  # noqa: E402
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS has prepared cifar100", required=True)
 OUT = flags.DEFINE_string("out", "runs/families", "folder for the runs")
@@ -96,18 +95,15 @@ def record(title, changes, run):
     """Returns what is published of a run: no path of the machine it ran on."""
     rows, about = run.rows(), run.read_record()
     loss = "loss" if "loss" in rows[0] else "reconstruction_loss"
-    settings = dataclasses.asdict(run.config())
-    kept = {k: about[k] for k in ("versions", "hardware", "commit", "started", "train_images", "hours")}
     return {
         "title": title,
-        "settings": {k: v for k, v in settings.items() if k not in PATHS},
         **{name: changes.get(name) for name in ("extractor", "teacher")},
         "teacher_top1": about.get("teacher", {}).get("top1"),
         "loss": loss,
         "first_loss": rows[0][loss],
         "last_loss": rows[-1][loss],
         "last_epoch": rows[-1],
-        **kept,
+        **run.published(),
     }
 
 

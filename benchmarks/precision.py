@@ -5,7 +5,6 @@ and on few images in all three, because a CPU computes float16's gradients of co
 Writes docs/results/precision.json and the page docs/precision.md; runs that are finished are not trained again.
 """
 
-import dataclasses
 import json
 import pathlib
 import sys
@@ -18,7 +17,6 @@ from cdc_keras.config import RunConfig  # noqa: E402
 from cdc_keras.numerics import PRECISIONS  # noqa: E402
 from cdc_keras.progress import quiet_libraries  # noqa: E402
 from cdc_keras.training import train  # noqa: E402
-from cdc_keras.zoo.record import PATHS  # noqa: E402
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS has prepared cifar100", required=True)
 OUT = flags.DEFINE_string("out", "runs/precision", "folder for the runs")
@@ -60,14 +58,12 @@ def trained(length, system, precision, settings):
     run = train(config, folder / system)
     if not run.finished:
         sys.exit(130)
-    about, rows = run.read_record(), run.rows()
     return {
         "length": length,
         "system": system,
         "precision": precision,
-        "settings": {k: v for k, v in dataclasses.asdict(run.config()).items() if k not in PATHS},
-        **{k: about[k] for k in ("versions", "hardware", "commit", "started", "train_images", "hours")},
-        "epochs": rows,
+        **run.published(),
+        "epochs": run.rows(),
     }
 
 

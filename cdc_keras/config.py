@@ -11,6 +11,7 @@ import re
 from cdc_keras import distribution, networks, numerics
 from cdc_keras.errors import UserError
 
+PATHS = ("data_dir", "extractor", "teacher")  # the settings that are places on one machine
 INTERVAL = re.compile(r"([1-9]\d*)(s?)")
 
 
@@ -234,6 +235,10 @@ class RunConfig:
     def gated(self):
         """Whether the classifier has a gate."""
         return self.task == "classifier" and (self.extractor is not None or not self.gate_attention)
+
+    def without_paths(self):
+        """Returns the settings as a dict, without `PATHS`."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in PATHS}
 
     def to_json(self):
         """Returns the config as JSON text."""

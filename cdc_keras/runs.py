@@ -203,6 +203,12 @@ class RunFolder:
         path = self.path / "run.json"
         return json.loads(path.read_text()) if path.is_file() else {}
 
+    def published(self):
+        """Returns what is published of a run that has finished, without a path of the machine it ran on, as a dict."""
+        about = self.read_record()
+        kept = ("versions", "hardware", "commit", "started", "train_images", "hours")
+        return {"settings": self.config().without_paths(), **{key: about[key] for key in kept}}
+
     def rows(self):
         """Returns metrics.csv as a list of dicts of floats, one per finished epoch."""
         path = self.path / "metrics.csv"

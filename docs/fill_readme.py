@@ -88,10 +88,10 @@ def zoo_text():
         "| extractor | context model | epochs | test MSE | its own D | strongest probe on T | on pixels | hours |",
         "|" + "---|" * 8,
     ]
-    for record in records:
+    scored = [(x, {metric.name: metric.value for metric in x.metrics if metric.split == "test"}) for x in records]
+    for record, scores in scored:
         if record.kind != "extractor":
             continue
-        scores = {metric.name: metric.value for metric in record.metrics if metric.split == "test"}
         own = f"{scores['discriminator_accuracy']:.1%}" if "discriminator_accuracy" in scores else ""
         read = [_strongest(record.audit, source) for source in ("context", "pixels")]
         lines.append(
@@ -99,10 +99,9 @@ def zoo_text():
             f"| {scores['reconstruction_loss']:.4f} | {own} | {read[0]} | {read[1]} | {record.hours:.2f} |"
         )
     lines += ["", "| classifier | gated by | epochs | parameters | test top-1 | top-5 | hours |", "|" + "---|" * 7]
-    for record in records:
+    for record, scores in scored:
         if record.kind != "classifier":
             continue
-        scores = {metric.name: metric.value for metric in record.metrics if metric.split == "test"}
         gate = record.extractor.name if record.extractor else ""
         lines.append(
             f"| [{record.name}](zoo/{record.name}) | {gate} | {record.epochs} | {record.parameters:,} "

@@ -166,15 +166,15 @@ def test_the_halves_share_no_image_and_have_every_class_in_proportion():
     test = shapes(203, seed=0)
     numbered = Split(test.images, test.labels, {"row": np.arange(203)})
     dataset = Dataset("tiny", tuple("abcdefghij"), 32, numbered, numbered, numbered)
-    first, second = audit._halves(dataset, 10_000, seed=0)
+    first, second = audit.halves(dataset, 10_000, seed=0)
     rows = [half.factors["row"] for half in (first, second)]
     assert sorted(np.concatenate(rows)) == list(range(203)) and len(second) == 101
     assert np.ptp(np.bincount(first.labels) - np.bincount(second.labels)) <= 2
-    again, other = (audit._halves(dataset, 10_000, seed=seed)[0].factors["row"] for seed in (0, 1))
+    again, other = (audit.halves(dataset, 10_000, seed=seed)[0].factors["row"] for seed in (0, 1))
     assert np.array_equal(again, rows[0]) and not np.array_equal(other, rows[0])
-    assert sum(map(len, audit._halves(dataset, 60, seed=0))) == 60
+    assert sum(map(len, audit.halves(dataset, 60, seed=0))) == 60
     with pytest.raises(UserError, match="tiny has 15 test images for 10 categories; two of each are needed"):
-        audit._halves(dataset, 15, seed=0)
+        audit.halves(dataset, 15, seed=0)
 
 
 def test_another_label_is_never_the_own_and_every_other_is_as_likely():
@@ -361,8 +361,9 @@ def test_a_network_that_may_have_seen_the_test_images_is_refused():
     check()
     with pytest.raises(UserError, match="it was trained with image_size 128, the extractor with None"):
         check(image_size=128)
-    with pytest.raises(UserError, match="seed 0 holds out for testing, its own seed being 1"):
-        check(seed=1)
+    for gated in ({}, {"task": "classifier", "extractor": "of another machine", "gate_init": "neutral"}):
+        with pytest.raises(UserError, match="seed 0 holds out for testing, its own seed being 1"):
+            check(seed=1, **gated)
 
 
 @pytest.mark.long

@@ -30,7 +30,7 @@ from cdc_keras.networks.common import batch_norm, classify, conv
 from cdc_keras.runs import RunFolder, fingerprint
 from cdc_keras.sources import Source, build, load_extractor, load_model, open_extractor
 from cdc_keras.training import train
-from cdc_keras.zoo.record import card
+from cdc_keras.zoo.card import card
 
 HALF = ("mixed_bfloat16", "mixed_float16")
 ROUNDING = {"mixed_bfloat16": 2**-8, "mixed_float16": 2**-11}  # of one number

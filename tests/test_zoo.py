@@ -30,7 +30,8 @@ from cdc_keras.sources import load_extractor, open_disentangler
 from cdc_keras.training import train
 from cdc_keras.zoo import __main__ as zoo_command
 from cdc_keras.zoo import files as zoo_files
-from cdc_keras.zoo.record import DISENTANGLER, PRESET, Metric, Record, card, wrong_scores
+from cdc_keras.zoo.card import card
+from cdc_keras.zoo.record import DISENTANGLER, PRESET, Metric, Record, wrong_scores
 
 EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=1, validation_fraction=0.3)
 GATED = dataclasses.replace(EXTRACTOR, task="classifier", network="resnet8", warmup_epochs=0.1)

@@ -87,17 +87,17 @@ def audit(source, *, rivals=None, classifier=None, data_dir=None, out=None, limi
     for path, other in [*zip((rivals or {}).values(), list(subjects.values())[1:], strict=True), (classifier, judge)]:
         if other is not None:
             _check_same_test(path, other, subjects["context"], dataset, config)
-    halves = _halves(dataset, limit, seed)
+    parts = halves(dataset, limit, seed)
 
-    examined = Examination(*halves, drawn(dataset.train, limit, seed), len(dataset.class_names), seed)
+    examined = Examination(*parts, drawn(dataset.train, limit, seed), len(dataset.class_names), seed)
     examined.run(subjects, judge and judge.network)
     found = Audit(
         seed=seed,
         limit=limit,
         rivals={name: subject.sha256 for name, subject in subjects.items() if name != "context"},
         classifier=judge and judge.sha256,
-        probe_images=len(halves[0]),
-        scored_images=len(halves[1]),
+        probe_images=len(parts[0]),
+        scored_images=len(parts[1]),
         erased=examined.erased,
         readings=tuple(examined.readings),
     )
@@ -161,7 +161,7 @@ def _check_same_test(source, other, subject, dataset, config):
     if other.config.seed == subject.config.seed:
         return
     # Where a data set has no test split of its own, the seed cuts it.
-    test = data.load(dataclasses.replace(other.config, data_dir=config.data_dir, extractor=None, teacher=None)).test
+    test = data.load(dataclasses.replace(other.config, data_dir=config.data_dir)).test
     if not isinstance(test, Split) or not np.array_equal(test.images, dataset.test.images):
         raise UserError(
             f"{source} may have been trained on images that the extractor's seed {subject.config.seed} holds out for "
@@ -169,11 +169,20 @@ def _check_same_test(source, other, subject, dataset, config):
         )
 
 
-def _halves(dataset, limit, seed):
-    """Returns two `Split`s of at most `limit` test images together, every class in proportion: for probes, to score."""
-    part, classes = drawn(dataset.test, limit, seed), len(dataset.class_names)
+def halves(dataset, limit, seed, split="test"):
+    """Returns two `Split`s of at most `limit` images together, every class in proportion: for probes, and to score.
+
+    Args:
+        dataset: a `Dataset`.
+        limit: at most so many images, drawn at random.
+        seed: of the draw and of the cut.
+        split: "test", or "validation", on which settings are chosen.
+    """
+    part, classes = drawn(getattr(dataset, split), limit, seed), len(dataset.class_names)
     if len(part) < 2 * classes:
-        raise UserError(f"{dataset.name} has {len(part)} test images for {classes} categories; two of each are needed")
+        raise UserError(
+            f"{dataset.name} has {len(part)} {split} images for {classes} categories; two of each are needed"
+        )
     return tuple(part.take(rows) for rows in stratified_cut(part.labels, len(part) // 2, seed))
 
 

@@ -86,8 +86,9 @@ def _load_named(config):
     arrays = pathlib.Path(_data_dir(config) or ".", f"{config.dataset}.npz")
     if config.data_dir is not None and arrays.is_file():
         _refuse_crops(config, f"{arrays} holds them at one size")
-        return named(load_npz(arrays, name=config.dataset, **_common(config)))
-    dataset = load_tfds(config.dataset, data_dir=_data_dir(config), crop_area=config.crop_area, **_common(config))
+        dataset = load_npz(arrays, name=config.dataset, **_common(config))
+    else:
+        dataset = load_tfds(config.dataset, data_dir=_data_dir(config), crop_area=config.crop_area, **_common(config))
     return named(dataset)
 
 

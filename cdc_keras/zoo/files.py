@@ -12,8 +12,9 @@ import urllib.request
 import h5py
 
 from cdc_keras.errors import UserError
+from cdc_keras.readings import SHA256
 from cdc_keras.runs import sha256
-from cdc_keras.zoo.record import INDEX, PRESET, SHA256, File, check_name, read_json
+from cdc_keras.zoo.record import INDEX, PRESET, File, check_name, read_json
 
 TEXT_LIMIT = 2**20  # bytes of an index or a preset.json
 CHUNK = 2**20  # bytes

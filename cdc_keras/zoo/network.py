@@ -11,8 +11,9 @@ from cdc_keras import models
 from cdc_keras.errors import UserError
 from cdc_keras.runs import fingerprint, load_weights
 from cdc_keras.zoo import files as zoo_files
+from cdc_keras.zoo.card import card
 from cdc_keras.zoo.files import FolderZoo
-from cdc_keras.zoo.record import CARD, DISENTANGLER, INDEX, PRESET, File, Golden, Record, card
+from cdc_keras.zoo.record import CARD, DISENTANGLER, INDEX, PRESET, File, Golden, Record
 
 TOLERANCE = 1e-4  # absolute; float32 convolutions of two libraries
 GOLDEN_VALUES = 8
@@ -137,7 +138,7 @@ def problems_of(zoo, name):
         strays = set(os.listdir(folder)) - {PRESET, record.weights.file, *record.files}
         problems += [f"{folder / x} is not in {PRESET}; remove it" for x in sorted(strays)]
     if (folder / CARD).is_file() and (folder / CARD).read_bytes() != card(record).encode():
-        problems.append(f"{folder / CARD} is not the card that {PRESET} gives; make it again with zoo.record.card")
+        problems.append(f"{folder / CARD} is not the card that {PRESET} gives; make it again with zoo.card.card")
     try:
         network = load_network(zoo, name, record)
     except UserError as error:

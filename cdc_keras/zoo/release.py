@@ -10,11 +10,13 @@ import time
 import numpy as np
 
 from cdc_keras import models
+from cdc_keras.config import PATHS
 from cdc_keras.errors import UserError
 from cdc_keras.readings import Audit
 from cdc_keras.runs import RunFolder, fingerprint, save_weights, sha256, write_text
 from cdc_keras.sources import load_extractor, load_model
 from cdc_keras.zoo import files as zoo_files
+from cdc_keras.zoo.card import card
 from cdc_keras.zoo.files import FolderZoo
 from cdc_keras.zoo.network import golden, name_of_weights, problems_of
 from cdc_keras.zoo.record import (
@@ -22,11 +24,9 @@ from cdc_keras.zoo.record import (
     DISENTANGLER,
     FLAGS,
     INDEX,
-    PATHS,
     PRESET,
     Record,
     Weights,
-    card,
     check_name,
     read_json,
     tolerance,
@@ -94,7 +94,7 @@ def _metrics(runs):
     first, scores, seeds = None, {}, []
     for run in runs:
         config = run.config()
-        same = {k: v for k, v in dataclasses.asdict(config).items() if k not in (*PATHS, "seed", "steps_per_call")}
+        same = {k: v for k, v in config.without_paths().items() if k not in ("seed", "steps_per_call")}
         if not run.finished:
             raise UserError(f"{run.path} has not finished training; run its train.py command again")
         if config.seed in seeds or same != (first := first or same):
@@ -169,7 +169,7 @@ def _write(folder, zoo, name, run, extractor, metrics, paper):
     values = {
         "name": name,
         "kind": config.task,
-        "config": {k: v for k, v in dataclasses.asdict(config).items() if k not in PATHS},
+        "config": config.without_paths(),
         "classes": known["data"]["classes"],
         "dataset": {"name": config.dataset, "train_images": known["train_images"]},
         "preprocessing": PREPROCESSING,
