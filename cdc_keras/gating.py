@@ -1,5 +1,7 @@
 """The gate (Sec. 3, Eqs. 3-5): attention inferred from the context, spliced into any functional classifier."""
 
+import re
+
 import keras
 from keras import layers, ops
 
@@ -8,6 +10,7 @@ from cdc_keras.layers import ChannelCompatibility, ChannelPool, FrozenExtractor
 from cdc_keras.networks.common import HE_NORMAL, batch_norm, conv
 
 HIDDEN = 4  # channels inside L1 and L2; with these they hold 504 weights and the gate the paper's 0.034M
+EXTRACTOR, ATTENTION = "extractor", "gate_attention"  # names of the layers that give T and M
 NEUTRAL_BIAS = 3.0  # M starts at sigmoid(3) = 0.95
 RELU_OPERATION = type(ops.relu(keras.KerasTensor((1,)))._keras_history.operation)
 
@@ -82,7 +85,7 @@ def attach(
     maps = None
     if attention:
         context_input = images if to_context_input is None else to_context_input(images)
-        maps = _AttentionMaps(FrozenExtractor(extractor, name="extractor")(context_input), init)
+        maps = _AttentionMaps(FrozenExtractor(extractor, name=EXTRACTOR)(context_input), init)
     relu_follows = _followed_by_relu(calls)
 
     def call(layer, *args, **kwargs):
@@ -108,6 +111,12 @@ def usable_sites(model, extractor):
     return _usable(graph.trace(model)[1], _context_shape(model, extractor))
 
 
+def gate_outputs(gated):
+    """Returns {site: name of the layer that is the gate's output there}, shallow to deep; empty if there is no gate."""
+    matches = (re.fullmatch(r"gate_(.+)_out", layer.name) for layer in gated.layers)
+    return {match[1]: match[0] for match in matches if match}
+
+
 class _AttentionMaps:
     """M and Me, computed once from T and brought to the resolution of each site (Sec. 3, "Multi-layer Extension")."""
 
@@ -121,7 +130,7 @@ class _AttentionMaps:
             x = batch_norm(x, "gate_l1_conv2_bn", gamma_initializer="zeros", beta_initializer=beta)
         else:
             x = batch_norm(x, "gate_l1_conv2_bn")
-        attention = layers.Activation("sigmoid", name="gate_attention")(x)  # M, (B, h, w, 1)
+        attention = layers.Activation("sigmoid", name=ATTENTION)(x)  # M, (B, h, w, 1)
 
         x = pooled
         for i in (1, 2, 3):
@@ -140,7 +149,7 @@ class _AttentionMaps:
             else:
                 resize = lambda name: layers.AveragePooling2D((h // height, w // width), name=f"{name}_{suffix}")  # noqa: E731
             attention, embedded = self.maps[self.shape]
-            self.maps[shape] = (resize("gate_attention")(attention), resize("gate_embedded_context")(embedded))
+            self.maps[shape] = (resize(ATTENTION)(attention), resize("gate_embedded_context")(embedded))
         return self.maps[shape]
 
 

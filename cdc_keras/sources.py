@@ -25,12 +25,29 @@ class Source:
         config: the `RunConfig` it was trained with.
         classes: names of its categories.
         sha256: of the file its weights came from.
+        record_sha256: of preset.json, for a record of the zoo.
     """
 
     network: keras.Model
     config: RunConfig
     classes: tuple[str, ...]
     sha256: str
+    record_sha256: str | None = None
+
+
+def open_source(source):
+    """Returns the `Source` of a trained extractor or classifier.
+
+    Args:
+        source: path of a finished run, or "zoo:<name>".
+
+    Raises:
+        UserError: it is neither, or it is damaged.
+    """
+    if str(source).startswith(ZOO):
+        return _from_zoo(source)
+    opened = {"extractor": open_extractor, "classifier": open_classifier}
+    return opened[RunFolder(source).config().task](source)
 
 
 def load_extractor(source):
@@ -179,12 +196,12 @@ def open_disentangler(source):
     return load_model(RunFolder(source))
 
 
-def _from_zoo(source, kind, precision):
+def _from_zoo(source, kind=None, precision="float32"):
     from cdc_keras.zoo import network as released  # which makes its records of run folders, and so imports this module
 
-    name = str(source).removeprefix(ZOO)
-    zoo, name, record = released.find(name)
-    if record.kind != kind:
+    zoo, name, record = released.find(str(source).removeprefix(ZOO))
+    if kind not in (None, record.kind):
         raise UserError(f"the record {source} is of kind {record.kind}; give one of kind {kind}")
     network = released.load_network(zoo, name, record, precision)
-    return Source(network, record.run_config(), record.classes, record.weights.sha256)
+    preset = sha256(zoo.path / name / released.PRESET)  # where it was read from
+    return Source(network, record.run_config(), record.classes, record.weights.sha256, preset)

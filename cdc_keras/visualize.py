@@ -5,7 +5,6 @@ Images come as (N, H, W, 3) uint8, and every picture is a PNG that appears under
 
 import os
 import pathlib
-import re
 import textwrap
 
 import numpy as np
@@ -13,6 +12,7 @@ from keras import ops
 
 from cdc_keras import graph
 from cdc_keras.data.pipeline import scale
+from cdc_keras.gating import ATTENTION, gate_outputs
 
 DPI = 100
 CELL = 1.3  # inches, side of one image in a picture
@@ -22,7 +22,7 @@ HEAT = "turbo"
 
 
 def focus_map(features, size):
-    """Returns where features are strong (Zagoruyko & Komodakis 2017): (B, size, size) NumPy floats in [0, 1].
+    """Returns where features are strong (Zagoruyko & Komodakis 2017): a tensor (B, size, size) of floats in [0, 1].
 
     The mean over channels of the squares, up-sampled bicubically, brought to [0, 1] image by image; a map that is the
     same everywhere gives 0.
@@ -32,7 +32,7 @@ def focus_map(features, size):
         size: height and width of the map, pixels.
     """
     energy = ops.mean(ops.square(ops.cast(features, "float32")), axis=-1, keepdims=True)
-    return _stretch(ops.convert_to_numpy(ops.image.resize(energy, (size, size), interpolation="bicubic"))[..., 0])
+    return _stretch(ops.image.resize(energy, (size, size), interpolation="bicubic")[..., 0])
 
 
 def overlay(images, maps):
@@ -44,7 +44,7 @@ def overlay(images, maps):
     """
     import matplotlib  # here and in `new_figure`: training does not need it
 
-    heat = matplotlib.colormaps[HEAT](maps)[..., :3] * 255
+    heat = matplotlib.colormaps[HEAT](ops.convert_to_numpy(maps))[..., :3] * 255
     return np.round((images + heat) / 2).astype(np.uint8)
 
 
@@ -126,19 +126,19 @@ def strip(images, plain, gated, path, *, site=None, count=6):
         ValueError: naming the gated sites, if `site` is none of them.
     """
     images = images[:count]
-    outputs = _gate_outputs(gated)
+    outputs = gate_outputs(gated)
     site = next(reversed(outputs), None) if site is None else site
     if site not in outputs:
         raise ValueError(f"no gate at {site}; gated are: {', '.join(outputs) or 'no layers of this model at all'}")
-    has_attention = any(layer.name == "gate_attention" for layer in gated.layers)
-    names = [outputs[site]] + ["gate_attention"] * has_attention
+    has_attention = any(layer.name == ATTENTION for layer in gated.layers)
+    names = [outputs[site]] + [ATTENTION] * has_attention
     seen = graph.activations(gated, names)(scale(images), training=False)
 
     columns = [("input", images, {})]
     if has_attention:
-        attention = ops.convert_to_numpy(seen["gate_attention"])[..., 0]
+        attention = ops.convert_to_numpy(seen[ATTENTION])[..., 0]
         heat = {"cmap": HEAT, "vmin": 0, "vmax": 1}
-        columns += [("M, 0 to 1", attention, heat), ("M, stretched", _stretch(attention), heat)]
+        columns += [("M, 0 to 1", attention, heat), ("M, stretched", ops.convert_to_numpy(_stretch(attention)), heat)]
     if plain is not None:
         features = graph.activations(plain, [site])(scale(images), training=False)[site]
         columns.append(("focus, plain", _focused(images, features), {}))
@@ -205,20 +205,14 @@ def curves(rows, path):
     save_figure(figure, path)
 
 
-def _gate_outputs(gated):
-    """Returns {site: name of the layer that is the gate's output there}, shallow to deep."""
-    matches = (re.fullmatch(r"gate_(.+)_out", layer.name) for layer in gated.layers)
-    return {match[1]: match[0] for match in matches if match}
-
-
 def _focused(images, features):
     return overlay(images, focus_map(ops.relu(features), images.shape[1]))
 
 
 def _stretch(maps):
     """Returns maps (B, H, W) brought linearly to [0, 1] image by image, 0 where an image is constant."""
-    low, high = maps.min(axis=(1, 2), keepdims=True), maps.max(axis=(1, 2), keepdims=True)
-    return (maps - low) / np.where(high > low, high - low, 1)
+    low, high = ops.min(maps, axis=(1, 2), keepdims=True), ops.max(maps, axis=(1, 2), keepdims=True)
+    return (maps - low) / ops.where(high > low, high - low, 1)
 
 
 def _to_uint8(images):

@@ -71,7 +71,7 @@ def test_the_focus_is_the_mean_square_upsampled_and_stretched():
 
 
 def test_the_focus_of_constant_features_is_zero_and_not_nan():
-    assert not visualize.focus_map(np.zeros((2, 4, 4, 3), np.float32), 8).any()
+    assert not keras.ops.any(visualize.focus_map(np.zeros((2, 4, 4, 3), np.float32), 8))
 
 
 def test_an_overlay_is_half_image_and_half_heat():
@@ -135,7 +135,7 @@ def test_the_plain_focus_is_that_of_the_same_layer(gated, split, tmp_path, saved
 
 def test_the_gates_output_is_found_without_its_residual_unit():
     model = gating.attach(cifar_resnet(8, num_classes=10), autoencoder.encoder(32), SITES, residual=False)
-    assert visualize._gate_outputs(model) == {site: f"gate_{site}_out" for site in SITES}
+    assert gating.gate_outputs(model) == {site: f"gate_{site}_out" for site in SITES}
 
 
 def test_a_gate_without_attention_has_no_m_column(split, tmp_path, saved):

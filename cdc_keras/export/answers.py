@@ -1,0 +1,57 @@
+"""What a trained network answers to uint8 pixels, as functions for a TensorFlow graph."""
+
+import keras
+import tensorflow as tf
+
+from cdc_keras import graph, networks
+from cdc_keras.data.pipeline import scale
+from cdc_keras.gating import ATTENTION, EXTRACTOR, gate_outputs
+from cdc_keras.visualize import focus_map
+
+TOP = 5
+
+
+def answers(found):
+    """Returns {name of a signature: its function of images (B, S, S, 3) uint8, which returns a dict of tensors}.
+
+    They are those of `export` that take pixels; in the place of top_labels they give top_classes, (B, 5) int32.
+
+    Args:
+        found: the `Source` of a trained network.
+    """
+    if found.config.task == "extractor":
+        context = lambda images: {"context": found.network(scale(images), training=False)}  # noqa: E731
+        return {"serving_default": context, "context": context}
+    network, tensors = graph.outputs(found.network)
+    sites = gate_outputs(found.network)
+    layers = {f"channel_weights_{site}": f"gate_{site}_compatibility" for site in sites}
+    layers |= {"attention": ATTENTION, "context": EXTRACTOR}
+    inside = {output: tensors[layer] for output, layer in layers.items() if layer in tensors}
+    context = {"context": inside.pop("context")} if "context" in inside else {}
+    last = sites[next(reversed(sites))] if sites else networks.groups(found.config.network)[-1]
+    inside |= {"logits": network.outputs[0], "features": tensors[last]}
+    classify, explain, extract = (
+        keras.Model(network.inputs, outputs) if outputs else None
+        for outputs in ({"logits": inside["logits"]}, inside, context)
+    )
+
+    def explained(images):
+        seen = explain(scale(images), training=False)
+        answer = _classes(seen.pop("logits")) | {"focus": focus_map(tf.nn.relu(seen.pop("features")), images.shape[1])}
+        if "attention" in seen:
+            answer["attention"] = seen.pop("attention")[..., 0]
+        return answer | {output: weights[:, 0, 0] for output, weights in seen.items()}
+
+    functions = {
+        "serving_default": lambda images: _classes(classify(scale(images), training=False)["logits"]),
+        "explain": explained,
+    }
+    if extract is not None:
+        functions["context"] = lambda images: extract(scale(images), training=False)
+    return functions
+
+
+def _classes(logits):
+    probabilities = tf.nn.softmax(logits)
+    scores, classes = tf.math.top_k(probabilities, min(TOP, logits.shape[-1]))
+    return {"probabilities": probabilities, "top_classes": classes, "top_scores": scores}
