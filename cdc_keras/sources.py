@@ -168,10 +168,9 @@ def load_model(run, precision="float32"):
     Raises:
         UserError: there is no checkpoint, or it is damaged or of another network.
     """
+    config, record = models.in_precision(run.config(), precision), run.read_record()
     if not run.steps():
         raise UserError(f"{run.path} has no checkpoint yet; let train.py finish an epoch first")
-    record = run.read_record()
-    config = models.in_precision(run.config(), precision)
     model = build(config, len(record["data"]["classes"]), run, record["steps_per_epoch"])
     if config.classifies:
         model.compile()  # without optimizer: loss scaling gives its state another form in the checkpoint

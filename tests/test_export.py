@@ -23,7 +23,7 @@ from cdc_keras.errors import UserError
 from cdc_keras.export import METADATA, __main__, export
 from cdc_keras.export.image_bytes import decode_batch
 from cdc_keras.runs import sha256
-from cdc_keras.visualize import focus_map
+from cdc_keras.visualize.maps import focus_map
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAME, EXTRACTOR = "cifar100_resnet20_gated", "cifar100"

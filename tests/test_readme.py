@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -69,6 +70,15 @@ def test_its_commands_run_from_the_extractor_to_the_score(tmp_path):
         run(f"train.py {small(command, tmp_path)} {extra}")
     printed = run(f"evaluate.py {small(evaluate[0], tmp_path)}")
     assert "top1" in printed and (tmp_path / "runs/resnet20_gated/pictures/strips.png").is_file()
+    report, strip = commands("-m cdc_keras.visualize"), commands("-m cdc_keras.visualize", zoo=True)
+    assert len(report) == len(strip) == 1
+    run(f"-m cdc_keras.visualize {small(report[0], tmp_path)}")
+    assert (tmp_path / "runs/resnet20_gated/report.html").is_file()
+    (tmp_path / "photos").mkdir()
+    shutil.copy(ROOT / "docs/demo_strips.png", tmp_path / "photos")
+    strip = strip[0].replace("--images=", f"--images={tmp_path}/").replace("--out=", f"--out={tmp_path}/")
+    run(f"-m cdc_keras.visualize {strip}")
+    assert (tmp_path / "strip.png").is_file()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from cdc_keras.data.shapes import CLASS_NAMES, shapes
 from cdc_keras.disentangler import Disentangler
 from cdc_keras.networks import autoencoder
 from cdc_keras.networks.resnet import cifar_resnet
+from cdc_keras.visualize import maps
 
 SITES = ["stage2_block1_add", "stage3_block1_add"]
 
@@ -47,7 +48,9 @@ def size_of(path):
 
 def panels(figure, title):
     """The axes of the column with this title, top to bottom, and the arrays they show."""
-    column = next(ax.get_subplotspec().colspan.start for ax in figure.axes if ax.get_title() == title)
+    column = next(
+        ax.get_subplotspec().colspan.start for ax in figure.axes if ax.get_title().replace("\n", " ") == title
+    )
     axes = [ax for ax in figure.axes if ax.get_subplotspec() and ax.get_subplotspec().colspan.start == column]
     return axes, np.stack([np.asarray(ax.images[0].get_array()) for ax in axes])
 
@@ -64,14 +67,14 @@ def cubic_matrix(small, large):
 def test_the_focus_is_the_mean_square_upsampled_and_stretched():
     features = np.random.default_rng(0).normal(size=(3, 4, 4, 5)).astype(np.float32)
     m = cubic_matrix(4, 32)
-    maps = m @ (features**2).mean(axis=-1) @ m.T
-    low, high = maps.min(axis=(1, 2), keepdims=True), maps.max(axis=(1, 2), keepdims=True)
+    energy = m @ (features**2).mean(axis=-1) @ m.T
+    low, high = energy.min(axis=(1, 2), keepdims=True), energy.max(axis=(1, 2), keepdims=True)
     # float32 against float64
-    np.testing.assert_allclose(visualize.focus_map(features, 32), (maps - low) / (high - low), atol=1e-5)
+    np.testing.assert_allclose(maps.focus_map(features, 32), (energy - low) / (high - low), atol=1e-5)
 
 
 def test_the_focus_of_constant_features_is_zero_and_not_nan():
-    assert not keras.ops.any(visualize.focus_map(np.zeros((2, 4, 4, 3), np.float32), 8))
+    assert not keras.ops.any(maps.focus_map(np.zeros((2, 4, 4, 3), np.float32), 8))
 
 
 def test_an_overlay_is_half_image_and_half_heat():
@@ -109,28 +112,73 @@ def test_m_is_drawn_with_its_real_values_on_a_fixed_scale(gated, split, tmp_path
     visualize.strip(split.images, None, gated, tmp_path / "s.png", count=3)
     axes, drawn = panels(saved[0], "M, 0 to 1")
     model = graph.activations(gated, ["gate_attention"])
-    expected = keras.ops.convert_to_numpy(model(scale(split.images[:3]))["gate_attention"])[..., 0]
-    np.testing.assert_allclose(drawn, expected, atol=1e-6)
+    m = keras.ops.convert_to_numpy(model(scale(split.images[:3]))["gate_attention"])[..., 0]
+    np.testing.assert_allclose(drawn, np.repeat(np.repeat(m, 4, axis=1), 4, axis=2), atol=1e-6)
     assert all(ax.images[0].get_clim() == (0, 1) for ax in axes)
     captions = [ax.get_xlabel() for ax in panels(saved[0], "M, stretched")[0]]
-    assert captions == [f"{m.min():.3f} .. {m.max():.3f}" for m in expected]
+    assert captions == [f"{x.min():.3f} .. {x.max():.3f}" for x in m]
 
 
-def test_the_gated_focus_is_that_of_the_deepest_gates_output(gated, split, tmp_path, saved):
-    visualize.strip(split.images, None, gated, tmp_path / "s.png", count=2)
-    assert SITES[-1] in saved[0].get_suptitle()
-    name = f"gate_{SITES[-1]}_out"
-    features = keras.ops.relu(graph.activations(gated, [name])(scale(split.images[:2]))[name])
-    expected = visualize.overlay(split.images[:2], visualize.focus_map(features, 32))
-    assert abs(panels(saved[0], "focus, gated")[1].astype(int) - expected).max() <= 1  # rounding
-
-
-def test_the_plain_focus_is_that_of_the_same_layer(gated, split, tmp_path, saved):
+def test_the_strip_has_the_seven_panels_of_fig_4_and_grad_cam_beside_them(gated, split, tmp_path, saved):
     plain = cifar_resnet(8, num_classes=10)
-    visualize.strip(split.images, plain, gated, tmp_path / "s.png", site=SITES[0], count=2)
-    features = keras.ops.relu(graph.activations(plain, SITES[:1])(scale(split.images[:2]))[SITES[0]])
-    expected = visualize.overlay(split.images[:2], visualize.focus_map(features, 32))
-    assert abs(panels(saved[0], "focus, plain")[1].astype(int) - expected).max() <= 1  # rounding
+    visualize.strip(split.images, plain, gated, tmp_path / "s.png", count=2, grad_cam=True)
+    assert SITES[0] in saved[0].get_suptitle()  # the shallowest
+    layers = {
+        "before the gate": (gated, SITES[0]),
+        "suppressed": (gated, f"gate_{SITES[0]}_suppressed"),
+        "after R": (gated, f"gate_{SITES[0]}_out"),
+        "last group, gated": (gated, f"gate_{SITES[1]}_out"),
+        "last group, plain": (plain, SITES[1]),
+    }
+    titles = [ax.get_title().replace("\n", " ") for ax in saved[0].axes[: len(layers) + 5]]
+    assert titles == ["input", "M, 0 to 1", "M, stretched", *layers, "Grad-CAM, gated", "Grad-CAM, plain"]
+    for name, (network, layer) in layers.items():
+        features = keras.ops.relu(graph.activations(network, [layer])(scale(split.images[:2]))[layer])
+        expected = visualize.overlay(split.images[:2], maps.focus_map(features, 32))
+        assert abs(panels(saved[0], name)[1].astype(int) - expected).max() <= 1  # rounding
+
+
+def test_grad_cam_weighs_the_channels_by_their_gradient(split):
+    # Behind the last features comes the mean and a matrix W, so the gradient is W's column over the positions.
+    x = inputs = keras.Input((32, 32, 3))
+    for filters in (6, 5):
+        x = keras.layers.Conv2D(filters, 3, strides=2, activation="relu")(x)
+    model = keras.Model(inputs, keras.layers.Dense(4, name="head")(keras.layers.GlobalAveragePooling2D()(x)))
+    assert maps.last_features(model) == model.layers[2].name
+    features = keras.ops.convert_to_numpy(keras.Model(inputs, x)(scale(split.images)))
+    kernel, classes = model.get_layer("head").kernel.numpy(), np.arange(len(split)) % 4
+    cam = np.maximum(np.einsum("bhwc,cb->bhw", features, kernel[:, classes]), 0)
+    m = cubic_matrix(cam.shape[1], 32)
+    cam = m @ cam @ m.T
+    low, high = cam.min(axis=(1, 2), keepdims=True), cam.max(axis=(1, 2), keepdims=True)
+    expected = (cam - low) / np.where(high > low, high - low, 1)
+    model.trainable = False
+    np.testing.assert_allclose(maps.grad_cam_maps(model, split.images, classes), expected, atol=1e-4)
+    said = keras.ops.convert_to_numpy(model(scale(split.images))).argmax(axis=1)
+    own = maps.grad_cam_maps(model, split.images)
+    np.testing.assert_allclose(own, maps.grad_cam_maps(model, split.images, said), atol=1e-6)
+
+
+def test_iou_and_pointing_game_by_hand():
+    mask = np.zeros((4, 4, 4), bool)
+    mask[:, 1:3, 1:3] = True
+    heat = np.zeros((4, 4, 4))
+    heat[0] = mask[0]  # the mask itself
+    heat[1, 0] = [4, 3, 2, 1]  # elsewhere
+    heat[2, 1] = [0.5, 2, 3, 0.7]  # two of four pixels inside: 2 / 6; the other two outside
+    heat[3] = 0.3  # nowhere in particular: a share of 4/16 of the part, 1 pixel: 1 / 7
+    np.testing.assert_allclose(maps.iou(heat, mask), [1, 0, 2 / 6, 1 / 7])
+    np.testing.assert_allclose(maps.pointing(heat, mask), [1, 0, 1, 4 / 16])
+
+
+def test_below_a_map_of_a_known_object_stands_how_well_it_is_found(gated, split, tmp_path, saved):
+    masks = split.factors["mask"]
+    visualize.strip(split.images, None, gated, tmp_path / "s.png", count=3, masks=masks, labels=list("abc"))
+    shown = maps.attention_maps(split.images[:3], gated=gated, grad_cam=False)["after R"]
+    axes, _ = panels(saved[0], "after R")
+    for ax, share, hit in zip(axes, maps.iou(shown, masks[:3]), maps.pointing(shown, masks[:3]), strict=True):
+        assert ax.get_xlabel() == f"IoU {share:.2f}{' •' if hit > 0.5 else ''}"
+    assert [ax.get_ylabel() for ax in panels(saved[0], "input")[0]] == list("abc")
 
 
 def test_the_gates_output_is_found_without_its_residual_unit():
@@ -138,10 +186,11 @@ def test_the_gates_output_is_found_without_its_residual_unit():
     assert gating.gate_outputs(model) == {site: f"gate_{site}_out" for site in SITES}
 
 
-def test_a_gate_without_attention_has_no_m_column(split, tmp_path, saved):
+def test_a_gate_without_attention_has_neither_m_nor_suppressed(split, tmp_path, saved):
     model = gating.attach(cifar_resnet(8, num_classes=10), None, SITES, attention=False)
     visualize.strip(split.images, None, model, tmp_path / "s.png", count=2)
-    assert [ax.get_title() for ax in saved[0].axes[:2]] == ["input", "focus, gated"]
+    titles = [ax.get_title().replace("\n", " ") for ax in saved[0].axes[:4]]
+    assert titles == ["input", "before the gate", "after R", "last group, gated"]
 
 
 def test_a_site_without_a_gate_is_refused_with_the_gated_ones(gated, split, tmp_path):

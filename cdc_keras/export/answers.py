@@ -6,7 +6,7 @@ import tensorflow as tf
 from cdc_keras import graph, networks
 from cdc_keras.data.pipeline import scale
 from cdc_keras.gating import ATTENTION, EXTRACTOR, gate_outputs
-from cdc_keras.visualize import focus_map
+from cdc_keras.visualize.maps import focus_map
 
 TOP = 5
 

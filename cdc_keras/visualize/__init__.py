@@ -10,29 +10,15 @@ import textwrap
 import numpy as np
 from keras import ops
 
-from cdc_keras import graph
 from cdc_keras.data.pipeline import scale
-from cdc_keras.gating import ATTENTION, gate_outputs
+from cdc_keras.gating import gate_outputs
+from cdc_keras.visualize.maps import attention_maps, iou, pointing, stretch
 
 DPI = 100
 CELL = 1.3  # inches, side of one image in a picture
 DIFFERENCE_GAIN = 4  # reconstruction errors are drawn this many times as bright
 NAMED_CLASSES = 20  # a confusion matrix of more classes has no room for names and numbers
 HEAT = "turbo"
-
-
-def focus_map(features, size):
-    """Returns where features are strong (Zagoruyko & Komodakis 2017): a tensor (B, size, size) of floats in [0, 1].
-
-    The mean over channels of the squares, up-sampled bicubically, brought to [0, 1] image by image; a map that is the
-    same everywhere gives 0.
-
-    Args:
-        features: (B, h, w, C) float activations.
-        size: height and width of the map, pixels.
-    """
-    energy = ops.mean(ops.square(ops.cast(features, "float32")), axis=-1, keepdims=True)
-    return _stretch(ops.image.resize(energy, (size, size), interpolation="bicubic")[..., 0])
 
 
 def overlay(images, maps):
@@ -106,54 +92,68 @@ def condition_swaps(disentangler, images, labels, class_names, path, count=6, co
     save_figure(figure, path)
 
 
-def strip(images, plain, gated, path, *, site=None, count=6):
-    """Writes rows of an image, M, and what the plain and the gated network focus on (Fig. 5).
+def strip(images, plain, gated, path, *, site=None, count=6, masks=None, labels=None, grad_cam=False):
+    """Writes rows of an image, M, and what the gated and the plain network look at from stage to stage (Figs. 4 and 6).
 
-    M often barely moves. It is drawn twice: on the fixed scale from 0 to 1, and stretched between its own minimum and
-    maximum, which stand below. Focus is that of the features after ReLU, at one site.
-
-    The gate is found by the names that `gating.attach` gives: the layer `gate_attention` is M, without which its
-    columns are left out, and `gate_<site>_out` the gate's output at `<site>`, a layer of the plain network.
+    The columns are those of `maps.attention_maps`. M often barely moves, so it is drawn twice: on the fixed scale from
+    0 to 1, and stretched between its own minimum and maximum, which stand below.
 
     Args:
-        images: (N, H, W, 3) uint8; the first `count` are drawn, one in a row.
-        plain: the classifier without gates, or None to leave its column out.
-        gated: the classifier with gates.
+        images: (N, S, S, 3) uint8; the first `count` are drawn, one in a row.
+        plain: the classifier without gates, or None to leave its columns out.
+        gated: the classifier with gates, or None.
         path: PNG to write.
-        site: name of the gated layer; the deepest by default.
+        site: name of the gated layer that is looked into; the shallowest by default.
+        masks: (N, S, S) bool, true on the object; below every map then stands how well it finds it, `maps.iou`, and a
+            point where it is hottest there, `maps.pointing`.
+        labels: N texts to write beside the rows.
+        grad_cam: whether to draw Grad-CAM, too.
 
     Raises:
         ValueError: naming the gated sites, if `site` is none of them.
     """
     images = images[:count]
-    outputs = gate_outputs(gated)
-    site = next(reversed(outputs), None) if site is None else site
-    if site not in outputs:
-        raise ValueError(f"no gate at {site}; gated are: {', '.join(outputs) or 'no layers of this model at all'}")
-    has_attention = any(layer.name == ATTENTION for layer in gated.layers)
-    names = [outputs[site]] + [ATTENTION] * has_attention
-    seen = graph.activations(gated, names)(scale(images), training=False)
+    maps = attention_maps(images, gated=gated, plain=plain, site=site, grad_cam=grad_cam)
+    title = "Focus" if gated is None else f"Gate at {site or next(iter(gate_outputs(gated)))}"
+    draw_strip(images, maps, path, title=title, masks=None if masks is None else masks[:count], labels=labels)
 
-    columns = [("input", images, {})]
-    if has_attention:
-        attention = ops.convert_to_numpy(seen[ATTENTION])[..., 0]
-        heat = {"cmap": HEAT, "vmin": 0, "vmax": 1}
-        columns += [("M, 0 to 1", attention, heat), ("M, stretched", ops.convert_to_numpy(_stretch(attention)), heat)]
-    if plain is not None:
-        features = graph.activations(plain, [site])(scale(images), training=False)[site]
-        columns.append(("focus, plain", _focused(images, features), {}))
-    columns.append(("focus, gated", _focused(images, seen[outputs[site]]), {}))
 
-    figure, axes = _grid(len(images), len(columns), f"Gate at {site}")
-    for column, (name, pictures, style) in zip(axes.T, columns, strict=True):
-        column[0].set_title(name)
+def draw_strip(images, maps, path, *, title, masks=None, labels=None):
+    """Writes rows of an image and maps over it; arguments as for `strip`.
+
+    Args:
+        images: (N, S, S, 3) uint8, one in a row.
+        maps: {title of a column: (N, S, S) floats in [0, 1]}; "M" is drawn alone, the others over the image.
+        path: PNG to write.
+        title: of the picture.
+        masks, labels: of each image, or None.
+    """
+    heat = {"cmap": HEAT, "vmin": 0, "vmax": 1}
+    columns = [("input", images, {}, None)]
+    for name, values in maps.items():
+        if name == "M":
+            columns.append(("M, 0 to 1", values, heat, None))
+            columns.append(("M, stretched", ops.convert_to_numpy(stretch(values)), heat, values))
+        else:
+            columns.append((name, overlay(images, values), {}, values))
+
+    figure, axes = _grid(len(images), len(columns), title)
+    for column, (name, pictures, style, values) in zip(axes.T, columns, strict=True):
+        column[0].set_title(textwrap.fill(name, 14), fontsize=9)
         for ax, picture in zip(column, pictures, strict=True):
             drawn = ax.imshow(picture, **style)
+        captions = [""] * len(images)
         if name == "M, 0 to 1":
             figure.colorbar(drawn, ax=axes, location="right", label="M", fraction=0.03)
         if name == "M, stretched":
-            for ax, values in zip(column, attention, strict=True):
-                ax.set_xlabel(f"{values.min():.3f} .. {values.max():.3f}")
+            captions = [f"{m.min():.3f} .. {m.max():.3f}" for m in values]
+        if masks is not None and values is not None:
+            found = zip(captions, iou(values, masks), pointing(values, masks), strict=True)
+            captions = [f"{text}\nIoU {share:.2f}{' •' if hit > 0.5 else ''}".strip() for text, share, hit in found]
+        for ax, caption in zip(column, captions, strict=True):
+            ax.set_xlabel(caption, fontsize=8)
+    for ax, label in zip(axes[:, 0], labels or [], strict=False):
+        ax.set_ylabel(textwrap.fill(label.replace("_", " "), 16), fontsize=8)
     save_figure(figure, path)
 
 
@@ -203,16 +203,6 @@ def curves(rows, path):
         ax.grid(alpha=0.3)
         ax.legend()
     save_figure(figure, path)
-
-
-def _focused(images, features):
-    return overlay(images, focus_map(ops.relu(features), images.shape[1]))
-
-
-def _stretch(maps):
-    """Returns maps (B, H, W) brought linearly to [0, 1] image by image, 0 where an image is constant."""
-    low, high = ops.min(maps, axis=(1, 2), keepdims=True), ops.max(maps, axis=(1, 2), keepdims=True)
-    return (maps - low) / ops.where(high > low, high - low, 1)
 
 
 def _to_uint8(images):

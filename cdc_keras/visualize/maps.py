@@ -1,0 +1,169 @@
+"""What networks look at, as maps over the image; and how well such a map finds an object whose mask is known."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from cdc_keras import graph
+from cdc_keras.data.pipeline import scale
+from cdc_keras.errors import UserError
+from cdc_keras.gating import ATTENTION, gate_outputs
+
+BATCH = 256  # images at a time
+COARSEST = 4  # positions along a side of a map; one of fewer does not say where
+
+
+def focus_map(features, size):
+    """Returns where features are strong (Zagoruyko & Komodakis 2017): a tensor (B, size, size) of floats in [0, 1].
+
+    The mean over channels of the squares, up-sampled bicubically, brought to [0, 1] image by image; a map that is the
+    same everywhere gives 0.
+
+    Args:
+        features: (B, h, w, C) float activations.
+        size: height and width of the map, pixels.
+    """
+    return _map(ops.mean(ops.square(ops.cast(features, "float32")), axis=-1), size)
+
+
+def stretch(maps):
+    """Returns maps (B, H, W) brought linearly to [0, 1] image by image, 0 where an image is constant."""
+    low, high = ops.min(maps, axis=(1, 2), keepdims=True), ops.max(maps, axis=(1, 2), keepdims=True)
+    return (maps - low) / ops.where(high > low, high - low, 1)
+
+
+def attention_maps(images, *, gated=None, plain=None, site=None, grad_cam=True):
+    """Returns what a gated and a plain network look at, {name: (N, S, S) NumPy floats in [0, 1]}, as Fig. 4 orders it.
+
+    "M", up-sampled to the nearest; the focus "before the gate", "suppressed" by M and C, and "after R", at `site`; that
+    of the "last group, gated" and "last group, plain"; and Grad-CAM of both for the category each of them says. What a
+    gate does not have, M without attention, is left out. Focus is `focus_map` after ReLU, of the last group on what
+    goes into the head.
+
+    Args:
+        images: (N, S, S, 3) uint8.
+        gated: functional classifier that `gating.attach` made, or None.
+        plain: the plain one, or None.
+        site: name of the gated layer; the shallowest by default, as in Fig. 4, behind which other groups come.
+        grad_cam: False leaves Grad-CAM out, which needs TensorFlow.
+
+    Raises:
+        ValueError: naming the gated sites, if `site` is none of them.
+    """
+    maps = {} if gated is None else _at_the_gate(gated, images, site)
+    networks = {name: network for name, network in (("gated", gated), ("plain", plain)) if network is not None}
+    for name, network in networks.items():
+        maps |= _focused(network, images, {f"last group, {name}": last_features(network)})
+    if grad_cam:
+        maps |= {f"Grad-CAM, {name}": grad_cam_maps(network, images) for name, network in networks.items()}
+    return maps
+
+
+def _at_the_gate(gated, images, site):
+    outputs = gate_outputs(gated)
+    site = next(iter(outputs), None) if site is None else site
+    if site not in outputs:
+        raise ValueError(f"no gate at {site}; gated are: {', '.join(outputs) or 'no layers of this model at all'}")
+    names = {layer.name for layer in gated.layers}
+    suppressed = next((x for x in (f"gate_{site}_suppressed", f"gate_{site}_attended") if x in names), None)
+    shown = {"before the gate": site, "suppressed": suppressed, "after R": outputs[site]}
+    shown = {name: layer for name, layer in shown.items() if layer is not None}
+    maps = {"M": _in_batches(images, _attention(gated))} if ATTENTION in names else {}
+    return maps | _focused(gated, images, shown)
+
+
+def last_features(classifier):
+    """Returns the name of the layer that gives the last feature map (B, H, W, C) of 4 x 4 positions or more."""
+    fine = lambda shape: len(shape) == 4 and shape[1] is not None and min(shape[1:3]) >= COARSEST  # noqa: E731
+    return [layer.name for layer, _, output in graph.trace(classifier)[1] if fine(getattr(output, "shape", ()))][-1]
+
+
+def grad_cam_maps(classifier, images, classes=None):
+    """Returns where the logit of a category comes from (Selvaraju et al. 2017): (N, S, S) NumPy floats in [0, 1].
+
+    The last feature map's channels, weighed by the mean over the positions of the logit's gradient, above zero.
+
+    Args:
+        classifier: functional model, images in [-1, 1] -> logits.
+        images: (N, S, S, 3) uint8.
+        classes: (N,) integers; what the classifier says, if not given.
+
+    Raises:
+        UserError: the backend is not TensorFlow.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            f"Grad-CAM takes TensorFlow's gradients; set KERAS_BACKEND=tensorflow, not {keras.config.backend()}"
+        )
+    import tensorflow as tf
+
+    rebuilt, tensors = graph.outputs(classifier)
+    model = keras.Model(rebuilt.inputs, [tensors[last_features(classifier)], rebuilt.outputs[0]])
+
+    def of(batch, chosen=None):
+        inputs = tf.convert_to_tensor(scale(batch))
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)  # or a frozen network would leave no trace
+            features, logits = model(inputs, training=False)
+            chosen = tf.argmax(logits, axis=-1) if chosen is None else chosen
+            score = tf.reduce_sum(tf.gather(logits, chosen, axis=1, batch_dims=1))
+        weights = tf.reduce_mean(tape.gradient(score, features), axis=(1, 2), keepdims=True)
+        return _map(tf.nn.relu(tf.reduce_sum(weights * features, axis=-1)), batch.shape[1])
+
+    return _in_batches(images, of, *([] if classes is None else [classes]))
+
+
+def iou(maps, masks):
+    """Returns the overlap of the hottest part of each map with its mask, as large as the mask: (N,) in [0, 1].
+
+    Intersection over union, so 1 is the mask itself; pixels that tie at the edge of the part count by their share.
+
+    Args:
+        maps: (N, H, W) floats.
+        masks: (N, H, W) bool, each with a pixel that is true.
+    """
+    maps, masks = maps.reshape(len(maps), -1), masks.reshape(len(masks), -1)
+    area = masks.sum(axis=1)
+    edge = np.take_along_axis(-np.sort(-maps, axis=1), area[:, None] - 1, axis=1)
+    above, ties = maps > edge, maps == edge
+    shares = (area - above.sum(axis=1)) / ties.sum(axis=1)
+    common = (above & masks).sum(axis=1) + shares * (ties & masks).sum(axis=1)
+    return common / (2 * area - common)
+
+
+def pointing(maps, masks):
+    """Returns whether each map is hottest inside its mask (the pointing game), (N,); of ties the share: in [0, 1]."""
+    hottest = maps == maps.max(axis=(1, 2), keepdims=True)
+    return (hottest & masks).sum(axis=(1, 2)) / hottest.sum(axis=(1, 2))
+
+
+def _focused(network, images, layers):
+    """Returns {name: focus map} of {name: layer}."""
+    model = graph.activations(network, list(dict.fromkeys(layers.values())))
+
+    def of(batch):
+        seen = model(scale(batch), training=False)
+        return ops.stack([focus_map(ops.relu(seen[layer]), batch.shape[1]) for layer in layers.values()], axis=1)
+
+    return dict(zip(layers, np.moveaxis(_in_batches(images, of), 1, 0), strict=True))
+
+
+def _attention(gated):
+    model = graph.activations(gated, [ATTENTION])
+
+    def of(batch):
+        maps = model(scale(batch), training=False)[ATTENTION]
+        return ops.image.resize(ops.cast(maps, "float32"), batch.shape[1:3], interpolation="nearest")[..., 0]
+
+    return of
+
+
+def _map(energy, size):
+    """Returns (B, h, w) up-sampled bicubically to (B, size, size), in [0, 1] image by image."""
+    return stretch(ops.image.resize(energy[..., None], (size, size), interpolation="bicubic")[..., 0])
+
+
+def _in_batches(images, of, *more):
+    """Returns `of` of the images, and of what goes with each of them, as one NumPy array."""
+    parts = [[x[i : i + BATCH] for x in (images, *more)] for i in range(0, len(images), BATCH)]
+    return np.concatenate([ops.convert_to_numpy(of(*part)) for part in parts])

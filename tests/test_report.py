@@ -1,0 +1,190 @@
+"""report.html and the strips of image files, by their command."""
+
+import base64
+import dataclasses
+import html.parser
+import re
+
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+from cdc_keras import visualize
+from cdc_keras.config import RunConfig
+from cdc_keras.export import export
+from cdc_keras.training import train
+from cdc_keras.visualize import __main__
+
+EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=1)
+PLAIN = dataclasses.replace(EXTRACTOR, task="classifier", network="resnet8", warmup_epochs=0.1)
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would see: headings, cells of tables, pictures, and what is not closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.headings, self.cells, self.pictures, self.open, self.links = [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag == "img":
+            kind, _, content = attributes["src"].partition("base64,")
+            assert kind == "data:image/png;" and attributes["alt"]
+            self.pictures.append(base64.b64decode(content))
+        self.links += [attributes["href"]] if tag == "a" else []
+        assert not {"src", "href"} & set(attributes) or tag in ("img", "a")  # nothing is fetched
+        self.open += [tag] if tag not in ("img", "meta") else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] in (["h2"], ["td"]):
+            (self.headings if self.open[-1] == "h2" else self.cells).append(data)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    train(EXTRACTOR, folder / "extractor")
+    train(PLAIN, folder / "plain")
+    train(dataclasses.replace(PLAIN, extractor=str(folder / "extractor")), folder / "gated")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def command(*arguments):
+    """Runs python -m cdc_keras.visualize."""
+    values = flags.FlagValues()
+    __main__.define(values)
+    values(["visualize", *map(str, arguments)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flags, "FLAGS", values)
+        __main__.main(["visualize"])
+
+
+def page(run):
+    found = Page((run / "report.html").read_text())
+    assert not found.open and all(picture.startswith(b"\x89PNG") for picture in found.pictures)
+    assert found.links == [f"#{re.sub(r'[^a-z]+', '-', title.lower())}" for title in found.headings]
+    return found
+
+
+def test_the_report_of_an_extractor(runs, capsys):
+    command(f"--run={runs / 'extractor'}")
+    assert f"written: {runs / 'extractor' / 'report.html'}" in capsys.readouterr().out
+    found = page(runs / "extractor")
+    titles = ["Run", "Curves", "Health", "Scores", "Reconstructions", "Swapped conditions", "Audit"]
+    assert found.headings == titles and len(found.pictures) == 3
+    assert {"discriminator_accuracy", "lambda_fool", "fooling_gradient_norm", "repulsive_active"} <= set(found.cells)
+    assert any("chance is 10.0%" in cell for cell in found.cells)
+
+
+def test_the_audit_is_part_of_the_report(runs):
+    markdown = "# Audit\n\nSome probes.\n\n| read | T |\n|---|---|\n| the <category> | 41.0% |\n\n* A note.\n"
+    (runs / "extractor" / "audit.md").write_text(markdown)
+    command(f"--run_dir={runs / 'extractor'}")
+    assert {"the <category>", "41.0%"} <= set(page(runs / "extractor").cells)
+    assert "<li>A note.</li>" in (runs / "extractor/report.html").read_text()
+
+
+def test_the_report_of_a_gated_classifier_beside_its_plain_one(runs):
+    command(f"--run_dir={runs / 'gated'}", f"--plain={runs / 'plain'}")
+    found = page(runs / "gated")
+    titles = ["Run", "Curves", "Scores", "Confusion", "Best categories", "Worst categories", "Localisation"]
+    assert found.headings == titles and len(found.pictures) == 4
+    maps = [
+        "M",
+        "before the gate",
+        "suppressed",
+        "after R",
+        "last group, gated",
+        "last group, plain",
+        "Grad-CAM, gated",
+    ]
+    at = found.cells.index("M")
+    assert found.cells[at : at + 3 * len(maps) : 3] == maps
+    assert all(0 <= float(cell) <= 1 for cell in found.cells[at + 1 : at + 3 * len(maps) : 3])
+
+
+def test_the_report_of_a_plain_classifier(runs):
+    command(f"--run_dir={runs / 'plain'}")
+    found = page(runs / "plain")
+    assert "resnet8, plain" in found.cells and "last group, plain" in found.cells and "M" not in found.cells
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    figures = []
+    monkeypatch.setattr(visualize, "save_figure", lambda figure, path: figures.append(figure))
+    return figures
+
+
+def columns(figure):
+    return [ax.get_title().replace("\n", " ") for ax in figure.axes if ax.get_title()]
+
+
+@pytest.mark.parametrize("plain", [[], ["--plain=zoo:cifar100_resnet20"]])
+def test_image_files_are_looked_at_by_a_record_of_the_zoo(plain, images, tmp_path, drawn):
+    command("--zoo=cifar100_resnet20_gated", f"--images={images}", f"--out={tmp_path / 'x.png'}", *plain)
+    (figure,) = drawn
+    assert columns(figure)[:4] == ["input", "M, 0 to 1", "M, stretched", "before the gate"]
+    assert ("last group, plain" in columns(figure)) == bool(plain) and "Grad-CAM, gated" in columns(figure)
+    assert len(figure.axes) == 3 * len(columns(figure)) + 1  # a row for each image, and the scale of M
+
+
+def test_a_run_and_what_was_exported_of_it_see_the_same(images, runs, tmp_path, drawn):
+    first, second = images / "0.png", images / "1.png"
+    model = export(runs / "gated", tmp_path / "model")
+    command(f"--saved_model={model}", f"--images={first},{second}")
+    command(f"--run_dir={runs / 'gated'}", f"--images={first},{second}")
+    exported, own = drawn
+    assert columns(exported) == ["input", "M, 0 to 1", "M, stretched", "focus"]
+    for title, other in (("M, 0 to 1", "M, 0 to 1"), ("focus", "last group, gated")):
+        pair = [
+            np.asarray(figure.axes[columns(figure).index(name)].images[0].get_array(), float)
+            for figure, name in ((exported, title), (own, other))
+        ]
+        np.testing.assert_allclose(*pair, atol=1 if title == "focus" else 1e-5)  # grey levels, values of M
+    assert exported.axes[0].get_ylabel() == own.axes[0].get_ylabel()
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ([], "give one of --run_dir"),
+        (["--zoo=cifar100_resnet20", "--run_dir=x"], "give one of --run_dir"),
+        (["--zoo=cifar100_resnet20"], "say which images"),
+        (["--zoo=cifar100_resnet20", "--images=nowhere.png"], "there is no image nowhere.png"),
+        (["--zoo=cifar100_resnet20", "--images=EMPTY"], "holds no image"),
+        (["--zoo=cifar100_resnet20", "--images=EMPTY/bad.txt"], "can not be read as an image"),
+        (["--zoo=cifar100", "--images=IMAGES"], "is of kind extractor; give one of kind classifier"),
+        (["--zoo=cifar100_resnet20_gated", "--images=IMAGES", "--site=stem"], "no gate at stem; gated are"),
+        (["--zoo=cifar100_resnet20", "--images=IMAGES", "--out=nowhere/x.png"], "can not write nowhere/x.png"),
+        (["--saved_model=EMPTY", "--images=IMAGES"], "is no SavedModel"),
+        (["--run_dir=nowhere"], "nowhere is no run folder"),
+    ],
+)
+def test_bad_input_is_answered_with_one_sentence(arguments, sentence, images, tmp_path, monkeypatch):
+    (tmp_path / "bad.txt").write_text("no image")
+    monkeypatch.chdir(tmp_path)
+    arguments = [x.replace("EMPTY", str(tmp_path)).replace("IMAGES", str(images)) for x in arguments]
+    with pytest.raises(SystemExit, match=sentence) as stopped:
+        command(*arguments)
+    assert str(stopped.value).startswith("error: ") and not list(tmp_path.glob("*.png"))
+
+
+def test_an_exported_extractor_explains_nothing(images, tmp_path):
+    with pytest.raises(SystemExit, match="has no signature explain"):
+        command(f"--saved_model={export('zoo:cifar100', tmp_path / 'T')}", f"--images={images}")
