@@ -8,7 +8,7 @@ import types
 import keras
 import numpy as np
 import pytest
-from absl import flags
+from commands import run_command
 
 from cdc_keras import audit
 from cdc_keras.audit import __main__ as command
@@ -293,18 +293,10 @@ def stub(*arrays, num_classes, **options):
     return np.arange(len(arrays[2])) % num_classes
 
 
-def run(monkeypatch, *arguments):
-    values = flags.FlagValues()
-    command.define(values)
-    values(["audit", *map(str, arguments)])
-    monkeypatch.setattr(command.flags, "FLAGS", values)
-    command.main(["audit"])
-
-
 def test_the_command_writes_table_figure_and_numbers(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(examination, "probe", stub)
-    run(
-        monkeypatch, f"--run_dir={runs / 'cdcgm'}", f"--rivals=twin={runs / 'cdcgm'}", f"--out={tmp_path}", "--limit=80"
+    run_command(
+        command, f"--run_dir={runs / 'cdcgm'}", f"--rivals=twin={runs / 'cdcgm'}", f"--out={tmp_path}", "--limit=80"
     )
     printed = capsys.readouterr()
     found = json.loads((tmp_path / "audit.json").read_text())
@@ -344,7 +336,7 @@ def test_the_command_writes_table_figure_and_numbers(runs, tmp_path, monkeypatch
 def test_bad_input_is_answered_with_one_sentence(arguments, sentence, runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=sentence) as stopped:
-        run(monkeypatch, *(argument.format(runs=runs) for argument in arguments))
+        run_command(command, *(argument.format(runs=runs) for argument in arguments))
     assert str(stopped.value).startswith("error: ") and not (tmp_path / "nowhere").exists()
 
 

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import serving
 import tensorflow as tf
-from absl import flags
+from commands import run_command
 from PIL import Image
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -43,16 +43,6 @@ def picture(height, width, mode="RGB"):
     shape = (height // 4 + 1, width // 4 + 1, len(mode)) if len(mode) > 1 else (height // 4 + 1, width // 4 + 1)
     small = Image.fromarray(RNG.integers(0, 256, shape, dtype=np.uint8))
     return small.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def command(*arguments):
-    """Runs python -m cdc_keras.export."""
-    values = flags.FlagValues()
-    __main__.define(values)
-    values(["export", *arguments])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flags, "FLAGS", values)
-        __main__.main(["export"])
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +81,7 @@ def test_tensorflow_alone_answers_as_the_keras_model_does_and_survives_hostile_b
     inputs |= {f"serve_bytes image_bytes {n}": pngs[:n] for n in (1, 7, 128)}
     np.savez(tmp_path / "inputs.npz", **inputs)
     command = [sys.executable, "-I", ROOT / "tests/serving.py", exported, tmp_path / "inputs.npz", tmp_path / "out.npz"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run_command(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     with np.load(tmp_path / "out.npz") as answers:
         answers = dict(answers)
@@ -125,7 +115,7 @@ def test_an_extractor_answers_with_its_context(tmp_path):
 
 @pytest.mark.slow
 def test_onnx_runtime_answers_as_the_keras_model_does(expected, tmp_path, capsys):
-    command(f"--zoo={NAME}", f"--out={tmp_path / NAME}", "--format=onnx")
+    run_command(__main__, f"--zoo={NAME}", f"--out={tmp_path / NAME}", "--format=onnx")
     assert "serve_bytes: not converted, as ONNX has no operator that decodes JPEG" in capsys.readouterr().out
     folder, numbers = tmp_path / NAME / "1", {label: i for i, label in enumerate(zoo.info(NAME).classes)}
     assert (folder / "classes.txt").read_text().splitlines() == list(numbers)
@@ -262,5 +252,5 @@ def test_bad_input_is_answered_with_one_sentence(arguments, sentence, tmp_path, 
         arguments = [argument.replace(place, path) for argument in arguments]
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=sentence) as stopped:
-        command(*arguments)
+        run_command(__main__, *arguments)
     assert str(stopped.value).startswith("error: ") and not list(tmp_path.glob("out/*"))

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from absl import flags
+from commands import run_command
 from PIL import Image
 
 from cdc_keras import visualize
@@ -64,25 +64,15 @@ def images(tmp_path_factory):
     return folder
 
 
-def command(*arguments):
-    """Runs python -m cdc_keras.visualize."""
-    values = flags.FlagValues()
-    __main__.define(values)
-    values(["visualize", *map(str, arguments)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flags, "FLAGS", values)
-        __main__.main(["visualize"])
-
-
-def page(run):
-    found = Page((run / "report.html").read_text())
+def page(folder):
+    found = Page((folder / "report.html").read_text())
     assert not found.open and all(picture.startswith(b"\x89PNG") for picture in found.pictures)
     assert found.links == [f"#{re.sub(r'[^a-z]+', '-', title.lower())}" for title in found.headings]
     return found
 
 
 def test_the_report_of_an_extractor(runs, capsys):
-    command(f"--run={runs / 'extractor'}")
+    run_command(__main__, f"--run={runs / 'extractor'}")
     assert f"written: {runs / 'extractor' / 'report.html'}" in capsys.readouterr().out
     found = page(runs / "extractor")
     titles = ["Run", "Curves", "Health", "Scores", "Reconstructions", "Swapped conditions", "Audit"]
@@ -94,13 +84,13 @@ def test_the_report_of_an_extractor(runs, capsys):
 def test_the_audit_is_part_of_the_report(runs):
     markdown = "# Audit\n\nSome probes.\n\n| read | T |\n|---|---|\n| the <category> | 41.0% |\n\n* A note.\n"
     (runs / "extractor" / "audit.md").write_text(markdown)
-    command(f"--run_dir={runs / 'extractor'}")
+    run_command(__main__, f"--run_dir={runs / 'extractor'}")
     assert {"the <category>", "41.0%"} <= set(page(runs / "extractor").cells)
     assert "<li>A note.</li>" in (runs / "extractor/report.html").read_text()
 
 
 def test_the_report_of_a_gated_classifier_beside_its_plain_one(runs):
-    command(f"--run_dir={runs / 'gated'}", f"--plain={runs / 'plain'}")
+    run_command(__main__, f"--run_dir={runs / 'gated'}", f"--plain={runs / 'plain'}")
     found = page(runs / "gated")
     titles = ["Run", "Curves", "Scores", "Confusion", "Best categories", "Worst categories", "Localisation"]
     assert found.headings == titles and len(found.pictures) == 4
@@ -119,7 +109,7 @@ def test_the_report_of_a_gated_classifier_beside_its_plain_one(runs):
 
 
 def test_the_report_of_a_plain_classifier(runs):
-    command(f"--run_dir={runs / 'plain'}")
+    run_command(__main__, f"--run_dir={runs / 'plain'}")
     found = page(runs / "plain")
     assert "resnet8, plain" in found.cells and "last group, plain" in found.cells and "M" not in found.cells
 
@@ -137,7 +127,7 @@ def columns(figure):
 
 @pytest.mark.parametrize("plain", [[], ["--plain=zoo:cifar100_resnet20"]])
 def test_image_files_are_looked_at_by_a_record_of_the_zoo(plain, images, tmp_path, drawn):
-    command("--zoo=cifar100_resnet20_gated", f"--images={images}", f"--out={tmp_path / 'x.png'}", *plain)
+    run_command(__main__, "--zoo=cifar100_resnet20_gated", f"--images={images}", f"--out={tmp_path / 'x.png'}", *plain)
     (figure,) = drawn
     assert columns(figure)[:4] == ["input", "M, 0 to 1", "M, stretched", "before the gate"]
     assert ("last group, plain" in columns(figure)) == bool(plain) and "Grad-CAM, gated" in columns(figure)
@@ -147,8 +137,8 @@ def test_image_files_are_looked_at_by_a_record_of_the_zoo(plain, images, tmp_pat
 def test_a_run_and_what_was_exported_of_it_see_the_same(images, runs, tmp_path, drawn):
     first, second = images / "0.png", images / "1.png"
     model = export(runs / "gated", tmp_path / "model")
-    command(f"--saved_model={model}", f"--images={first},{second}")
-    command(f"--run_dir={runs / 'gated'}", f"--images={first},{second}")
+    run_command(__main__, f"--saved_model={model}", f"--images={first},{second}")
+    run_command(__main__, f"--run_dir={runs / 'gated'}", f"--images={first},{second}")
     exported, own = drawn
     assert columns(exported) == ["input", "M, 0 to 1", "M, stretched", "focus"]
     for title, other in (("M, 0 to 1", "M, 0 to 1"), ("focus", "last group, gated")):
@@ -181,10 +171,10 @@ def test_bad_input_is_answered_with_one_sentence(arguments, sentence, images, tm
     monkeypatch.chdir(tmp_path)
     arguments = [x.replace("EMPTY", str(tmp_path)).replace("IMAGES", str(images)) for x in arguments]
     with pytest.raises(SystemExit, match=sentence) as stopped:
-        command(*arguments)
+        run_command(__main__, *arguments)
     assert str(stopped.value).startswith("error: ") and not list(tmp_path.glob("*.png"))
 
 
 def test_an_exported_extractor_explains_nothing(images, tmp_path):
     with pytest.raises(SystemExit, match="has no signature explain"):
-        command(f"--saved_model={export('zoo:cifar100', tmp_path / 'T')}", f"--images={images}")
+        run_command(__main__, f"--saved_model={export('zoo:cifar100', tmp_path / 'T')}", f"--images={images}")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import serving
 import tensorflow as tf
-from absl import flags
+from commands import run_command
 from google.protobuf import text_format
 from PIL import Image
 from tensorflow_serving.apis import predict_pb2
@@ -36,22 +36,8 @@ def exported(tmp_path_factory):
     """The model that README's command writes."""
     (command,) = re.findall(r"python -m cdc_keras.export (.*)", (ROOT / "README.md").read_text())
     out = tmp_path_factory.mktemp("models")
-    run(command.replace("--out=models", f"--out={out}"))
+    run_command(__main__, *command.replace("--out=models", f"--out={out}").split())
     return out / NAME / "1"
-
-
-def run(arguments):
-    values = flags.FlagValues()
-    __main__.define(values)
-    values(["export", *arguments.split()])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flags, "FLAGS", values)
-        __main__.main(["export"])
-
-
-@pytest.fixture(scope="module")
-def model(exported):
-    return tf.saved_model.load(str(exported))
 
 
 @pytest.mark.slow
@@ -59,8 +45,8 @@ def test_its_other_commands_run(tmp_path):
     first, mine, onnx = re.findall(r"python -m cdc_keras.export (.*)", DOCUMENT)
     assert f"python -m cdc_keras.export {first}" in (ROOT / "README.md").read_text()
     with pytest.raises(SystemExit, match="runs/resnet20_gated is no run folder"):
-        run(mine)
-    run(onnx.replace("--out=models", f"--out={tmp_path}"))
+        run_command(__main__, *mine.split())
+    run_command(__main__, *onnx.replace("--out=models", f"--out={tmp_path}").split())
     assert (tmp_path / "onnx/1/serving_default.onnx").is_file()
 
 
@@ -132,7 +118,7 @@ def server(model):
 
 def client(*arguments):
     command = [sys.executable, "-I", ROOT / "examples/classify_folder.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run_command(command, capture_output=True, text=True)
 
 
 def test_the_client_prints_a_table_and_a_bad_file_costs_no_other(server, model, tmp_path):

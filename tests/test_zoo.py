@@ -16,7 +16,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from absl import flags
+from commands import run_command
 
 from cdc_keras import zoo
 from cdc_keras.audit import audit, examination
@@ -863,25 +863,17 @@ def test_a_zoo_at_a_url_is_not_added_to(served, runs):
         zoo.add(runs / "extractor", "other")
 
 
-def run_command(monkeypatch, *arguments):
-    values = flags.FlagValues()
-    zoo_command.define(values)
-    values(["zoo", *arguments])
-    monkeypatch.setattr(zoo_command.flags, "FLAGS", values)
-    zoo_command.main(["zoo"])
-
-
-def test_the_command_lists_the_records_and_fails_on_a_problem(own, monkeypatch, capsys):
-    run_command(monkeypatch, "--numbers=false")
+def test_the_command_lists_the_records_and_fails_on_a_problem(own, capsys):
+    run_command(zoo_command, "--numbers=false")
     listed = capsys.readouterr().out
     assert "2 records in" in listed and "shapes_gated" in listed and "were not computed again" in listed
-    run_command(monkeypatch, "--names=shapes_gated")
+    run_command(zoo_command, "--names=shapes_gated")
     told = capsys.readouterr()
     assert "scores and audits, computed again" in told.out and "verifying shapes_gated: scores on" in told.err
     assert "verifying shapes_extractor" not in told.err
     flip_a_byte(own / "shapes_gated" / "flags.txt")
     with pytest.raises(SystemExit, match="flags.txt has sha256") as stopped:
-        run_command(monkeypatch)
+        run_command(zoo_command)
     assert stopped.value.code not in (0, None)
 
 
