@@ -79,16 +79,20 @@ def results_text():
     return "\n".join(lines)
 
 
-def zoo_text():
-    """Returns the tables of the zoo's records: extractors, then classifiers."""
+def _records():
+    """Returns the zoo's records, by name."""
     names = json.loads((ROOT / "zoo" / INDEX).read_text())
     paths = [ROOT / "zoo" / name / PRESET for name in sorted(names)]
-    records = [Record.from_json(path.read_text(), path) for path in paths]
+    return [Record.from_json(path.read_text(), path) for path in paths]
+
+
+def zoo_text():
+    """Returns the tables of the zoo's records: extractors, then classifiers."""
     lines = [
         "| extractor | context model | epochs | test MSE | its own D | strongest probe on T | on pixels | hours |",
         "|" + "---|" * 8,
     ]
-    scored = [(x, {metric.name: metric.value for metric in x.metrics if metric.split == "test"}) for x in records]
+    scored = [(x, {metric.name: metric.value for metric in x.metrics if metric.split == "test"}) for x in _records()]
     for record, scores in scored:
         if record.kind != "extractor":
             continue
@@ -108,6 +112,31 @@ def zoo_text():
             f"| {scores['top1']:.2%} | {scores['top5']:.2%} | {record.hours:.2f} |"
         )
     return "\n".join(lines)
+
+
+def released_text(dataset):
+    """Returns the table of what the audits of the zoo's extractors of a data set read, by what they pay for it."""
+    probes = [reader for reader in READERS if reader not in PLAYERS]
+    head = ["record", "context model", "test MSE", *(READERS[x] for x in (*probes, "discriminator"))]
+    head += ["strongest probe after LEACE", "the classifier, decoded under another category"]
+    lines = [f"| {' | '.join(head)} |", "|---|---|" + "---:|" * (len(head) - 2)]
+    found = [record for record in _records() if record.audit is not None and record.dataset.name == dataset]
+    mse = lambda record: next(x.value for x in record.metrics if x.name == "reconstruction_loss")  # noqa: E731
+    for record in sorted(found, key=mse):
+        read = {(x.target, x.source, x.reader): x.accuracy for x in record.audit.readings}
+        cells = [read.get(("category", "context", reader)) for reader in (*probes, "discriminator")]
+        cells.append(max(value for key, value in read.items() if key[:2] == ("category", "erased-before")))
+        cells.append(read.get(("category", "context swap", "classifier")))
+        shown = ["" if value is None else f"{value:.1%}" for value in cells]
+        link, context = f"[{record.name}](../zoo/{record.name})", record.run_config().context.upper()
+        lines.append(f"| {link} | {context} | {mse(record):.4f} | {' | '.join(shown)} |")
+    images = {x.target: x for x in found[0].audit.readings if (x.source, x.reader) == ("images", "classifier")}
+    pixels = max(x.accuracy for x in found[0].audit.readings if x.source == "pixels" and x.target == "category")
+    chance = next(x.chance for x in found[0].audit.readings)
+    said = f"The strongest probe reads {pixels:.1%} from pixels, chance is {chance:.1%}."
+    if "category" in images:
+        said += f" The classifier reads {images['category'].accuracy:.1%} from the images."
+    return "\n".join([*lines, "", said])
 
 
 def _strongest(audit, source):
@@ -144,6 +173,8 @@ MARKS = {
     "docs/disentangling.md": {
         "shapes": lambda: disentangling_text("shapes"),
         "cifar100": lambda: disentangling_text("cifar100"),
+        "released_shapes": lambda: released_text("shapes"),
+        "released_cifar100": lambda: released_text("cifar100"),
     },
     "docs/speed.md": {
         "training_step": lambda: speed_text("training_step"),
