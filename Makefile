@@ -23,6 +23,7 @@ bench: $(VENV)/installed-torch
 	$(RUN) benchmarks/backends.py
 	$(RUN) benchmarks/training_step.py --out=docs/results/training_step.json
 	$(RUN) benchmarks/settings.py --out=docs/results/settings.json
+	$(RUN) benchmarks/latency.py --out=docs/results/latency.json
 	$(RUN) docs/fill_readme.py
 
 reference: $(VENV)/installed-torch

@@ -40,7 +40,7 @@ def measure(row, rounds, steps):
     """Returns {setting: [images/s of every round]}; one more round warms up."""
     rates = {setting: [] for setting in SETTINGS}
     made = {setting: (trainer, (row,), keywords) for setting, keywords in SETTINGS.items()}
-    with training_step.trainers(row, made) as asks:
+    with training_step.processes(row.title, made) as asks:
         for number in range(rounds + 1):
             for setting, ask in asks.items():
                 rate = ask(number=number, steps=steps if number else 10)

@@ -191,18 +191,18 @@ SIDES = {"ours": (Ours, {}), "peer": (Peer, {}), "gated": (Ours, {"gated": True}
 
 
 @contextlib.contextmanager
-def trainers(row, sides):
-    """The context in which every side trains in a process of its own; gives {side: ask}.
+def processes(title, sides):
+    """The context in which every side works in a process of its own; gives {side: ask}.
 
-    `ask(number=..., steps=...)` has a side do a round and returns its images/s; `ask()` ends its process and returns
-    its peak memory, MiB.
+    `ask(**asked)` has a side do a round, and returns what it returns; `ask()` ends its process and returns its peak
+    memory, MiB.
 
     Args:
-        row: a `Row`, named where a process ends early.
-        sides: {side: (what makes its trainer, arguments, keyword arguments)}.
+        title: of the row, named where a process ends early.
+        sides: {side: (what makes what is asked, arguments, keyword arguments)}.
     """
     context = multiprocessing.get_context("spawn")
-    asks, processes = {}, []
+    asks, started = {}, []
 
     def asker(end):
         def ask(**asked):
@@ -216,24 +216,24 @@ def trainers(row, sides):
             end, other = context.Pipe()
             process = context.Process(target=_serve, args=(other, *made), daemon=True)
             process.start()
-            processes.append(process)
+            started.append(process)
             other.close()
             end.recv()
             asks[side] = asker(end)
         yield asks
     except EOFError:
-        raise SystemExit(f"error: a process of the row {row.title!r} ended early; its message is above") from None
+        raise SystemExit(f"error: a process of the row {title!r} ended early; its message is above") from None
     finally:
-        for process in processes:
+        for process in started:
             process.terminate()
             process.join()
 
 
 def _serve(connection, make, arguments, keywords):
-    trainer = make(*arguments, **keywords)
+    asked_of = make(*arguments, **keywords)
     connection.send("ready")
     while asked := connection.recv():
-        connection.send(trainer(**asked))
+        connection.send(asked_of(**asked))
     connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
@@ -252,7 +252,7 @@ def measure(row, *, rounds, steps, images, steps_per_call):
     turns = [(side, False) for side in sides] if gate else [("ours", False), ("ours", True), ("peer", False)]
     rates = {side + " on a ready batch" * constant: [] for side, constant in turns}
     made = {side: (SIDES[side][0], (row, images, steps_per_call), SIDES[side][1]) for side in sides}
-    with trainers(row, made) as asks:
+    with processes(row.title, made) as asks:
         for number in range(rounds + 1):
             for side, constant in turns if number % 2 else turns[::-1]:
                 timed = steps if number else min(steps, 2)

@@ -27,3 +27,13 @@ def test_a_setting_is_compared_with_the_default_round_by_round(monkeypatch):
     found = settings.ratios(rates)
     assert found[settings.DEFAULT] == found["jit_compile"] == 1.0 and found["oneDNN off"] == 0.25
     assert "| oneDNN off | 0.25 |" in settings.table({"resnet20": rates})
+
+
+def test_a_server_is_compared_with_the_better_of_its_peers_round_by_round(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import latency
+
+    times = {"ours": [2.0, 3.0, 4.0], "onnx": [2.0, 1.0, 4.0], "torch": [1.0, 3.0, 8.0]}
+    lines = latency.table({"plain": {1: times}, "gated": {64: {side: times[side] for side in ("ours", "onnx")}}})
+    assert "| plain | 1 | 3000.00 | 2000.00 | 3000.00 | 2.00 | NO |" in lines
+    assert "| gated | 64 | 3000.00 | 2000.00 |  | 1.00 | yes |" in lines

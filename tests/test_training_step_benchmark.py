@@ -150,6 +150,16 @@ def test_the_benchmark_prints_its_table_and_saves_its_numbers(torch, tmp_path):
     assert all(len(values) == 1 for values in saved["rows"]["extractor32"]["rates"].values())
 
 
+def test_the_latency_benchmark_prints_its_table_and_saves_its_numbers(torch, tmp_path):
+    command = [sys.executable, BENCHMARKS / "latency.py", "--rounds=1", "--requests=2", f"--out={tmp_path / 'x.json'}"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    seconds = json.loads((tmp_path / "x.json").read_text())["seconds"]
+    assert sum(line.startswith("| cifar100_resnet20") for line in printed.splitlines()) == 4
+    assert {side: len(values) for side, values in seconds["cifar100_resnet20"]["64"].items()} == dict(
+        ours=1, onnx=1, torch=1
+    )
+
+
 def test_without_pytorch_the_benchmark_says_so_in_one_sentence(monkeypatch):
     specification = importlib.util.spec_from_file_location("training_step", SCRIPT)
     benchmark = importlib.util.module_from_spec(specification)
