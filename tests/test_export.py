@@ -205,7 +205,7 @@ def test_metadata_and_assets_say_what_it_is(exported):
     assert about["signatures"]["serve_bytes"]["inputs"] == {"image_bytes": "string (None,)"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_saved_model_cli_shows_and_runs_every_signature(exported, loaded, tmp_path):
     np.save(tmp_path / "images.npy", IMAGES[:2])
     np.save(tmp_path / "image_bytes.npy", np.array([encoded(image) for image in IMAGES[:2]]))

@@ -10,7 +10,7 @@ import pytest
 from commands import run_command
 from PIL import Image
 
-from cdc_keras import visualize
+from cdc_keras import data, visualize
 from cdc_keras.config import RunConfig
 from cdc_keras.export import export
 from cdc_keras.training import train
@@ -46,8 +46,15 @@ class Page(html.parser.HTMLParser):
             (self.headings if self.open[-1] == "h2" else self.cells).append(data)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_test_images():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "SHAPES_TEST_SIZE", 100)
+        yield
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(few_test_images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     train(EXTRACTOR, folder / "extractor")
     train(PLAIN, folder / "plain")
