@@ -37,7 +37,7 @@ def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_
     scores = {"split": split, "weights": weights, "images": len(scored), "step": steps_done(model)}
     if config.classifies:
         scores |= _score_classifier(model, scored, dataset, run, f"{split}-{weights}")
-        _draw_strips(model.network, scored, run, config, plain_run_dir, data_dir)
+        _draw_strips(model.network, scored, run, config, plain_run_dir)
     else:
         scores |= evaluate_split(model, scored, config)
         scores["images_per_second"] = logits_of(model.encoder, scored)[2]
@@ -241,12 +241,12 @@ def _check_counterpart(run, plain):
         raise UserError(f"{run.path} is to be gated and {plain.path} plain; they are not")
 
 
-def _draw_strips(network, split, run, config, plain_run_dir, data_dir):
+def _draw_strips(network, split, run, config, plain_run_dir):
     from cdc_keras import visualize
 
     if not (config.gated and config.gate_attention):
         return
     plain = None
     if plain_run_dir is not None:
-        plain = load_run(RunFolder(plain_run_dir), data_dir=data_dir)[0].network
+        plain = load_model(RunFolder(plain_run_dir)).network
     visualize.strip(examples_to_show(split)[0], plain, network, run.pictures / "strips.png")

@@ -24,7 +24,9 @@ def main():
     arguments = parser.parse_args()
     if not arguments.folder.is_dir():
         sys.exit(f"error: there is no folder {arguments.folder}")
-    files = sorted(path for path in arguments.folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if arguments.batch < 1:
+        sys.exit(f"error: --batch is at least 1, not {arguments.batch}")
+    files = sorted(x for x in arguments.folder.iterdir() if x.suffix.lower() in SUFFIXES and x.is_file())
     if not files:
         sys.exit(f"error: {arguments.folder} holds no file that ends in {', '.join(sorted(SUFFIXES))}")
     url = f"{arguments.server.rstrip('/')}/v1/models/{arguments.model}:predict"
@@ -52,9 +54,12 @@ def ask(url, paths):
         with urllib.request.urlopen(request) as response:
             return list(zip(paths, json.load(response)["predictions"], strict=True))
     except urllib.error.HTTPError as error:
+        reason = " ".join(error.read().decode(errors="replace").split())[:200]
+        if error.code != 400:  # not of these images
+            sys.exit(f"error: {url} answers {error.code}: {reason}")
         if len(paths) > 1:
             return [answer for path in paths for answer in ask(url, [path])]
-        return [(paths[0], f"refused: {' '.join(error.read().decode(errors='replace').split())[:200]}")]
+        return [(paths[0], f"refused: {reason}")]
     except urllib.error.URLError as error:
         sys.exit(f"error: no answer from {url} ({error.reason}); start TensorFlow Serving, or name it with --server")
 

@@ -37,10 +37,10 @@ def rest(model, body):
     specs = {spec.name: spec for spec in function.structured_input_signature[1].values()}
     columns = {key: [_decoded(row[key]) for row in request["instances"]] for key in request["instances"][0]}
     outputs = function(**{key: tf.constant(values, specs[key].dtype) for key, values in columns.items()})
-    rows = [{} for _ in request["instances"]]
-    for key, values in outputs.items():
-        for row, value in zip(rows, values.numpy(), strict=True):
-            row[key] = _encoded(value)
+    outputs = {key: [_encoded(value) for value in values.numpy()] for key, values in outputs.items()}
+    if len(outputs) == 1:  # whose name the server leaves out
+        return json.dumps({"predictions": next(iter(outputs.values()))})
+    rows = [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)]
     return json.dumps({"predictions": rows})
 
 
@@ -56,13 +56,13 @@ def _encoded(value):
 
 def png_that_says(width, height):
     """Returns the bytes of a PNG with these sizes in its header and next to nothing behind it."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     parts = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
+
+
+def _chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def hostile(count, seed=0):
@@ -79,6 +79,15 @@ def hostile(count, seed=0):
         yield starts[i % len(starts)] + rng.bytes(rng.integers(1, 300))
 
 
+def costly():
+    """Yields small files that are images, but take much memory where nobody looks before decoding."""
+    yield tf.io.encode_png(tf.zeros((2, 1_000_000, 3), tf.uint8)).numpy()
+    yield tf.io.encode_png(tf.fill((4096, 4096, 4), tf.constant(100, tf.uint8))).numpy()
+    image = tf.io.encode_png(tf.zeros((32, 32, 3), tf.uint8)).numpy()
+    at, text = image.index(b"IDAT") - 4, zlib.compress(bytes(7_900_000))
+    yield image[:at] + b"".join(_chunk(b"zTXt", b"%d\0\0" % i + text) for i in range(60)) + image[at:]
+
+
 def main(path, inputs, outputs):
     assert importlib.util.find_spec("cdc_keras") is None, "this is to be a process without cdc_keras"
     model, answers = tf.saved_model.load(path), {}
@@ -91,7 +100,7 @@ def main(path, inputs, outputs):
                 answer = answer.numpy()
                 answers[f"{name} {output}"] = answer.astype("S") if answer.dtype == object else answer
     before, refused = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
-    for encoded in hostile(10_000):
+    for encoded in (*costly(), *hostile(10_000)):
         try:
             model.signatures["serve_bytes"](image_bytes=tf.constant([encoded]))
         except tf.errors.InvalidArgumentError:

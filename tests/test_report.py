@@ -7,14 +7,19 @@ import re
 
 import numpy as np
 import pytest
+import serving
+import tensorflow as tf
 from commands import run_command
 from PIL import Image
 
 from cdc_keras import data, visualize
 from cdc_keras.config import RunConfig
+from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.export import export
+from cdc_keras.runs import RunFolder
 from cdc_keras.training import train
-from cdc_keras.visualize import __main__
+from cdc_keras.visualize import __main__, report
+from cdc_keras.visualize import maps as maps_of
 
 EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=1)
 PLAIN = dataclasses.replace(EXTRACTOR, task="classifier", network="resnet8", warmup_epochs=0.1)
@@ -79,6 +84,7 @@ def page(folder):
 
 
 def test_the_report_of_an_extractor(runs, capsys):
+    (runs / "extractor/pictures/curves.png").unlink()  # a run that was stopped may have old ones, or none
     run_command(__main__, f"--run={runs / 'extractor'}")
     assert f"written: {runs / 'extractor' / 'report.html'}" in capsys.readouterr().out
     found = page(runs / "extractor")
@@ -106,19 +112,46 @@ def test_the_report_of_a_gated_classifier_beside_its_plain_one(runs):
         "before the gate",
         "suppressed",
         "after R",
-        "last group, gated",
-        "last group, plain",
+        "last features, gated",
+        "last features, plain",
         "Grad-CAM, gated",
     ]
     at = found.cells.index("M")
     assert found.cells[at : at + 3 * len(maps) : 3] == maps
     assert all(0 <= float(cell) <= 1 for cell in found.cells[at + 1 : at + 3 * len(maps) : 3])
+    masks = data.load(RunFolder(runs / "gated").config()).test.factors["mask"]
+    flat = np.zeros(masks.shape)
+    same = found.cells.index("a map that is the same everywhere")
+    expected = [f"{maps_of.iou(flat, masks).mean():.3f}", f"{maps_of.pointing(flat, masks).mean():.1%}"]
+    assert found.cells[same + 1 : same + 3] == expected
+
+
+def test_categories_without_test_images_are_neither_best_nor_worst(runs, monkeypatch):
+    accuracy, drawn = np.array([np.nan, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, np.nan, np.nan]), []
+    monkeypatch.setattr(report, "_accuracies", lambda *_: accuracy)
+    monkeypatch.setattr(report, "_strips", lambda dataset, classes, *_: drawn.append(list(classes)) or "")
+    report.report(runs / "plain")
+    assert drawn == [[7, 6, 5], [1, 2, 3]]
+
+
+def test_images_that_are_decoded_on_the_way_have_no_strips(runs, monkeypatch):
+    load = data.load
+
+    def streamed(config):
+        dataset = load(config)
+        images = tf.data.Dataset.from_tensor_slices((dataset.test.images, dataset.test.labels))
+        return dataclasses.replace(dataset, test=StreamSplit(lambda *_, **__: images, len(dataset.test)))
+
+    monkeypatch.setattr(data, "load", streamed)
+    monkeypatch.setattr(RunFolder, "check_data", lambda *_: None)
+    report.report(runs / "plain")
+    assert "No strips: the test images are decoded on the way" in (runs / "plain/report.html").read_text()
 
 
 def test_the_report_of_a_plain_classifier(runs):
     run_command(__main__, f"--run_dir={runs / 'plain'}")
     found = page(runs / "plain")
-    assert "resnet8, plain" in found.cells and "last group, plain" in found.cells and "M" not in found.cells
+    assert "resnet8, plain" in found.cells and "last features, plain" in found.cells and "M" not in found.cells
 
 
 @pytest.fixture
@@ -137,7 +170,7 @@ def test_image_files_are_looked_at_by_a_record_of_the_zoo(plain, images, tmp_pat
     run_command(__main__, "--zoo=cifar100_resnet20_gated", f"--images={images}", f"--out={tmp_path / 'x.png'}", *plain)
     (figure,) = drawn
     assert columns(figure)[:4] == ["input", "M, 0 to 1", "M, stretched", "before the gate"]
-    assert ("last group, plain" in columns(figure)) == bool(plain) and "Grad-CAM, gated" in columns(figure)
+    assert ("last features, plain" in columns(figure)) == bool(plain) and "Grad-CAM, gated" in columns(figure)
     assert len(figure.axes) == 3 * len(columns(figure)) + 1  # a row for each image, and the scale of M
 
 
@@ -148,7 +181,7 @@ def test_a_run_and_what_was_exported_of_it_see_the_same(images, runs, tmp_path, 
     run_command(__main__, f"--run_dir={runs / 'gated'}", f"--images={first},{second}")
     exported, own = drawn
     assert columns(exported) == ["input", "M, 0 to 1", "M, stretched", "focus"]
-    for title, other in (("M, 0 to 1", "M, 0 to 1"), ("focus", "last group, gated")):
+    for title, other in (("M, 0 to 1", "M, 0 to 1"), ("focus", "last features, gated")):
         pair = [
             np.asarray(figure.axes[columns(figure).index(name)].images[0].get_array(), float)
             for figure, name in ((exported, title), (own, other))
@@ -164,22 +197,30 @@ def test_a_run_and_what_was_exported_of_it_see_the_same(images, runs, tmp_path, 
         (["--zoo=cifar100_resnet20", "--run_dir=x"], "give one of --run_dir"),
         (["--zoo=cifar100_resnet20"], "say which images"),
         (["--zoo=cifar100_resnet20", "--images=nowhere.png"], "there is no image nowhere.png"),
-        (["--zoo=cifar100_resnet20", "--images=EMPTY"], "holds no image"),
+        (["--zoo=cifar100_resnet20", "--images=EMPTY/empty"], "holds no image"),
         (["--zoo=cifar100_resnet20", "--images=EMPTY/bad.txt"], "can not be read as an image"),
         (["--zoo=cifar100", "--images=IMAGES"], "is of kind extractor; give one of kind classifier"),
         (["--zoo=cifar100_resnet20_gated", "--images=IMAGES", "--site=stem"], "no gate at stem; gated are"),
         (["--zoo=cifar100_resnet20", "--images=IMAGES", "--out=nowhere/x.png"], "can not write nowhere/x.png"),
+        (["--zoo=cifar100_resnet20", "--images=EMPTY/bomb.png"], "can not be read as an image"),
+        (["--zoo=cifar100_resnet20", "--images=IMAGES", "--plain=zoo:cifar100_resnet20"], "are not such a pair"),
+        (["--zoo=cifar100_resnet20", "--images=IMAGES", "--site=stem"], "has no gate to look into"),
         (["--saved_model=EMPTY", "--images=IMAGES"], "is no SavedModel"),
+        (["--saved_model=EMPTY", "--images=IMAGES", "--plain=x"], "--plain does nothing for --saved_model"),
+        (["--run_dir=x", "--out=x.html"], "--out does nothing for a report"),
+        (["--run_dir=x", "--images=IMAGES", "--data_dir=x"], "--data_dir does nothing with --images"),
         (["--run_dir=nowhere"], "nowhere is no run folder"),
     ],
 )
 def test_bad_input_is_answered_with_one_sentence(arguments, sentence, images, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
     (tmp_path / "bad.txt").write_text("no image")
+    (tmp_path / "bomb.png").write_bytes(serving.png_that_says(20_000, 20_000))
     monkeypatch.chdir(tmp_path)
     arguments = [x.replace("EMPTY", str(tmp_path)).replace("IMAGES", str(images)) for x in arguments]
     with pytest.raises(SystemExit, match=sentence) as stopped:
         run_command(__main__, *arguments)
-    assert str(stopped.value).startswith("error: ") and not list(tmp_path.glob("*.png"))
+    assert str(stopped.value).startswith("error: ") and [path.name for path in tmp_path.glob("*.png")] == ["bomb.png"]
 
 
 def test_an_exported_extractor_explains_nothing(images, tmp_path):

@@ -40,6 +40,11 @@ def exported(tmp_path_factory):
     return out / NAME / "1"
 
 
+@pytest.fixture(scope="module")
+def model(exported):
+    return tf.saved_model.load(str(exported))
+
+
 @pytest.mark.slow
 def test_its_other_commands_run(tmp_path):
     first, mine, onnx = re.findall(r"python -m cdc_keras.export (.*)", DOCUMENT)
@@ -80,11 +85,11 @@ def test_the_files_it_lists_are_those_of_a_model(exported):
     assert {file for file in files if not file.startswith("variables/")} - set(named) == {"fingerprint.pb"}
 
 
-def test_the_servers_configuration_is_one(model):
+def test_the_servers_configuration_is_one():
     text = (ROOT / "examples/serving/models.config").read_text()
     config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
     assert [(x.name, x.base_path) for x in config.model_config_list.config] == [(NAME, f"/models/{NAME}")]
-    for file in re.findall(r"_file=/models/(\S+)", DOCUMENT):
+    for file in re.findall(r"_file=/models/([\w.]+)", DOCUMENT):
         assert (ROOT / "examples/serving" / file).is_file()
 
 
@@ -118,7 +123,7 @@ def server(model):
 
 def client(*arguments):
     command = [sys.executable, "-I", ROOT / "examples/classify_folder.py", *arguments]
-    return subprocess.run_command(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_the_client_prints_a_table_and_a_bad_file_costs_no_other(server, model, tmp_path):
@@ -134,11 +139,14 @@ def test_the_client_prints_a_table_and_a_bad_file_costs_no_other(server, model, 
     assert answer["top_labels"].numpy()[0, 0].decode() in lines[1] and f"{answer['top_scores'][0, 0]:.1%}" in lines[1]
     (tmp_path / "bad.jpg").unlink()
     assert client(tmp_path, f"--server={server}").returncode == 0
+    done = client(tmp_path, f"--server={server}", "--model=other")
+    assert done.returncode == 1 and "answers 404: " in done.stderr and "no model at" in done.stderr
 
 
 def test_the_client_says_what_is_wrong(tmp_path):
     assert "there is no folder" in client(tmp_path / "nowhere").stderr
     assert "holds no file" in client(tmp_path).stderr
+    assert "--batch is at least 1" in client(tmp_path, "--batch=0").stderr
     shutil.copy(ROOT / "docs/demo_strips.png", tmp_path / "image.png")
     done = client(tmp_path, "--server=http://localhost:9")
     assert done.returncode == 1 and "start TensorFlow Serving" in done.stderr

@@ -11,6 +11,7 @@ from cdc_keras.data.shapes import CLASS_NAMES, shapes
 from cdc_keras.disentangler import Disentangler
 from cdc_keras.networks import autoencoder
 from cdc_keras.networks.resnet import cifar_resnet
+from cdc_keras.networks.vgg import vgg
 from cdc_keras.visualize import maps
 
 SITES = ["stage2_block1_add", "stage3_block1_add"]
@@ -127,8 +128,8 @@ def test_the_strip_has_the_seven_panels_of_fig_4_and_grad_cam_beside_them(gated,
         "before the gate": (gated, SITES[0]),
         "suppressed": (gated, f"gate_{SITES[0]}_suppressed"),
         "after R": (gated, f"gate_{SITES[0]}_out"),
-        "last group, gated": (gated, f"gate_{SITES[1]}_out"),
-        "last group, plain": (plain, SITES[1]),
+        "last features, gated": (gated, f"gate_{SITES[1]}_out"),
+        "last features, plain": (plain, SITES[1]),
     }
     titles = [ax.get_title().replace("\n", " ") for ax in saved[0].axes[: len(layers) + 5]]
     assert titles == ["input", "M, 0 to 1", "M, stretched", *layers, "Grad-CAM, gated", "Grad-CAM, plain"]
@@ -145,6 +146,7 @@ def test_grad_cam_weighs_the_channels_by_their_gradient(split):
         x = keras.layers.Conv2D(filters, 3, strides=2, activation="relu")(x)
     model = keras.Model(inputs, keras.layers.Dense(4, name="head")(keras.layers.GlobalAveragePooling2D()(x)))
     assert maps.last_features(model) == model.layers[2].name
+    assert maps.last_features(vgg(13, num_classes=10, width_divisor=4)).startswith("block4")  # block5 has 2 x 2
     features = keras.ops.convert_to_numpy(keras.Model(inputs, x)(scale(split.images)))
     kernel, classes = model.get_layer("head").kernel.numpy(), np.arange(len(split)) % 4
     cam = np.maximum(np.einsum("bhwc,cb->bhw", features, kernel[:, classes]), 0)
@@ -190,7 +192,7 @@ def test_a_gate_without_attention_has_neither_m_nor_suppressed(split, tmp_path, 
     model = gating.attach(cifar_resnet(8, num_classes=10), None, SITES, attention=False)
     visualize.strip(split.images, None, model, tmp_path / "s.png", count=2)
     titles = [ax.get_title().replace("\n", " ") for ax in saved[0].axes[:4]]
-    assert titles == ["input", "before the gate", "after R", "last group, gated"]
+    assert titles == ["input", "before the gate", "after R", "last features, gated"]
 
 
 def test_a_site_without_a_gate_is_refused_with_the_gated_ones(gated, split, tmp_path):

@@ -9,6 +9,7 @@ import pathlib
 import shutil
 
 import keras
+import tensorflow as tf
 
 from cdc_keras.environment import environment
 from cdc_keras.errors import UserError
@@ -26,10 +27,10 @@ def export(source, out, *, version=None, format="saved_model"):  # noqa: A002
     network's:
 
     * `serving_default`: images (B, S, S, 3) uint8 -> of a classifier probabilities (B, K), top_labels and top_scores
-      (B, 5), of an extractor context (B, h, w, C).
-    * `serve_bytes`: image_bytes (B,), each a JPEG or PNG of any size -> the same.
-    * `explain`, of a classifier: images -> also focus (B, S, S) in [0, 1], where the features are strong after the last
-      gate or group (`visualize.focus_map`), and of a gated one attention (B, h, w), M, and channel_weights_<site>
+      (B, min(5, K)), of an extractor context (B, h, w, C).
+    * `serve_bytes`: image_bytes (B,), each a JPEG or PNG of at most `image_bytes.PIXEL_LIMIT` pixels -> the same.
+    * `explain`, of a classifier: images -> also focus (B, S, S) in [0, 1], where the features are strong at the end
+      (`maps.focus_map` of `maps.last_features`), and of a gated one attention (B, h, w), M, and channel_weights_<site>
       (B, C), the C of Eq. 4 at each site.
     * `context`, of an extractor and of what is gated by one: images -> context, T.
 
@@ -46,6 +47,10 @@ def export(source, out, *, version=None, format="saved_model"):  # noqa: A002
     """
     if keras.backend.backend() != "tensorflow":
         raise UserError(f"the graph is TensorFlow's; set KERAS_BACKEND=tensorflow, not {keras.backend.backend()}")
+    if format not in FORMATS:
+        raise UserError(f"format is one of {', '.join(FORMATS)}, not {format!r}")
+    if version is not None and version < 1:
+        raise UserError(f"version is a whole number above 0, not {version}")
     found, out = open_source(source), pathlib.Path(out).expanduser()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -60,8 +65,9 @@ def export(source, out, *, version=None, format="saved_model"):  # noqa: A002
             os.replace(partial, folder)  # TF Serving looks for numbers, and may look at any time
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"can not write a model to {out}: {error.strerror}; choose another folder") from error
+    except (OSError, tf.errors.OpError) as error:  # TensorFlow writes the graph and has errors of its own
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"can not write a model to {out}: {reason}; choose another folder") from error
     return folder
 
 

@@ -3,10 +3,10 @@
 import keras
 import tensorflow as tf
 
-from cdc_keras import graph, networks
+from cdc_keras import graph
 from cdc_keras.data.pipeline import scale
 from cdc_keras.gating import ATTENTION, EXTRACTOR, gate_outputs
-from cdc_keras.visualize.maps import focus_map
+from cdc_keras.visualize.maps import focus_map, last_features
 
 TOP = 5
 
@@ -14,7 +14,7 @@ TOP = 5
 def answers(found):
     """Returns {name of a signature: its function of images (B, S, S, 3) uint8, which returns a dict of tensors}.
 
-    They are those of `export` that take pixels; in the place of top_labels they give top_classes, (B, 5) int32.
+    They are those of `export` that take pixels; in the place of top_labels they give top_classes, (B, min(5, K)) int32.
 
     Args:
         found: the `Source` of a trained network.
@@ -28,8 +28,7 @@ def answers(found):
     layers |= {"attention": ATTENTION, "context": EXTRACTOR}
     inside = {output: tensors[layer] for output, layer in layers.items() if layer in tensors}
     context = {"context": inside.pop("context")} if "context" in inside else {}
-    last = sites[next(reversed(sites))] if sites else networks.groups(found.config.network)[-1]
-    inside |= {"logits": network.outputs[0], "features": tensors[last]}
+    inside |= {"logits": network.outputs[0], "features": tensors[last_features(found.network)]}
     classify, explain, extract = (
         keras.Model(network.inputs, outputs) if outputs else None
         for outputs in ({"logits": inside["logits"]}, inside, context)

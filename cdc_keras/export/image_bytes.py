@@ -1,13 +1,18 @@
-"""Encoded images to pixels inside a TensorFlow graph, as `data.folder.read_image` does it when a model is trained."""
+"""Encoded images to pixels inside a TensorFlow graph, as `data.folder.read_image` does it when a model is trained.
+
+Bytes come from strangers, so what they may cost is known before they are decoded. Of one request at most `AT_ONCE`
+images are decoded at a time, each of which takes up to 0.3 GB (a translucent PNG of `PIXEL_LIMIT`).
+"""
 
 import tensorflow as tf
 
 from cdc_keras.data.folder import BACKDROP
 
-PIXEL_LIMIT = 2**24  # of one image; 67 MB as it is decoded
-AT_ONCE = 2  # images that are decoded at a time, for memory
+PIXEL_LIMIT = 2**24
+AT_ONCE = 2
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 PNG_HEADER = 24  # bytes: the signature, length and name of the first chunk, width and height
+COMPRESSED, COMPRESSED_LIMIT = (b"zTXt", b"iTXt", b"iCCP"), 8  # chunks that libpng inflates, each to 8 MB at most
 
 
 def decode_batch(encoded, size):
@@ -25,12 +30,11 @@ def decode_batch(encoded, size):
     """
     pixels = tf.TensorSpec((size, size, 3), tf.uint8)
     return tf.map_fn(
-        lambda image: _fit(_decode(image), size), encoded, fn_output_signature=pixels, parallel_iterations=AT_ONCE
+        lambda image: _decode(image, size), encoded, fn_output_signature=pixels, parallel_iterations=AT_ONCE
     )
 
 
-def _decode(encoded):
-    """Returns the whole image, (H, W, 3) uint8."""
+def _decode(encoded, size):
     is_png = tf.strings.substr(encoded, 0, len(PNG)) == PNG
     is_jpeg = tf.strings.substr(encoded, 0, len(JPEG)) == JPEG
     known = tf.debugging.Assert(is_png | is_jpeg, ["these bytes are no JPEG and no PNG; send one of these"])
@@ -41,12 +45,17 @@ def _decode(encoded):
         [f"an image has at most {PIXEL_LIMIT} pixels; this one has height and width", height, width],
     )
     with tf.control_dependencies([small]):
-        return tf.cond(is_png, lambda: _png(encoded), lambda: _jpeg(encoded))
+        image = tf.cond(is_png, lambda: _png(encoded), lambda: _jpeg(encoded))
+    return _fit(image, size)
 
 
 def _png_shape(encoded):
-    whole = tf.debugging.Assert(tf.strings.length(encoded) >= PNG_HEADER, ["this PNG ends within its header"])
-    with tf.control_dependencies([whole]):
+    inflated = tf.add_n([tf.size(tf.strings.split(encoded, kind)) - 1 for kind in COMPRESSED])
+    checks = [
+        tf.debugging.Assert(tf.strings.length(encoded) >= PNG_HEADER, ["this PNG ends within its header"]),
+        tf.debugging.Assert(inflated <= COMPRESSED_LIMIT, ["this PNG has more compressed text than any picture needs"]),
+    ]
+    with tf.control_dependencies(checks):
         digits = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, PNG_HEADER - 8, 8), tf.uint8), tf.int64)
     width, height = tf.unstack(tf.reduce_sum(tf.reshape(digits, (2, 4)) * [2**24, 2**16, 2**8, 1], axis=1))
     return height, width
@@ -60,12 +69,14 @@ def _jpeg_shape(encoded):
 def _png(encoded):
     """Returns an image, what is transparent on grey."""
     image = tf.io.decode_png(encoded, channels=4)
-    colour, opacity = image[..., :3], tf.cast(image[..., 3:], tf.float32) / 255
-    return tf.cond(
-        tf.reduce_all(image[..., 3] == 255),
-        lambda: colour,
-        lambda: _uint8(opacity * tf.cast(colour, tf.float32) + (1 - opacity) * tf.constant(BACKDROP, tf.float32)),
-    )
+    return tf.cond(tf.reduce_all(image[..., 3] == 255), lambda: image[..., :3], lambda: _on_grey(image))
+
+
+def _on_grey(image):
+    """Returns (H, W, 3) uint8 of (H, W, 4); in 16 bits, as floats would take twice the memory."""
+    opacity = tf.cast(image[..., 3:], tf.uint16)
+    colour = tf.cast(image[..., :3], tf.uint16) * opacity + tf.constant(BACKDROP, tf.uint16) * (255 - opacity)
+    return tf.cast((colour + 127) // 255, tf.uint8)
 
 
 def _jpeg(encoded):
@@ -74,19 +85,20 @@ def _jpeg(encoded):
 
 def _fit(image, size):
     """Returns the centre of an image, its shorter side brought to `size` by a filter that widens as it shrinks."""
-    shape = tf.cast(tf.shape(image)[:2], tf.float32)
-    shorter = tf.reduce_min(shape)
+    sides = tf.shape(image)[:2]
+    shorter = tf.reduce_min(sides)
+    # The filter's rows come first, floats as long as the image is wide: so no more is kept than its columns reach.
+    edge = tf.maximum((sides - shorter) // 2 - shorter // size - 1, 0)
+    image = image[edge[0] : sides[0] - edge[0], edge[1] : sides[1] - edge[1]]
+    kept, shorter = tf.cast(sides - 2 * edge, tf.float32), tf.cast(shorter, tf.float32)
     scale = tf.fill((2,), size / shorter)
     fitted = tf.raw_ops.ScaleAndTranslate(
         images=image[None],
         size=(size, size),
         scale=scale,
-        translation=-(shape - shorter) / 2 * scale,
+        translation=-(kept - shorter) / 2 * scale,
         kernel_type="triangle",
         antialias=True,
     )
-    return tf.ensure_shape(_uint8(fitted[0]), (size, size, 3))
-
-
-def _uint8(values):
-    return tf.cast(tf.clip_by_value(tf.round(values), 0, 255), tf.uint8)
+    pixels = tf.cast(tf.clip_by_value(tf.round(fitted[0]), 0, 255), tf.uint8)
+    return tf.ensure_shape(pixels, (size, size, 3))

@@ -24,7 +24,9 @@ def write(folder, found):
     try:
         import tf2onnx  # only those who want ONNX need it
     except ImportError as error:
-        raise UserError("ONNX is written by tf2onnx, which is not installed; pip install tf2onnx") from error
+        raise UserError(
+            'ONNX is written by tf2onnx, which is not installed; pip install "tf2onnx>=1.17,<1.18"'
+        ) from error
 
     size = found.config.image_size
     signature = [tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")]

@@ -17,7 +17,7 @@ def write(folder, name, found, classes):
         folder: `pathlib.Path` of the version of the model, which is there.
         name: of the model.
         found: the `Source` of a trained network.
-        classes: path of a text file with a category a line; it is copied to the assets.
+        classes: path of a text file with a category a line; it becomes an asset.
     """
     module, signatures = served(found, classes)
     tf.saved_model.save(module, str(folder), signatures=signatures)
@@ -29,15 +29,13 @@ def served(found, classes):
     """Returns (a `tf.Module` with all that is saved, {signature: its concrete function}); arguments as for `write`."""
     module, functions, size = tf.Module(), answers(found), found.config.image_size
     module.weights = [variable.value for variable in found.network.variables]
-    lines = tf.lookup.TextFileIndex
-    module.labels = tf.lookup.StaticHashTable(
-        tf.lookup.TextFileInitializer(str(classes), tf.int64, lines.LINE_NUMBER, tf.string, lines.WHOLE_LINE), ""
-    )
+    # The labels are not looked up in the asset: a table is named by the path of its file on the machine that exports.
+    module.classes = tf.saved_model.Asset(str(classes))
 
     def labelled(function, images):
         answer = function(images)
         if "top_classes" in answer:
-            answer["top_labels"] = module.labels.lookup(tf.cast(answer.pop("top_classes"), tf.int64))
+            answer["top_labels"] = tf.gather(tf.constant(found.classes), answer.pop("top_classes"))
         return answer
 
     pixels = tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")

@@ -18,7 +18,10 @@ def define(values=flags.FLAGS):
     text("zoo", "a classifier of the zoo that looks at --images instead")
     text("saved_model", "a version of an exported classifier, models/<name>/<version>, instead")
     flags.DEFINE_list("images", [], "image files, or one folder of them", values)
-    text("plain", "the plain counterpart of a gated classifier, drawn beside it: a run folder, or zoo:<name>")
+    text(
+        "plain",
+        "the plain counterpart of a gated classifier, drawn beside it: a run folder; for --images also zoo:<name>",
+    )
     text("site", "the gated layer to look into; the shallowest if not given")
     text("data_dir", "for a report: where the data are now, if not where they were in training")
     text("out", "PNG to write; strip.png if not given")
@@ -35,6 +38,11 @@ def main(argv):
             raise UserError("give one of --run_dir=runs/..., --zoo=<name> and --saved_model=models/<name>/<version>")
         if not values.images and values.run_dir is None:
             raise UserError("say which images to look at with --images, files or a folder; only a run has a report")
+        no_use = ("data_dir",) if values.images else ("site", "out")
+        no_use += ("plain", "site") if values.saved_model else ()
+        if given := [name for name in no_use if values[name].value is not None]:
+            what = "for --saved_model" if values.saved_model else "with --images" if values.images else "for a report"
+            raise UserError(f"--{given[0]} does nothing {what}; leave it out")
         paths = _files(values.images)[: values.count]
         # These import the backend, which --help need not wait for.
         from cdc_keras.progress import quiet_libraries

@@ -27,14 +27,21 @@ def of_classifier(source, paths, path, *, plain=None, site=None):
     """
     found = open_classifier(source)
     counterpart = None if plain is None else open_classifier(plain, "plain classifier")
-    if counterpart is not None and counterpart.config.image_size != found.config.image_size:
-        sizes = f"{counterpart.config.image_size} and {found.config.image_size} px"
-        raise UserError(f"{plain} and {source} take images of {sizes}; give two of one size")
+    is_gated = bool(gate_outputs(found.network))
+    if counterpart is not None:
+        ours, theirs = ((x.config.image_size, x.classes) for x in (found, counterpart))
+        if not is_gated or gate_outputs(counterpart.network) or ours != theirs:
+            raise UserError(
+                "a plain classifier is drawn beside a gated one of the same images and categories; "
+                f"{source} and {plain} are not such a pair"
+            )
+    if site is not None and not is_gated:
+        raise UserError(f"{source} has no gate to look into; leave the site out")
     images = _read(paths, found.config.image_size)
     said = np.asarray(found.network(scale(images), training=False)).argmax(axis=1)
-    networks = {"gated": found.network, "plain": counterpart and counterpart.network}
-    if not gate_outputs(found.network):
-        networks = {"gated": None, "plain": found.network}
+    networks = {"gated": None, "plain": found.network}
+    if is_gated:
+        networks = {"gated": found.network, "plain": counterpart and counterpart.network}
     try:
         visualize.strip(
             images,
@@ -89,6 +96,6 @@ def _read(paths, size):
     for path in paths:
         try:
             images.append(read_image(path, size))
-        except (OSError, ValueError, SyntaxError) as error:
+        except Exception as error:  # PIL's decoders raise almost anything
             raise UserError(f"{path} can not be read as an image ({error}); leave it out") from error
     return np.stack(images)

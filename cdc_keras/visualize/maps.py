@@ -10,7 +10,7 @@ from cdc_keras.errors import UserError
 from cdc_keras.gating import ATTENTION, gate_outputs
 
 BATCH = 256  # images at a time
-COARSEST = 4  # positions along a side of a map; one of fewer does not say where
+COARSEST = 4  # positions along a side of a feature map; one of fewer does not say where
 
 
 def focus_map(features, size):
@@ -36,9 +36,10 @@ def attention_maps(images, *, gated=None, plain=None, site=None, grad_cam=True):
     """Returns what a gated and a plain network look at, {name: (N, S, S) NumPy floats in [0, 1]}, as Fig. 4 orders it.
 
     "M", up-sampled to the nearest; the focus "before the gate", "suppressed" by M and C, and "after R", at `site`; that
-    of the "last group, gated" and "last group, plain"; and Grad-CAM of both for the category each of them says. What a
-    gate does not have, M without attention, is left out. Focus is `focus_map` after ReLU, of the last group on what
-    goes into the head.
+    of the "last features, gated" and "last features, plain"; and Grad-CAM of both for the category each of them says.
+    What a gate does not have, M without attention, is left out. Focus is `focus_map` after ReLU.
+
+    Deviation: where Fig. 4 has the last group, these are `last_features`: VGG's has 2 x 2 positions at 32 px.
 
     Args:
         images: (N, S, S, 3) uint8.
@@ -53,7 +54,7 @@ def attention_maps(images, *, gated=None, plain=None, site=None, grad_cam=True):
     maps = {} if gated is None else _at_the_gate(gated, images, site)
     networks = {name: network for name, network in (("gated", gated), ("plain", plain)) if network is not None}
     for name, network in networks.items():
-        maps |= _focused(network, images, {f"last group, {name}": last_features(network)})
+        maps |= _focused(network, images, {f"last features, {name}": last_features(network)})
     if grad_cam:
         maps |= {f"Grad-CAM, {name}": grad_cam_maps(network, images) for name, network in networks.items()}
     return maps

@@ -12,6 +12,7 @@ import numpy as np
 from cdc_keras import evaluation, visualize
 from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.runs import RunFolder, write_text
+from cdc_keras.sources import load_model
 from cdc_keras.visualize.maps import attention_maps, iou, pointing
 
 EXTREME = 3  # classes at either end, with strips
@@ -58,6 +59,8 @@ def report(run_dir, *, plain_run_dir=None, data_dir=None):
     scores = evaluation.evaluate(run_dir, data_dir=data_dir, plain_run_dir=plain_run_dir)
     run = RunFolder(run_dir)
     config, about, rows = run.config(), run.read_record(), run.rows()
+    if rows:
+        visualize.curves(rows, run.pictures / "curves.png")  # training draws them now and then
     facts = {
         "what": f"{config.context.upper()} extractor" if config.task == "extractor" else _network(config),
         "data": f"{config.dataset}, {about['train_images']} training images of {config.image_size} px",
@@ -70,6 +73,8 @@ def report(run_dir, *, plain_run_dir=None, data_dir=None):
         sections |= _classifier(run, scores, plain_run_dir, data_dir)
     else:
         sections |= _extractor(run, rows[-1] if rows else {}, config, scores)
+    if config.task == "extractor":
+        sections["Audit"] = _audit(run)
     path = run.path / "report.html"
     write_text(path, _page(run.path.resolve().name, sections))
     return path
@@ -92,31 +97,32 @@ def _extractor(run, last, config, scores):
     if (run.pictures / "condition_swaps.png").is_file():
         text = "If T holds the category, the columns of a row look alike: the decoder needs no condition."
         sections["Swapped conditions"] = f"<p>{text}</p>{_picture(run.pictures / 'condition_swaps.png')}"
-    if (run.path / "audit.md").is_file():
-        found = _from_markdown((run.path / "audit.md").read_text())
-        sections["Audit"] = f"{found}{_picture(run.path / 'audit.png')}"
-    else:
-        command = f"python -m cdc_keras.audit --run_dir={shlex.quote(str(run.path))}"
-        sections["Audit"] = f"<p>Not made yet: {html.escape(command)}</p>"
     return sections
+
+
+def _audit(run):
+    if (run.path / "audit.md").is_file():
+        return f"{_from_markdown((run.path / 'audit.md').read_text())}{_picture(run.path / 'audit.png')}"
+    command = f"python -m cdc_keras.audit --run_dir={shlex.quote(str(run.path))}"
+    return f"<p>Not made yet: {html.escape(command)}</p>"
 
 
 def _classifier(run, scores, plain_run_dir, data_dir):
     model, dataset, _ = evaluation.load_run(run, data_dir=data_dir)
-    plain = (
-        None if plain_run_dir is None else evaluation.load_run(RunFolder(plain_run_dir), data_dir=data_dir)[0].network
-    )
+    plain = None if plain_run_dir is None else load_model(RunFolder(plain_run_dir)).network
     sections = {"Scores": _scores(scores)}
     confused = [(x["true"], x["predicted"], x["count"]) for x in scores["most_confused"]]
     sections["Confusion"] = _picture(run.pictures / "confusion-test-last.png")
     sections["Confusion"] += _table(confused, ("category", "taken for", "times"))
     if isinstance(dataset.test, StreamSplit):
-        return sections  # its images are not at hand
+        sections["Categories"] = "<p>No strips: the test images are decoded on the way and not held.</p>"
+        return sections
     networks = (
         {"gated": model.network, "plain": plain} if run.config().gated else {"gated": None, "plain": model.network}
     )
     accuracy = _accuracies(model.network, dataset)
     order = np.argsort(-accuracy, kind="stable")
+    order = order[~np.isnan(accuracy[order])]  # a folder of test images need not have all categories
     for title, classes in (("Best categories", order[:EXTREME]), ("Worst categories", order[::-1][:EXTREME])):
         sections[title] = _strips(dataset, classes, accuracy, networks)
     if "mask" in dataset.test.factors:
@@ -146,10 +152,10 @@ def _strips(dataset, classes, accuracy, networks):
 def _localisation(split, networks):
     """Returns the table of how well each map finds the object, over all images of a split."""
     masks, rows = split.factors["mask"], []
-    for name, values in attention_maps(images=split.images, **networks).items():
+    maps = attention_maps(images=split.images, **networks)
+    maps["a map that is the same everywhere"] = np.zeros(masks.shape)
+    for name, values in maps.items():
         rows.append((name, f"{iou(values, masks).mean():.3f}", f"{pointing(values, masks).mean():.1%}"))
-    area = masks.mean()
-    rows.append(("a map that is the same everywhere", f"{area / (2 - area):.3f}", f"{area:.1%}"))
     text = (
         f"Means over {len(split)} test images. IoU is of the object and of the hottest part of the map, as large as "
         "the object; the pointing game asks whether the map is hottest on the object."
@@ -178,7 +184,7 @@ def _picture(path):
 
 
 def _from_markdown(text):
-    """Returns as HTML the headings, paragraphs, lists and tables that this library's Markdown has."""
+    """Returns as HTML the paragraphs, lists and tables of this library's Markdown, without heading and pictures."""
     parts = []
     for block in re.split(r"\n\n+", text.strip()):
         lines = block.splitlines()
