@@ -13,7 +13,14 @@ from cdc_keras.environment import environment
 from cdc_keras.errors import UserError
 from cdc_keras.runs import RunFolder, load_weights, write_text
 from cdc_keras.sources import ZOO, load_model, open_classifier, open_disentangler
-from cdc_keras.training import EVALUATION_BATCH, draw_extractor, evaluate_split, examples_to_show, steps_done
+from cdc_keras.training import (
+    EVALUATION_BATCH,
+    draw_extractor,
+    draw_strips,
+    evaluate_split,
+    examples_to_show,
+    steps_done,
+)
 
 
 def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_dir=None):
@@ -41,7 +48,7 @@ def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_
     else:
         scores |= evaluate_split(model, scored, config)
         scores["images_per_second"] = logits_of(model.encoder, scored)[2]
-        draw_extractor(model, *examples_to_show(scored), dataset.class_names, run)
+        draw_extractor(model, examples_to_show(scored), dataset.class_names, run)
     scores["environment"] = environment()
     write_text(run.path / f"evaluation-{split}-{weights}.json", json.dumps(scores, indent=2) + "\n")
     return scores
@@ -242,11 +249,9 @@ def _check_counterpart(run, plain):
 
 
 def _draw_strips(network, split, run, config, plain_run_dir):
-    from cdc_keras import visualize
-
     if not (config.gated and config.gate_attention):
         return
     plain = None
     if plain_run_dir is not None:
         plain = load_model(RunFolder(plain_run_dir)).network
-    visualize.strip(examples_to_show(split)[0], plain, network, run.pictures / "strips.png")
+    draw_strips(plain, network, examples_to_show(split), run)

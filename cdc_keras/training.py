@@ -8,7 +8,7 @@ import numpy as np
 
 from cdc_keras import data, distribution, numerics
 from cdc_keras.classifier import Classifier
-from cdc_keras.data.dataset import StreamSplit
+from cdc_keras.data.dataset import Split, StreamSplit
 from cdc_keras.data.pipeline import evaluation_batches, evaluation_steps, training_batches
 from cdc_keras.disentangler import Disentangler
 from cdc_keras.environment import environment
@@ -242,33 +242,40 @@ def _draw(model, run, dataset, rows):
     """Writes the pictures that show how training goes."""
     from cdc_keras import visualize
 
-    images, labels = examples_to_show(dataset.validation if len(dataset.validation) else dataset.train)
+    shown = examples_to_show(dataset.validation if len(dataset.validation) else dataset.train)
     try:
         visualize.curves(rows, run.pictures / "curves.png")
         if isinstance(model, Disentangler):
-            draw_extractor(model, images, labels, dataset.class_names, run)
+            draw_extractor(model, shown, dataset.class_names, run)
         elif any(layer.name == "gate_attention" for layer in model.network.layers):
-            visualize.strip(images, None, model.network, run.pictures / "strips.png")
+            draw_strips(None, model.network, shown, run)
     except (OSError, ImportError) as error:  # a full disk, or a machine without matplotlib: training is worth more
         print(f"no pictures: {error}", file=sys.stderr)
 
 
 def examples_to_show(split):
-    """Returns (images, labels) of a few examples, spread over the split: folders are stored class by class."""
+    """Returns a `Split` of a few examples, spread over the split: folders are stored class by class."""
     if isinstance(split, StreamSplit):
         images, labels = zip(*split.examples(0).take(SHOWN).as_numpy_iterator(), strict=True)
-        return np.stack(images), np.stack(labels)
-    part = split.take(np.linspace(0, len(split) - 1, min(SHOWN, len(split))).astype(int))
-    return part.images, part.labels
+        return Split(np.stack(images), np.stack(labels))
+    return split.take(np.linspace(0, len(split) - 1, min(SHOWN, len(split))).astype(int))
 
 
-def draw_extractor(model, images, labels, class_names, run):
-    """Writes the reconstructions of images and, where there is a condition, the same T under others."""
+def draw_extractor(model, shown, class_names, run):
+    """Writes the reconstructions of a `Split` and, where there is a condition, the same T under others."""
     from cdc_keras import visualize
 
-    visualize.reconstructions(model, images, labels, run.pictures / "reconstructions.png")
+    visualize.reconstructions(model, shown.images, shown.labels, run.pictures / "reconstructions.png")
     if model.conditional:
-        visualize.condition_swaps(model, images, labels, class_names, run.pictures / "condition_swaps.png")
+        path = run.pictures / "condition_swaps.png"
+        visualize.condition_swaps(model, shown.images, shown.labels, class_names, path)
+
+
+def draw_strips(plain, gated, shown, run):
+    """Writes the strip of a `Split`, with the plain network or None; where masks are known, with what they tell."""
+    from cdc_keras import visualize
+
+    visualize.strip(shown.images, plain, gated, run.pictures / "strips.png", masks=shown.factors.get("mask"))
 
 
 def _summary(row, epochs, rows):
