@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import disentangling  # noqa: E402
+import latency  # noqa: E402
 import settings  # noqa: E402
 import training_step  # noqa: E402
 
@@ -153,7 +154,11 @@ def _strongest(audit, source):
 def speed_text(name):
     """Returns the table of a benchmark in docs/results, and what it was measured on."""
     measured = json.loads((RESULTS / f"{name}.json").read_text())
-    table = settings.table(measured["rates"]) if name == "settings" else training_step.table(measured["table"])
+    table = {
+        "settings": lambda: settings.table(measured["rates"]),
+        "training_step": lambda: training_step.table(measured["table"]),
+        "latency": lambda: latency.table(measured["seconds"]),
+    }[name]()
     environment = measured["environment"]
     packages = {**environment["versions"], **measured.get("versions", {})}
     versions = ", ".join(f"{package} {version}" for package, version in packages.items() if package != "cdc-keras")
@@ -179,6 +184,7 @@ MARKS = {
     "docs/speed.md": {
         "training_step": lambda: speed_text("training_step"),
         "settings": lambda: speed_text("settings"),
+        "latency": lambda: speed_text("latency"),
     },
 }
 

@@ -20,8 +20,12 @@ from cdc_keras import graph, zoo
 from cdc_keras.data.folder import read_image
 from cdc_keras.data.pipeline import scale
 from cdc_keras.errors import UserError
-from cdc_keras.export import METADATA, __main__, export
+from cdc_keras.export import METADATA, __main__, export, folding
 from cdc_keras.export.image_bytes import decode_batch
+from cdc_keras.networks import autoencoder
+from cdc_keras.networks.preresnet import wide_resnet
+from cdc_keras.networks.resnet import cifar_resnet
+from cdc_keras.networks.vgg import vgg
 from cdc_keras.runs import sha256
 from cdc_keras.visualize.maps import focus_map
 
@@ -112,6 +116,40 @@ def test_an_extractor_answers_with_its_context(tmp_path):
     pngs = tf.constant([encoded(image) for image in IMAGES[:3]])
     np.testing.assert_allclose(model.signatures["serve_bytes"](image_bytes=pngs)["context"], expected, atol=1e-5)
     assert set(model.signatures) == {"serving_default", "serve_bytes", "context"}
+
+
+@pytest.mark.parametrize(
+    "build, left",
+    [
+        (lambda: cifar_resnet(8, num_classes=10), 0),
+        (lambda: vgg(13, num_classes=10, width_divisor=8), 0),
+        (lambda: wide_resnet(10, 1, num_classes=10), 4),  # batch norms that come before their convolutions
+        (lambda: autoencoder.encoder(32), 0),
+    ],
+)
+def test_folded_batch_norms_change_nothing_but_the_number_of_layers(build, left):
+    network = build()
+    for variable in network.variables:  # no batch norm is as it was made, none divides by next to nothing
+        low = 0.5 if "variance" in variable.path or "gamma" in variable.path else -0.5
+        variable.assign(RNG.uniform(low, low + 1, variable.shape) * (0.1 if "kernel" in variable.path else 1))
+    images, model = scale(IMAGES[:3]), folding.folded(network)
+    np.testing.assert_allclose(model(images, training=False), network(images, training=False), rtol=1e-4, atol=1e-4)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(norms) == left and len(model.layers) < len(network.layers)
+    before = [variable.numpy() for variable in network.variables]
+    assert all(np.array_equal(x, y.numpy()) for x, y in zip(before, network.variables, strict=True))
+
+
+def test_a_convolution_that_something_else_takes_too_keeps_its_batch_norm():
+    x = inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="conv")(x)
+    normed = keras.layers.BatchNormalization()(x)
+    network = keras.Model(inputs, keras.layers.Add()([x, normed]))
+    network.layers[2].set_weights([RNG.uniform(0.5, 1.5, 4) for _ in range(4)])
+    images = RNG.normal(size=(2, 8, 8, 3)).astype("float32")
+    model = folding.folded(network)
+    assert len(model.layers) == len(network.layers)
+    np.testing.assert_allclose(model(images), network(images), atol=1e-6)
 
 
 @pytest.mark.slow

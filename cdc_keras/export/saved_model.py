@@ -1,9 +1,12 @@
 """A trained network as a SavedModel for TensorFlow Serving."""
 
+import dataclasses
+
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from cdc_keras.export.answers import answers
+from cdc_keras.export.folding import folded
 from cdc_keras.export.image_bytes import decode_batch
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
@@ -27,6 +30,7 @@ def write(folder, name, found, classes):
 
 def served(found, classes):
     """Returns (a `tf.Module` with all that is saved, {signature: its concrete function}); arguments as for `write`."""
+    found = dataclasses.replace(found, network=folded(found.network))
     module, functions, size = tf.Module(), answers(found), found.config.image_size
     module.weights = [variable.value for variable in found.network.variables]
     # The labels are not looked up in the asset: a table is named by the path of its file on the machine that exports.
