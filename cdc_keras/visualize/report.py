@@ -20,7 +20,8 @@ EXAMPLES = 2  # images of each
 STYLE = """
 body { margin: 0 auto; max-width: 70rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; color: #222; }
 nav { display: flex; flex-wrap: wrap; gap: 0 1rem; }
-h1 { margin-bottom: 0; overflow-wrap: anywhere; }
+h1 { margin-bottom: 0; }
+h1, p, li { overflow-wrap: anywhere; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
 .wide { overflow-x: auto; }
 img { max-width: 100%; height: auto; }
