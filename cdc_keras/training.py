@@ -13,6 +13,7 @@ from cdc_keras.data.pipeline import evaluation_batches, evaluation_steps, traini
 from cdc_keras.disentangler import Disentangler
 from cdc_keras.environment import environment
 from cdc_keras.errors import UserError
+from cdc_keras.gating import ATTENTION
 from cdc_keras.models import extractor_of, ramp_steps
 from cdc_keras.progress import Checkpoints, Progress, StopOnSignal, TensorBoardLog, check_finite, duration
 from cdc_keras.runs import RunFolder, save_weights, sha256
@@ -247,7 +248,7 @@ def _draw(model, run, dataset, rows):
         visualize.curves(rows, run.pictures / "curves.png")
         if isinstance(model, Disentangler):
             draw_extractor(model, shown, dataset.class_names, run)
-        elif any(layer.name == "gate_attention" for layer in model.network.layers):
+        elif any(layer.name == ATTENTION for layer in model.network.layers):
             draw_strips(None, model.network, shown, run)
     except (OSError, ImportError) as error:  # a full disk, or a machine without matplotlib: training is worth more
         print(f"no pictures: {error}", file=sys.stderr)

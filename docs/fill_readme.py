@@ -19,6 +19,7 @@ import latency  # noqa: E402
 import settings  # noqa: E402
 import training_step  # noqa: E402
 
+from cdc_keras.config import PATHS  # noqa: E402
 from cdc_keras.readings import PLAYERS, READERS  # noqa: E402
 from cdc_keras.zoo.record import INDEX, PRESET, Record  # noqa: E402
 
@@ -30,7 +31,7 @@ def record(folder):
     """Returns what is published of a run folder: no path of the machine it ran on."""
     read = lambda name: json.loads((folder / name).read_text())  # noqa: E731
     config, run = read("config.json"), read("run.json")
-    settings = {k: v for k, v in config.items() if v is not None and k not in ("data_dir", "extractor", "teacher")}
+    settings = {k: v for k, v in config.items() if v is not None and k not in PATHS}
     return {
         "name": folder.name,
         "settings": settings,

@@ -7,8 +7,6 @@ from absl import app, flags
 
 from cdc_keras.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
 
 def define(values=flags.FLAGS):
     """Defines the flags in `values`, an `absl.flags.FlagValues`."""
@@ -69,9 +67,11 @@ def _files(images):
     """Returns the paths that --images says; of one folder its image files."""
     paths = [pathlib.Path(image).expanduser() for image in images]
     if len(paths) == 1 and paths[0].is_dir():
+        from cdc_keras.data.folder import SUFFIXES  # beside the backend, which --help need not wait for
+
         found = sorted(path for path in paths[0].iterdir() if path.suffix.lower() in SUFFIXES)
         if not found:
-            raise UserError(f"{paths[0]} holds no image ({', '.join(SUFFIXES)}); name another folder")
+            raise UserError(f"{paths[0]} holds no image ({', '.join(sorted(SUFFIXES))}); name another folder")
         return found
     if missing := [path for path in paths if not path.is_file()]:
         raise UserError(f"there is no image {missing[0]}; --images are files separated by commas, or one folder")
