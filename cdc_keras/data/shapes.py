@@ -71,52 +71,86 @@ def shapes(count, *, seed, background_bias=0.0, image_size=32):
     Raises:
         UserError: `background_bias` outside [0, 1] or `image_size` below 8.
     """
+    rng = np.random.default_rng(seed)
+    return render(*draw_scenes(rng, count, background_bias), rng, image_size)
+
+
+def draw_scenes(rng, count, background_bias):
+    """(labels, foregrounds, backgrounds) of `count` images, what `render` needs of them; bias changes backgrounds only.
+
+    Returns:
+        The labels, (count,) int32, and name -> (count, ...) array of everything about the shapes and about what lies
+        behind them: the factors of `shapes` and where in its texture a background lies.
+
+    Raises:
+        UserError: `background_bias` outside [0, 1].
+    """
     if not 0 <= background_bias <= 1:
         raise UserError(f"background_bias is a probability, so from 0 to 1, but it is {background_bias}")
-    if image_size < 8:
-        raise UserError(f"shapes cannot be told apart below 8 pixels; image_size is {image_size}: give 8 or more")
-    rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(count) % len(CLASS_NAMES)).astype(np.int32)
-    factors = _draw_factors(rng, labels, background_bias)
-    # Where in the texture the image lies; no factor, because nobody asks about it.
-    phases = rng.random((count, 2)).astype(np.float32)
-    turns = rng.uniform(0, 2 * np.pi, count).astype(np.float32)
-    frequencies = rng.uniform(2.5, 4, count).astype(np.float32)
-
-    images = np.empty((count, image_size, image_size, 3), np.uint8)
-    masks = np.empty((count, image_size, image_size), bool)
-    for start in range(0, count, CHUNK):
-        rows = slice(start, start + CHUNK)
-        chunk = {name: values[rows] for name, values in factors.items()}
-        value = _background_value(chunk["texture"], phases[rows], turns[rows], frequencies[rows], image_size)
-        background = _hsv_to_rgb(chunk["hue"][:, None, None], BACKGROUND_SATURATION, value)
-        foreground = _hsv_to_rgb(chunk["shape_hue"][:, None, None], SHAPE_SATURATION, np.float32(1))
-        distance = _signed_distance(labels[rows], chunk, image_size)
-        # A pixel whose centre is half a pixel inside or more is covered, half a pixel outside or more is not.
-        cover = np.clip(0.5 - distance * image_size, 0, 1)[..., None]
-        pixels = (1 - cover) * background + cover * foreground
-        pixels += NOISE * rng.standard_normal(pixels.shape, np.float32)
-        images[rows] = np.clip(pixels * 255 + 0.5, 0, 255)
-        masks[rows] = distance < 0
-    return Split(images, labels, {**factors, "mask": masks})
-
-
-def _draw_factors(rng, labels, background_bias):
-    """name -> (count,) array; the same draws from `rng` whatever the bias."""
-    count = len(labels)
     biased = rng.random(count) < background_bias
     own_hue = labels / len(CLASS_NAMES) + rng.uniform(-HUE_SPREAD, HUE_SPREAD, count)
     hue = np.where(biased, own_hue % 1, rng.random(count))
     texture = np.where(biased, labels % len(TEXTURE_NAMES), rng.integers(len(TEXTURE_NAMES), size=count))
-    drawn = {
-        "hue": hue,
+    foregrounds = {
         "shape_hue": rng.random(count),
         "x": rng.uniform(*CENTRE_RANGE, count),
         "y": rng.uniform(*CENTRE_RANGE, count),
         "scale": rng.uniform(*SCALE_RANGE, count),
         "rotation": rng.uniform(0, 2 * np.pi, count),
     }
-    return {"texture": texture.astype(np.int32), **{name: v.astype(np.float32) for name, v in drawn.items()}}
+    backgrounds = {
+        "hue": hue,
+        "phase": rng.random((count, 2)),
+        "turn": rng.uniform(0, 2 * np.pi, count),
+        "frequency": rng.uniform(2.5, 4, count),
+    }
+    foregrounds, backgrounds = ({n: v.astype(np.float32) for n, v in d.items()} for d in (foregrounds, backgrounds))
+    return labels, foregrounds, {"texture": texture.astype(np.int32), **backgrounds}
+
+
+def render(labels, foregrounds, backgrounds, rng, image_size):
+    """A `Split` of the shapes on the backgrounds; its `factors` are those that can be seen, and always `mask`.
+
+    Args:
+        labels, foregrounds, backgrounds: as `draw_scenes` gives them. Without `foregrounds` (None) there is no shape,
+            without `backgrounds` it lies on black.
+        rng: draws the pixel noise.
+        image_size: height and width, pixels.
+
+    Raises:
+        UserError: `image_size` below 8.
+    """
+    if image_size < 8:
+        raise UserError(f"shapes cannot be told apart below 8 pixels; image_size is {image_size}: give 8 or more")
+    count = len(labels)
+    images = np.empty((count, image_size, image_size, 3), np.uint8)
+    masks = np.zeros((count, image_size, image_size), bool)
+    for start in range(0, count, CHUNK):
+        rows = slice(start, start + CHUNK)
+        pixels = np.zeros(images[rows].shape, np.float32)
+        if backgrounds is not None:
+            chunk = take(backgrounds, rows)
+            value = _background_value(chunk, image_size)
+            pixels = _hsv_to_rgb(chunk["hue"][:, None, None], BACKGROUND_SATURATION, value)
+        if foregrounds is not None:
+            chunk = take(foregrounds, rows)
+            colour = _hsv_to_rgb(chunk["shape_hue"][:, None, None], SHAPE_SATURATION, np.float32(1))
+            distance = _signed_distance(labels[rows], chunk, image_size)
+            # A pixel whose centre is half a pixel inside or more is covered, half a pixel outside or more is not.
+            cover = np.clip(0.5 - distance * image_size, 0, 1)[..., None]
+            pixels = (1 - cover) * pixels + cover * colour
+            masks[rows] = distance < 0
+        pixels += NOISE * rng.standard_normal(pixels.shape, np.float32)
+        images[rows] = np.clip(pixels * 255 + 0.5, 0, 255)
+    # Where in its texture a background lies is no factor, because nobody asks about it.
+    seen = {name: backgrounds[name] for name in ("texture", "hue")} if backgrounds is not None else {}
+    return Split(images, labels, {**seen, **(foregrounds or {}), "mask": masks})
+
+
+def take(values, rows):
+    """name -> array, of `rows` only: an index array or a slice."""
+    return {name: v[rows] for name, v in values.items()}
 
 
 def _pixel_centres(image_size):
@@ -139,13 +173,14 @@ def _hsv_to_rgb(hue, saturation, value):
     return value[..., None] * (1 - saturation * ramp)
 
 
-def _background_value(texture, phase, turn, frequency, image_size):
+def _background_value(backgrounds, image_size):
     """(N, S, S) HSV value of each background."""
     x, y = _pixel_centres(image_size)
-    x, y = _rotate(x - 0.5, y - 0.5, turn)
+    x, y = _rotate(x - 0.5, y - 0.5, backgrounds["turn"])
+    phase, frequency = backgrounds["phase"], backgrounds["frequency"]
     level = np.empty(x.shape, np.float32)
     for index, name in enumerate(TEXTURE_NAMES):
-        rows = texture == index
+        rows = backgrounds["texture"] == index
         u = x[rows] * frequency[rows, None, None] + phase[rows, :1, None]
         v = y[rows] * frequency[rows, None, None] + phase[rows, 1:, None]
         level[rows] = TEXTURES[name](u, v, x[rows], phase[rows, :1, None])
@@ -170,12 +205,12 @@ TEXTURES = {
 }
 
 
-def _signed_distance(labels, factors, image_size):
+def _signed_distance(labels, foregrounds, image_size):
     """(N, S, S) distance to the shape's outline, negative inside, fractions of the side."""
     x, y = _pixel_centres(image_size)
-    x, y = x - factors["x"][:, None, None], factors["y"][:, None, None] - y
-    x, y = _rotate(x, y, factors["rotation"])
-    scale = factors["scale"][:, None, None]
+    x, y = x - foregrounds["x"][:, None, None], foregrounds["y"][:, None, None] - y
+    x, y = _rotate(x, y, foregrounds["rotation"])
+    scale = foregrounds["scale"][:, None, None]
     distance = np.empty(x.shape, np.float32)
     for index, name in enumerate(CLASS_NAMES):
         rows = labels == index
