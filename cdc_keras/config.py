@@ -8,7 +8,7 @@ import dataclasses
 import json
 import re
 
-from cdc_keras import distribution, networks, numerics
+from cdc_keras import distribution, gating, networks, numerics
 from cdc_keras.errors import UserError
 
 PATHS = ("data_dir", "extractor", "teacher")  # the settings that are places on one machine
@@ -63,6 +63,9 @@ class RunConfig:
     batch_size: int = _field(None, "images a step (paper: extractor 32, classifier 128)", type=int, low=1)
     learning_rate: float = _field(
         None, "initial learning rate (paper: extractor 2e-4 Adam, classifier 0.1 SGD)", type=float, low=0.0
+    )
+    test_every_epoch: bool = _field(
+        False, "score the test split, too, after every epoch; to report, not to choose by (paper: the best is reported)"
     )
     checkpoint_every: str = _field(
         "600s", "save in mid-epoch, too, after so many steps (1000) or seconds (600s); the end of an epoch always is"
@@ -158,13 +161,22 @@ class RunConfig:
         "extractor whose context gates the classifier: a run folder, or zoo:<name>; plain if not given",
         type=str,
     )
+    gate_context: str = _field(
+        "own",
+        "T that infers the gate: the image's own, or a control: of the next image in the batch (shuffled), or of an "
+        "extractor that was never trained (untrained)",
+        choices=("own", "shuffled", "untrained"),
+    )
     gate_sites: tuple = _field(
         (),
         "where to gate, comma-separated: resolutions such as 16x16 at which a group ends, or names of layers (paper: "
         "T's resolution and twice it; Table 2 also 16x16 and 8x8 alone)",
     )
     gate_init: str = _field(
-        "paper", "He everywhere (paper), or starting as the identity (neutral)", choices=("paper", "neutral")
+        "paper",
+        "He everywhere (paper); starting as the identity, M near the end of its sigmoid (neutral) or in its middle, so "
+        "that it moves (centred)",
+        choices=gating.INITS,
     )
     gate_reduction: int = _field(None, "r by which R and L3 narrow (paper: 2 at 32 px, 4 above)", type=int, low=1)
     gate_residual: bool = _field(True, "False: without the residual unit R (w/o RU of Table 2)")
@@ -175,6 +187,8 @@ class RunConfig:
         choices=("sum", "mean", "none"),
     )
     gate_after_relu: bool = _field(False, "True: gate after the activation (Table 2)")
+    gate_weight_decay: bool = _field(True, "decay the gate's weights as the network's; False: not at all (recipe wrn)")
+    gate_learning_rate_factor: float = _field(1.0, "the gate's learning rate over the network's", low=0.0)
     gate_final_relu: bool = _field(True, "the ReLU after R(F) + F', where the network has none of its own there")
 
     def __post_init__(self):
@@ -196,6 +210,8 @@ class RunConfig:
             raise UserError(f"learning_rate_drops are rising shares of training between 0 and 1, not {drops}")
         if self.crop_area is not None and (self.crop_area == 0 or self.crop_padding):
             raise UserError("crop_area is above 0 and takes the place of crop_padding; give one of the two")
+        if not self.gate_attention and self.gate_context != "own":
+            raise UserError("gate_attention=False uses no context; leave gate_context out, or gate_attention on")
         if self.teacher is not None and self.task != "classifier":
             raise UserError("teacher transfers attention to a classifier; leave it out, or set task=classifier")
         if self.task == "classifier" and not self.gate_attention and self.extractor is not None:

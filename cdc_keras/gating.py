@@ -6,11 +6,13 @@ import keras
 from keras import layers, ops
 
 from cdc_keras import graph
-from cdc_keras.layers import ChannelCompatibility, ChannelPool, FrozenExtractor
+from cdc_keras.layers import ChannelCompatibility, ChannelPool, FrozenExtractor, ShuffledContext
 from cdc_keras.networks.common import HE_NORMAL, batch_norm, conv
 
 HIDDEN = 4  # channels inside L1 and L2; with these they hold 504 weights and the gate the paper's 0.034M
+PREFIX = "gate_"  # of the names of all layers with weights of a gate
 EXTRACTOR, ATTENTION = "extractor", "gate_attention"  # names of the layers that give T and M
+INITS = ("paper", "neutral", "centred")
 NEUTRAL_BIAS = 3.0  # M starts at sigmoid(3) = 0.95
 RELU_OPERATION = type(ops.relu(keras.KerasTensor((1,)))._keras_history.operation)
 
@@ -28,6 +30,7 @@ def attach(
     after_relu=False,
     final_relu=True,
     to_context_input=None,
+    shuffle_context=False,
 ):
     """Returns `model` gated by the context: the same inputs and outputs, and the same layers with the same weights.
 
@@ -41,8 +44,10 @@ def attach(
         sites: names of the layers whose outputs F (B, H, W, C), before activation, are gated; H a multiple of h or h of
             H. `networks.sites` names them for our networks, `usable_sites` for any model.
         reduction: r, by which R and L3 reduce the channels; 2 up to 32 px and 4 above (A.1) by default.
-        init: "paper", He everywhere, or "neutral": the last convolutions of R and L3 zero, M near 1 and C = 1 at the
-            start, so that the gate starts as the identity.
+        init: "paper", He everywhere; or so that the gate starts as the identity, the last convolutions of R and L3
+            zero and C = 2 sigmoid(0) = 1: "neutral", with M = sigmoid(3), near 1, or "centred", with M = 2 sigmoid(0).
+            Deviation: "centred" lets M and C reach 2, and so amplify, where the paper's end at 1. A sigmoid's slope is
+            0.25 in its middle and 0.05 at 3, so that M, which hardly moves from there, can.
         residual: False leaves R out ("w/o RU" of Table 2).
         attention: False leaves M and C out ("+ RU": output R(F) + F).
         compatibility: how C adds up its products over the positions: "sum" (Eq. 4), "mean", which keeps the sigmoid
@@ -52,14 +57,15 @@ def attach(
             stays the only one.
         to_context_input: layer that maps the model's input to [-1, 1] for the extractor, say a `keras.layers.Rescaling`
             where a backbone takes other ranges (A.1).
+        shuffle_context: True infers the gate from the T of another image (`layers.ShuffledContext`), a control.
 
     Raises:
         ValueError: naming the usable sites, for a site that is unknown, not spatial, or at a resolution that can not be
             reached from T; or for an extractor of another image size.
         TypeError: if `model` is not functional.
     """
-    if init not in ("paper", "neutral"):
-        raise ValueError(f'init must be "paper" or "neutral", not {init!r}')
+    if init not in INITS:
+        raise ValueError(f"init is one of {', '.join(INITS)}, not {init!r}")
     if compatibility not in ("sum", "mean", "none"):
         raise ValueError(f'compatibility must be "sum", "mean" or "none", not {compatibility!r}')
     if not (residual or attention):
@@ -85,7 +91,10 @@ def attach(
     maps = None
     if attention:
         context_input = images if to_context_input is None else to_context_input(images)
-        maps = _AttentionMaps(FrozenExtractor(extractor, name=EXTRACTOR)(context_input), init)
+        context = FrozenExtractor(extractor, name=EXTRACTOR)(context_input)
+        if shuffle_context:
+            context = ShuffledContext(name="gate_shuffled_context")(context)
+        maps = _AttentionMaps(context, init)
     relu_follows = _followed_by_relu(calls)
 
     def call(layer, *args, **kwargs):
@@ -124,13 +133,17 @@ class _AttentionMaps:
         pooled = ChannelPool(name="gate_context_pool")(context)  # (B, h, w, 2)
         x = _conv_bn_relu(pooled, "gate_l1_conv1")
         x = conv(x, 1, 3, "gate_l1_conv2")
-        if init == "neutral":
-            # gamma 0: M starts as one number, in training and in inference alike, and grows structure from there
-            beta = keras.initializers.Constant(NEUTRAL_BIAS)
-            x = batch_norm(x, "gate_l1_conv2_bn", gamma_initializer="zeros", beta_initializer=beta)
-        else:
+        if init == "paper":
             x = batch_norm(x, "gate_l1_conv2_bn")
-        attention = layers.Activation("sigmoid", name=ATTENTION)(x)  # M, (B, h, w, 1)
+        else:
+            # gamma 0: M starts as one number, in training and in inference alike, and grows structure from there
+            beta = keras.initializers.Constant(NEUTRAL_BIAS if init == "neutral" else 0.0)
+            x = batch_norm(x, "gate_l1_conv2_bn", gamma_initializer="zeros", beta_initializer=beta)
+        if init == "centred":
+            x = layers.Activation("sigmoid", name="gate_l1_sigmoid")(x)
+            attention = layers.Rescaling(2.0, name=ATTENTION)(x)  # M, (B, h, w, 1)
+        else:
+            attention = layers.Activation("sigmoid", name=ATTENTION)(x)  # M, (B, h, w, 1)
 
         x = pooled
         for i in (1, 2, 3):
@@ -161,7 +174,7 @@ def _gate(features, maps, name, *, reduction, init, residual, compatibility, rel
         x = layers.Multiply(name=f"{name}_attended")([x, attention])
         if compatibility != "none":
             embedded_features = _bottleneck(features, f"{name}_l3", reduction, init)
-            scale = 2.0 if init == "neutral" else 1.0
+            scale = 1.0 if init == "paper" else 2.0
             layer = ChannelCompatibility(compatibility, scale, name=f"{name}_compatibility")
             weights = layer([embedded_context, embedded_features])
             x = layers.Multiply(name=f"{name}_suppressed")([x, weights])
@@ -176,7 +189,7 @@ def _bottleneck(x, name, reduction, init):
     inner = max(channels // reduction, 1)
     for i, (filters, kernel) in enumerate(((inner, 1), (inner, 3), (channels, 1)), 1):
         x = layers.Activation("relu", name=f"{name}_conv{i}_act")(batch_norm(x, f"{name}_conv{i}_bn"))
-        initializer = "zeros" if init == "neutral" and i == 3 else HE_NORMAL
+        initializer = "zeros" if init != "paper" and i == 3 else HE_NORMAL
         x = conv(x, filters, kernel, f"{name}_conv{i}", initializer=initializer)
     return x
 

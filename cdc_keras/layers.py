@@ -161,6 +161,21 @@ class FrozenExtractor(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("cdc_keras")
+class ShuffledContext(keras.layers.Layer):
+    """The context of another image: (B, h, w, C) -> (B, h, w, C), that of the image before it in the batch.
+
+    A control: what a gate gains from it has nothing to do with the image. In a batch of one T stays as it is, and in
+    images stored class by class it stays one of the category; score images in random order.
+    """
+
+    def call(self, context):
+        return ops.roll(context, 1, axis=0)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable("cdc_keras")
 class ChannelPool(keras.layers.Layer):
     """P = [mean_c T; max_c T] (Eq. 3): (B, h, w, C) -> (B, h, w, 2).
 
@@ -193,7 +208,7 @@ class ChannelCompatibility(keras.layers.Layer):
     with the map, and over 64 or 256 positions it drives the sigmoid to 0 or 1 within an epoch, where it stays.
 
     Deviation: `scale` is 1 in the paper. 2 makes C equal 1 where the dot product is 0, which is how a gate that starts
-    as the identity needs it (`init="neutral"`).
+    as the identity needs it (`gating.INITS`).
 
     Products, sum and sigmoid are taken in float32: over 256 positions the sum leaves float16's range.
 

@@ -54,7 +54,13 @@ def build(config, classes, steps_per_epoch, *, extractor=None, teacher=None, pai
             drops=config.learning_rate_drops,
             factor=config.learning_rate_factor,
         )
-        model.compile(optimizers.recipe(config.recipe, schedule), steps_per_execution=calls)
+        optimizer = optimizers.recipe(
+            config.recipe,
+            schedule,
+            gate_decays=config.gate_weight_decay,
+            gate_rate_factor=config.gate_learning_rate_factor,
+        )
+        model.compile(optimizer, steps_per_execution=calls)
         return model
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -83,6 +89,7 @@ def classifier(config, classes, extractor=None):
             compatibility=config.gate_compatibility,
             after_relu=config.gate_after_relu,
             final_relu=config.gate_final_relu,
+            shuffle_context=config.gate_context == "shuffled",
         )
 
 

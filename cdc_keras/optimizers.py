@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from cdc_keras import gating
+
 WARMUP_LEARNING_RATE = 0.001  # A.1
 
 
@@ -32,38 +34,47 @@ class CoupledSGD(_Summed, keras.optimizers.SGD):
     Args:
         learning_rate: a number or a schedule.
         l2: added to the gradient times the variable, for every variable; 5e-4 in the `wrn` recipe.
+        gate_decays: False leaves l2 out for the variables of gates.
+        gate_rate_factor: multiplies the learning rate of the variables of gates.
         **kwargs: as for `keras.optimizers.SGD`.
     """
 
-    def __init__(self, learning_rate, l2=0.0, name="coupled_sgd", **kwargs):
+    def __init__(self, learning_rate, l2=0.0, gate_decays=True, gate_rate_factor=1.0, name="coupled_sgd", **kwargs):
         super().__init__(learning_rate, name=name, **kwargs)
-        self.l2 = l2
+        self.l2, self.gate_decays, self.gate_rate_factor = l2, gate_decays, gate_rate_factor
 
     def update_step(self, gradient, variable, learning_rate):
         step = ops.cast(gradient, variable.dtype)
-        if self.l2:
+        index = self._get_variable_index(variable)  # TensorFlow's variables have no path
+        of_gate = self._trainable_variables[index].path.startswith(gating.PREFIX)
+        if self.l2 and (self.gate_decays or not of_gate):
             step += self.l2 * variable
+        if of_gate:
+            learning_rate = learning_rate * self.gate_rate_factor
         if self.momentum:
-            velocity = self.momentums[self._get_variable_index(variable)]
+            velocity = self.momentums[index]
             self.assign(velocity, self.momentum * velocity + step)
             step = step + self.momentum * velocity if self.nesterov else velocity
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * step)
 
     def get_config(self):
-        return {**super().get_config(), "l2": self.l2}
+        names = ("l2", "gate_decays", "gate_rate_factor")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-def recipe(name, learning_rate):
+def recipe(name, learning_rate, *, gate_decays=True, gate_rate_factor=1.0):
     """Returns the optimizer of a recipe.
 
     Args:
         name: "wrn", Nesterov momentum 0.9 and coupled weight decay 5e-4 (Zagoruyko & Komodakis 2016), or "paper",
             neither: A.1's "SGD using default parameters" read literally.
         learning_rate: a number or a schedule.
+        gate_decays, gate_rate_factor: as for `CoupledSGD`.
     """
+    gate = {"gate_decays": gate_decays, "gate_rate_factor": gate_rate_factor}
     if name == "wrn":
-        return CoupledSGD(learning_rate, l2=5e-4, momentum=0.9, nesterov=True)
-    return CoupledSGD(learning_rate)
+        return CoupledSGD(learning_rate, l2=5e-4, momentum=0.9, nesterov=True, **gate)
+    return CoupledSGD(learning_rate, **gate)
 
 
 def loss_scaled(optimizer, *networks):

@@ -4,6 +4,7 @@ They compute in float32, in whatever precision they were trained, unless a run t
 """
 
 import dataclasses
+import random
 
 import keras
 
@@ -86,6 +87,24 @@ def open_extractor(source, precision="float32"):
     extractor = models.untrained_extractor(models.in_precision(config, precision))
     load_weights(extractor, run.extractor_weights)
     return Source(extractor, config, tuple(record["data"]["classes"]), record["extractor_sha256"])
+
+
+def open_context(config):
+    """Returns the `Source` of the extractor that gates the classifier of a config, in its precision.
+
+    Args:
+        config: a `RunConfig`. Under gate_context=untrained the network has initial weights, drawn by the config's seed;
+            what else is known is that of the trained one, in whose form it is built.
+
+    Raises:
+        UserError: as for `open_extractor`.
+    """
+    source = open_extractor(config.extractor, config.precision)
+    if config.gate_context != "untrained":
+        return source
+    random.seed(f"context {config.seed}")  # Keras draws the seeds of initial weights from it
+    network = models.untrained_extractor(models.in_precision(source.config, config.precision))
+    return dataclasses.replace(source, network=network)
 
 
 def open_teacher(source, config, classes):

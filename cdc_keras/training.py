@@ -17,7 +17,7 @@ from cdc_keras.gating import ATTENTION
 from cdc_keras.models import extractor_of, ramp_steps
 from cdc_keras.progress import Checkpoints, Progress, StopOnSignal, TensorBoardLog, check_finite, duration
 from cdc_keras.runs import RunFolder, save_weights, sha256
-from cdc_keras.sources import build, open_extractor, open_teacher
+from cdc_keras.sources import build, open_context, open_teacher
 
 EVALUATION_BATCH = 250
 SHOWN = 8  # images in a picture
@@ -64,7 +64,7 @@ def _train(config, run):
         raise UserError(f"{run.path} is not the same folder on every worker; put it on a file system that all share")
     extractor = teacher = None
     if config.gated and config.gate_attention and not run.steps():
-        extractor = open_extractor(config.extractor, config.precision)
+        extractor = open_context(config)
     if config.teacher is not None and not run.finished:
         teacher = open_teacher(config.teacher, config, dataset.class_names)
     model = build(config, len(dataset.class_names), run, steps_per_epoch, extractor, teacher)
@@ -145,7 +145,7 @@ def _train(config, run):
             seconds = time.monotonic() - started
             step = steps_done(model)
             if step == (epoch + 1) * steps_per_epoch:
-                row = {"epoch": epoch + 1, **readings, **model.skipped_steps(), **validate(model, dataset, config)}
+                row = {"epoch": epoch + 1, **readings, **model.skipped_steps(), **held_out(model, dataset, config)}
                 row |= {"seconds": seconds, "images_per_second": steps * config.batch_size / seconds}
                 rows.append(row)
                 _keep_best(model, run, rows)
@@ -174,11 +174,14 @@ def _tell(run, text):
         print(text, file=sys.stderr)
 
 
-def validate(model, dataset, config):
-    """Returns the readings on the validation split as {"val_...": float}, empty if there is none."""
-    if not len(dataset.validation):
-        return {}
-    return {f"val_{name}": value for name, value in evaluate_split(model, dataset.validation, config).items()}
+def held_out(model, dataset, config):
+    """Returns the readings on validation, {"val_...": float}, and if the config says so on test, {"test_...": float}.
+
+    An empty split has none.
+    """
+    splits = {"val": dataset.validation, **({"test": dataset.test} if config.test_every_epoch else {})}
+    scores = {prefix: evaluate_split(model, split, config) for prefix, split in splits.items() if len(split)}
+    return {f"{prefix}_{name}": value for prefix, split in scores.items() for name, value in split.items()}
 
 
 def evaluate_split(model, split, config):

@@ -122,7 +122,7 @@ def test_an_extractor_answers_with_its_context(tmp_path):
     "build, left",
     [
         (lambda: cifar_resnet(8, num_classes=10), 0),
-        (lambda: vgg(13, num_classes=10, width_divisor=8), 0),
+        (lambda: vgg(13, num_classes=10, width=8), 0),
         (lambda: wide_resnet(10, 1, num_classes=10), 4),  # batch norms that come before their convolutions
         (lambda: autoencoder.encoder(32), 0),
     ],

@@ -121,6 +121,25 @@ def test_a_neutral_gate_starts_within_a_tenth_of_the_plain_network(stride):
     assert 0.02 < change < 0.12
 
 
+@pytest.mark.parametrize("name", ["vgg13_slim", "resnet20"])
+def test_a_centred_gate_starts_as_the_plain_network_bit_for_bit(name):
+    plain = networks.build(name, 32, num_classes=10)
+    reference.randomise(plain.variables)
+    expected = plain(IMAGES, training=False).numpy()
+    gated = gating.attach(plain, autoencoder.encoder(32), networks.sites(plain, name, 8, 16), init="centred")
+    np.testing.assert_array_equal(gated(IMAGES, training=False).numpy(), expected)  # 2 * sigmoid(0) is exactly 1
+
+
+def test_a_shuffled_context_is_that_of_the_image_before():
+    plain, extractor = features_model(2), small_extractor()
+    maps = []
+    for shuffled in (False, True):
+        gated = randomised_gate(plain, extractor, shuffle_context=shuffled)
+        maps.append(keras.Model(gated.input, gated.get_layer("gate_attention").output)(IMAGES, training=False).numpy())
+    np.testing.assert_allclose(maps[1], np.roll(maps[0], 1, axis=0), rtol=1e-6)
+    assert abs(maps[1] - maps[0]).max() > 1e-3
+
+
 def test_fit_leaves_the_extractor_bit_identical_and_moves_every_gate_weight():
     features, extractor = features_model(2, relu=True), autoencoder.encoder(32)
     plain = keras.Model(features.input, layers.Dense(10)(layers.GlobalAveragePooling2D()(features.output)))

@@ -68,3 +68,19 @@ def test_the_schedule_is_that_of_the_paper_at_200_epochs():
 def test_a_warm_up_longer_than_the_first_piece_is_refused():
     with pytest.raises(ValueError, match="does not fit"):
         step_schedule(0.1, epochs=4, steps_per_epoch=10, warmup_epochs=2)
+
+
+def test_a_gate_may_go_without_decay_and_at_a_rate_of_its_own():
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(2, 3, 1)).astype("float32"), rng.normal(size=(20, 3, 1)).astype("float32")
+    images = keras.Input((3,))
+    outputs = [keras.layers.Dense(1, use_bias=False, name=name)(images) for name in ("conv", "gate_conv")]
+    variables = keras.Model(images, outputs).trainable_variables
+    for variable, values in zip(variables, start, strict=True):
+        variable.assign(values)
+    optimizer = recipe("wrn", 0.1, gate_decays=False, gate_rate_factor=0.5)
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)] * 2, variables)
+    for variable, values, rate, decay in zip(variables, start, (0.1, 0.05), (5e-4, 0.0), strict=True):
+        expected = torch_sgd(values.astype("float64"), gradients, [rate] * 20, 0.9, decay, True)
+        np.testing.assert_allclose(np.asarray(variable), expected, rtol=1e-5, atol=1e-5)

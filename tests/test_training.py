@@ -60,6 +60,25 @@ def test_a_run_folder_holds_settings_versions_metrics_checkpoints_and_pictures(e
     assert names == {"curves.png", "reconstructions.png", "condition_swaps.png"}
 
 
+def test_the_test_split_is_scored_after_every_epoch_if_asked(tmp_path):
+    config = dataclasses.replace(PLAIN, test_every_epoch=True, precision="mixed_bfloat16")
+    run = train(config, tmp_path)
+    assert [sorted(name for name in row if name.startswith("test_")) for row in run.rows()] == [
+        ["test_loss", "test_top1", "test_top5"]
+    ] * 2
+    scores = evaluate(run.path)
+    assert run.rows()[-1]["test_top1"] == pytest.approx(scores["top1"], abs=0.01)  # which is of float32
+
+
+def test_a_control_is_gated_by_an_extractor_with_initial_weights_that_the_run_keeps(extractor_run, tmp_path):
+    config = dataclasses.replace(PLAIN, extractor=str(extractor_run.path), gate_context="untrained")
+    controls = [train(dataclasses.replace(config, seed=seed, epochs=1), tmp_path / str(seed)) for seed in (0, 0, 1)]
+    weights = [load_run(run)[0].network.get_layer("extractor").network.get_weights() for run in controls]
+    trained = load_extractor(extractor_run.path).get_weights()
+    same = lambda a, b: all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))  # noqa: E731
+    assert same(weights[0], weights[1]) and not same(weights[0], weights[2]) and not same(weights[0], trained)
+
+
 def test_the_stored_flags_start_the_same_run_again(extractor_run):
     result = cli(f"--flagfile={extractor_run.path}/flags.txt", f"--run_dir={extractor_run.path}")
     assert result.returncode == 0 and "is finished: 2 epochs" in result.stderr

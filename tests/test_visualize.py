@@ -146,7 +146,7 @@ def test_grad_cam_weighs_the_channels_by_their_gradient(split):
         x = keras.layers.Conv2D(filters, 3, strides=2, activation="relu")(x)
     model = keras.Model(inputs, keras.layers.Dense(4, name="head")(keras.layers.GlobalAveragePooling2D()(x)))
     assert maps.last_features(model) == model.layers[2].name
-    assert maps.last_features(vgg(13, num_classes=10, width_divisor=4)).startswith("block4")  # block5 has 2 x 2
+    assert maps.last_features(vgg(13, num_classes=10, width=16)).startswith("block4")  # block5 has 2 x 2
     features = keras.ops.convert_to_numpy(keras.Model(inputs, x)(scale(split.images)))
     kernel, classes = model.get_layer("head").kernel.numpy(), np.arange(len(split)) % 4
     cam = np.maximum(np.einsum("bhwc,cb->bhw", features, kernel[:, classes]), 0)

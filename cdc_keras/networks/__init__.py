@@ -51,8 +51,15 @@ FAMILIES = (
         r"vgg(\d+)_slim",
         lambda d: d in vgg.BLOCKS,
         "vgg13_slim, vgg16_slim",
-        functools.partial(vgg.vgg, width_divisor=4),
+        functools.partial(vgg.vgg, width=16),
         vgg.vgg_groups,
+    ),
+    _family(
+        r"vgg(\d+)_w(\d+)",
+        lambda d, width: d in vgg.BLOCKS and width >= 1,
+        "vgg<13 or 16>_w<channels of the first block> such as vgg13_w21",
+        lambda d, width, image_size, **settings: vgg.vgg(d, image_size, width=width, **settings),
+        lambda d, width: vgg.vgg_groups(d),
     ),
     _family(
         r"resnet(\d+)",

@@ -139,6 +139,8 @@ def _extractor_in(zoo, run):
     config = run.config()
     if not (config.gated and config.gate_attention):
         return None
+    if config.gate_context != "own":
+        raise UserError(f"{run.path} is a control, gated by a context that is {config.gate_context}; none is released")
     wanted = run.read_record()["extractor_sha256"]
     if name := name_of_weights(zoo, "extractor", wanted):
         return {"name": name, "sha256": wanted}
