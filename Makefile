@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 
-.PHONY: demo test quick lint bench reference long families precision disentangling clean
+.PHONY: demo test quick lint bench reference long families precision disentangling tables clean
 
 demo: $(VENV)/installed
 	$(RUN) -m cdc_keras.demo --out=runs/demo
@@ -42,6 +42,14 @@ families: $(VENV)/installed-dev
 
 precision: $(VENV)/installed-dev
 	$(RUN) benchmarks/precision.py --data_dir=$(DATA_DIR)
+
+# Every row of all six tables on a few images, then the table of docs/results: ten minutes, then hours, on two cores.
+tables: $(VENV)/installed
+	$(RUN) -m cdc_keras.tables --smoke
+	$(RUN) -m cdc_keras.tables --table=1 --table=2 --table=3 --networks=vgg13_slim,resnet20 \
+		--classifier_flags=configs/cifar100_short.flags --extractors=zoo --corrupted_images=1000 --data_dir=$(DATA_DIR) \
+		--out=docs/results/cifar100_short
+	$(RUN) docs/fill_readme.py
 
 disentangling: $(VENV)/installed-dev
 	$(RUN) benchmarks/disentangling.py --dataset=shapes

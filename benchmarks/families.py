@@ -32,7 +32,6 @@ SHORT = RunConfig(
     warmup_epochs=0.5,
     steps_per_call=10,
 )
-GATE = {"gate_init": "neutral", "gate_compatibility": "mean"}
 # title -> what differs from SHORT; an extractor or teacher is the title of a run above it
 RUNS = {
     "extractor_cdcgm": {"task": "extractor", "context": "cdcgm", "fool_ramp_fraction": 0.5, "learning_rate": None},
@@ -44,23 +43,23 @@ RUNS = {
     "preresnet110": {"network": "preresnet110"},
     "wrn16_2": {"network": "wrn16_2"},
     "resnet18": {"network": "resnet18"},
-    "vgg13_slim + CDCGM gate": {"network": "vgg13_slim", "extractor": "extractor_cdcgm", **GATE},
-    "vgg13_slim + CGM gate": {"network": "vgg13_slim", "extractor": "extractor_cgm", **GATE},
-    "vgg13_slim + GM gate": {"network": "vgg13_slim", "extractor": "extractor_gm", **GATE},
-    "vgg13_slim + DM gate": {"network": "vgg13_slim", "extractor": "extractor_dm", **GATE},
+    "vgg13_slim + CDCGM gate": {"network": "vgg13_slim", "extractor": "extractor_cdcgm"},
+    "vgg13_slim + CGM gate": {"network": "vgg13_slim", "extractor": "extractor_cgm"},
+    "vgg13_slim + GM gate": {"network": "vgg13_slim", "extractor": "extractor_gm"},
+    "vgg13_slim + DM gate": {"network": "vgg13_slim", "extractor": "extractor_dm"},
     "vgg13_slim + SE + gate": {
-        "network": "vgg13_slim", "block_attention": "se", "extractor": "extractor_cdcgm", **GATE,
+        "network": "vgg13_slim", "block_attention": "se", "extractor": "extractor_cdcgm",
     },
     "vgg13_slim + CBAM + gate": {
-        "network": "vgg13_slim", "block_attention": "cbam", "extractor": "extractor_cdcgm", **GATE,
+        "network": "vgg13_slim", "block_attention": "cbam", "extractor": "extractor_cdcgm",
     },
-    "resnet20 + SE + gate": {"network": "resnet20", "block_attention": "se", "extractor": "extractor_cdcgm", **GATE},
+    "resnet20 + SE + gate": {"network": "resnet20", "block_attention": "se", "extractor": "extractor_cdcgm"},
     "resnet20 + CBAM + gate": {
-        "network": "resnet20", "block_attention": "cbam", "extractor": "extractor_cdcgm", **GATE,
+        "network": "resnet20", "block_attention": "cbam", "extractor": "extractor_cdcgm",
     },
     "vgg13_slim + AT (wrn16_2)": {"network": "vgg13_slim", "teacher": "wrn16_2"},
     "vgg13_slim + AT (wrn16_2) + gate": {
-        "network": "vgg13_slim", "teacher": "wrn16_2", "extractor": "extractor_cdcgm", **GATE,
+        "network": "vgg13_slim", "teacher": "wrn16_2", "extractor": "extractor_cdcgm",
     },
 }  # fmt: skip
 

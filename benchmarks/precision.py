@@ -32,7 +32,7 @@ CLASSIFIER = {"task": "classifier", "network": "resnet20", "learning_rate": 0.05
 SYSTEMS = {
     "ResNet-20": CLASSIFIER,
     "extractor": {"task": "extractor", "fool_ramp_fraction": 0.5},
-    "gated ResNet-20": {**CLASSIFIER, "gate_init": "neutral", "gate_compatibility": "mean"},
+    "gated ResNet-20": CLASSIFIER,
 }
 
 

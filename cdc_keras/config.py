@@ -173,18 +173,18 @@ class RunConfig:
         "T's resolution and twice it; Table 2 also 16x16 and 8x8 alone)",
     )
     gate_init: str = _field(
-        "paper",
-        "He everywhere (paper); starting as the identity, M near the end of its sigmoid (neutral) or in its middle, so "
-        "that it moves (centred)",
+        "neutral",
+        "starting as the identity, with M near the end of its sigmoid (neutral) or in its middle, where it moves more "
+        "(centred); or He everywhere (paper: unspecified)",
         choices=gating.INITS,
     )
     gate_reduction: int = _field(None, "r by which R and L3 narrow (paper: 2 at 32 px, 4 above)", type=int, low=1)
     gate_residual: bool = _field(True, "False: without the residual unit R (w/o RU of Table 2)")
     gate_attention: bool = _field(True, "False: R alone (+ RU of Table 2)")
     gate_compatibility: str = _field(
-        "sum",
-        "products of the channel compatibility C: summed (paper: Eq. 4), averaged, or no C (w/o CC of Table 2)",
-        choices=("sum", "mean", "none"),
+        "mean",
+        "products of the channel compatibility C: averaged, summed (paper: Eq. 4), or no C (w/o CC of Table 2)",
+        choices=("mean", "sum", "none"),
     )
     gate_after_relu: bool = _field(False, "True: gate after the activation (Table 2)")
     gate_weight_decay: bool = _field(True, "decay the gate's weights as the network's; False: not at all (recipe wrn)")
@@ -251,6 +251,15 @@ class RunConfig:
     def gated(self):
         """Whether the classifier has a gate."""
         return self.task == "classifier" and (self.extractor is not None or not self.gate_attention)
+
+    def effective(self):
+        """Returns the settings as a dict, without those that do nothing: of a gate, or of its attention, there is none.
+
+        Two configs with equal ones say the same run, but for `runs.FREE_TO_CHANGE`.
+        """
+        idle = () if self.gate_attention else ("gate_context", "gate_compatibility")
+        values = dataclasses.asdict(self)
+        return {k: v for k, v in values.items() if k not in idle and (self.gated or not k.startswith("gate_"))}
 
     def without_paths(self):
         """Returns the settings as a dict, without `PATHS`."""

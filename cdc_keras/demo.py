@@ -37,7 +37,7 @@ def demo(out, extractor=EXTRACTOR, plain=PLAIN):
 
     out = pathlib.Path(out)
     started = time.monotonic()
-    gated = dataclasses.replace(plain, extractor=str(out / "extractor"), gate_init="neutral", gate_compatibility="mean")
+    gated = dataclasses.replace(plain, extractor=str(out / "extractor"))
     scores = {}
     for name, config in (("extractor", extractor), ("plain", plain), ("gated", gated)):
         print(f"== {name}", file=sys.stderr)

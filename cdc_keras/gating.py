@@ -12,7 +12,7 @@ from cdc_keras.networks.common import HE_NORMAL, batch_norm, conv
 HIDDEN = 4  # channels inside L1 and L2; with these they hold 504 weights and the gate the paper's 0.034M
 PREFIX = "gate_"  # of the names of all layers with weights of a gate
 EXTRACTOR, ATTENTION = "extractor", "gate_attention"  # names of the layers that give T and M
-INITS = ("paper", "neutral", "centred")
+INITS = ("neutral", "centred", "paper")
 NEUTRAL_BIAS = 3.0  # M starts at sigmoid(3) = 0.95
 RELU_OPERATION = type(ops.relu(keras.KerasTensor((1,)))._keras_history.operation)
 
@@ -23,10 +23,10 @@ def attach(
     sites,
     *,
     reduction=None,
-    init="paper",
+    init="neutral",
     residual=True,
     attention=True,
-    compatibility="sum",
+    compatibility="mean",
     after_relu=False,
     final_relu=True,
     to_context_input=None,
@@ -44,14 +44,15 @@ def attach(
         sites: names of the layers whose outputs F (B, H, W, C), before activation, are gated; H a multiple of h or h of
             H. `networks.sites` names them for our networks, `usable_sites` for any model.
         reduction: r, by which R and L3 reduce the channels; 2 up to 32 px and 4 above (A.1) by default.
-        init: "paper", He everywhere; or so that the gate starts as the identity, the last convolutions of R and L3
-            zero and C = 2 sigmoid(0) = 1: "neutral", with M = sigmoid(3), near 1, or "centred", with M = 2 sigmoid(0).
-            Deviation: "centred" lets M and C reach 2, and so amplify, where the paper's end at 1. A sigmoid's slope is
-            0.25 in its middle and 0.05 at 3, so that M, which hardly moves from there, can.
+        init: so that the gate starts as the identity, the last convolutions of R and L3 zero and C = 2 sigmoid(0) = 1:
+            "neutral", with M = sigmoid(3), near 1, or "centred", with M = 2 sigmoid(0); or "paper", He everywhere.
+            Deviation: the paper gives no initialisation. Started at random, M times C is about a quarter, and a short
+            run spends its epochs undoing that (docs/results/cifar100_short). From there C, and with "centred" M, can
+            reach 2 and so amplify, where the paper's end at 1. A sigmoid's slope is 0.25 in its middle and 0.05 at 3.
         residual: False leaves R out ("w/o RU" of Table 2).
         attention: False leaves M and C out ("+ RU": output R(F) + F).
-        compatibility: how C adds up its products over the positions: "sum" (Eq. 4), "mean", which keeps the sigmoid
-            from saturating (`layers.ChannelCompatibility`), or "none", which leaves C out ("w/o CC").
+        compatibility: how C adds up its products over the positions: "mean", which keeps the sigmoid from saturating
+            (`layers.ChannelCompatibility`), "sum" (Eq. 4), or "none", which leaves C out ("w/o CC").
         after_relu: gate the ReLU that follows each site instead ("after ReLU").
         final_relu: apply the ReLU of ReLU(R(F) + F'). Where the network itself applies one right after the site, it
             stays the only one.
@@ -67,7 +68,7 @@ def attach(
     if init not in INITS:
         raise ValueError(f"init is one of {', '.join(INITS)}, not {init!r}")
     if compatibility not in ("sum", "mean", "none"):
-        raise ValueError(f'compatibility must be "sum", "mean" or "none", not {compatibility!r}')
+        raise ValueError(f'compatibility must be "mean", "sum" or "none", not {compatibility!r}')
     if not (residual or attention):
         raise ValueError("a gate without residual and without attention does nothing; leave one of them on")
     sites = [sites] if isinstance(sites, str) else list(sites)

@@ -78,11 +78,11 @@ class RunFolder:
         write_text(self.config_path, config.to_json())  # last: a folder with it is complete
 
     def _check_same(self, config):
-        stored, asked = dataclasses.asdict(self.config()), dataclasses.asdict(config)
+        stored, asked = self.config().effective(), config.effective()
         different = [
-            f"{name} is {stored[name]!r} there and {asked[name]!r} now"
-            for name in stored
-            if stored[name] != asked[name] and name not in FREE_TO_CHANGE
+            f"{name} is {stored.get(name)!r} there and {asked.get(name)!r} now"
+            for name in stored | asked
+            if stored.get(name) != asked.get(name) and name not in FREE_TO_CHANGE
         ]
         if different:
             raise UserError(f"{self.path} holds another run: {'; '.join(different)}. Choose another folder")

@@ -21,6 +21,7 @@ import training_step  # noqa: E402
 
 from cdc_keras.config import PATHS  # noqa: E402
 from cdc_keras.readings import PLAYERS, READERS  # noqa: E402
+from cdc_keras.tables import page  # noqa: E402
 from cdc_keras.zoo.record import INDEX, PRESET, Record  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results"
@@ -174,8 +175,31 @@ def disentangling_text(dataset):
     return disentangling.table([r for r in json.loads(disentangling.RESULTS.read_text()) if r["dataset"] == dataset])
 
 
+def tables_text():
+    """Returns what the published tables say of the last epoch, in short."""
+    lines = []
+    for path in sorted(RESULTS.glob("*/table*.json")):
+        table = json.loads(path.read_text())
+        recipe = table["recipe"]
+        lines += [
+            f"Table {table['table']}, {table['dataset']}, {recipe['epochs']} epochs (paper: 200), recipe "
+            f"{recipe['recipe']}: test top-1, last epoch, in percent.",
+            "",
+            "| network | seeds | mean ± std | gain over plain, 95% interval | the paper's gain |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        for row in table["rows"]:
+            if row["seeds"]:
+                cells = [row["title"], str(len(row["seeds"])), page.spread(row["readings"]["last"])]
+                cells += [page.gain(row.get("gains", {}).get("last"))]
+                cells += ["" if row["paper_gain"] is None else f"{row['paper_gain']:+.2f}"]
+                lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
 MARKS = {
-    "README.md": {"demo": demo_text, "zoo": zoo_text, "results": results_text},
+    "README.md": {"demo": demo_text, "zoo": zoo_text, "tables": tables_text, "results": results_text},
     "docs/disentangling.md": {
         "shapes": lambda: disentangling_text("shapes"),
         "cifar100": lambda: disentangling_text("cifar100"),

@@ -52,7 +52,7 @@ def test_a_value_out_of_range_is_refused_with_what_is_allowed(field, value, mess
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"task": "classifier", "gate_init": "neutral"}, "gate_init would do nothing"),
+        ({"task": "classifier", "gate_init": "paper"}, "gate_init would do nothing"),
         ({"task": "extractor", "extractor": "x"}, "extractor names the context of a classifier"),
         ({"task": "classifier", "extractor": "x", "gate_attention": False}, "uses no context"),
     ],
@@ -103,3 +103,17 @@ def test_every_shipped_flagfile_parses_and_says_what_it_is(path):
 
 def test_every_flag_has_help():
     assert all(len(field.metadata["help"]) > 10 or field.name == "network" for field in dataclasses.fields(RunConfig))
+
+
+def test_settings_that_do_nothing_do_not_tell_runs_apart():
+    plain = RunConfig(task="classifier")
+    gated = dataclasses.replace(plain, extractor="e")
+    residual = dataclasses.replace(plain, gate_attention=False)
+    assert not any(name.startswith("gate_") for name in plain.effective())
+    assert "gate_compatibility" in gated.effective() and gated.effective()["gate_init"] == "neutral"
+    assert "gate_compatibility" not in residual.effective() and residual.effective()["gate_attention"] is False
+
+
+def test_what_is_no_context_can_not_be_shuffled():
+    with pytest.raises(UserError, match="gate_attention=False uses no context; leave gate_context out"):
+        RunConfig(task="classifier", gate_attention=False, gate_context="shuffled")

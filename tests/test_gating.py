@@ -36,7 +36,8 @@ def gate_variables(gated, plain):
 
 
 def randomised_gate(plain, extractor, **arguments):
-    gated = gating.attach(plain, extractor, ["site"], **arguments)
+    printed = {"init": "paper", "compatibility": "sum"}
+    gated = gating.attach(plain, extractor, ["site"], **printed | arguments)
     reference.randomise(gate_variables(gated, plain))
     return gated
 
@@ -60,6 +61,7 @@ def assert_close(got, expected):
         ({"compatibility": "mean"}, {"reduce": np.mean}),
         ({"final_relu": False}, {"final": False}),
         ({"init": "neutral"}, {"scale": 2.0}),
+        ({"init": "centred"}, {"scale": 4.0}),
     ],
     ids=lambda value: ",".join(value) or "as printed",
 )
@@ -102,7 +104,7 @@ def test_with_r_0_m_1_and_c_1_the_network_is_the_plain_one_bit_for_bit(name):
     plain = networks.build(name, 32, num_classes=10)
     reference.randomise(plain.variables)
     expected = plain(IMAGES, training=False).numpy()
-    gated = gating.attach(plain, autoencoder.encoder(32), networks.sites(plain, name, 8, 16), init="neutral")
+    gated = gating.attach(plain, autoencoder.encoder(32), networks.sites(plain, name, 8, 16))
     # "neutral" has R = 0 and C = 2 * sigmoid(0), which is exactly 1; M is sigmoid(100), 1 in float32.
     bn = gated.get_layer("gate_l1_conv2_bn")
     bn.gamma.assign([0.0])
@@ -113,7 +115,7 @@ def test_with_r_0_m_1_and_c_1_the_network_is_the_plain_one_bit_for_bit(name):
 @pytest.mark.parametrize("stride", [4, 2, 8])
 def test_a_neutral_gate_starts_within_a_tenth_of_the_plain_network(stride):
     plain = features_model(stride)
-    gated = gating.attach(plain, small_extractor(), ["site"], init="neutral", final_relu=False)
+    gated = gating.attach(plain, small_extractor(), ["site"], final_relu=False)
     features = plain(IMAGES).numpy()
     # R = 0 and C = 1 exactly. Batch norm makes M sigmoid(3 + z), z of mean 0 and variance 1 whatever the weights are:
     # 1 - M has a root mean square of about 0.085 for a normal z.

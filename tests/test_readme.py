@@ -14,6 +14,9 @@ from absl import flags
 
 from cdc_keras import distribution
 from cdc_keras.audit import __main__ as audit
+from cdc_keras.tables import __main__ as tables
+from cdc_keras.tables.plan import read_flags
+from cdc_keras.tables.systems import rows
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -113,6 +116,17 @@ def test_the_audit_command_runs_on_what_the_training_commands_left(tmp_path):
     folder = tmp_path / "runs" / "cifar100_extractor"
     assert (folder / "audit.md").read_text() in printed
     assert (folder / "audit.json").is_file() and (folder / "audit.png").is_file()
+
+
+def test_the_commands_of_the_tables_have_flags_and_rows_that_exist():
+    for command in commands("-m cdc_keras.tables"):
+        values = flags.FlagValues()
+        tables.define(values)
+        assert values(["tables", *command.split()]) == ["tables"]
+        for number in values.table or ():
+            assert rows(number, networks=values.networks, wanted=values.rows)
+        if values.classifier_flags:
+            assert read_flags(ROOT / values.classifier_flags).task == "classifier"
 
 
 def run(command):

@@ -1,0 +1,175 @@
+"""Tables 1 to 6 of the paper, row by row: what is trained, how it is scored, and what is said of it.
+
+python -m cdc_keras.tables --table=2 --data_dir=... trains every row with three seeds, as many at a time as there are
+devices, and writes the table as Markdown, JSON and a plot. The same command goes on where it was stopped.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+
+from cdc_keras.errors import UserError
+from cdc_keras.runs import write_text
+from cdc_keras.tables import plan, report, schedule, smoke
+from cdc_keras.tables.page import markdown
+from cdc_keras.tables.plot import plot
+from cdc_keras.tables.systems import TABLES
+from cdc_keras.tables.systems import rows as rows_of
+
+RECORDS = "records.json"
+# What of the recipe a table says; what a run has beside it stands in its record.
+RECIPE = (
+    *("recipe", "epochs", "batch_size", "learning_rate", "warmup_epochs", "learning_rate_drops"),
+    *("learning_rate_factor", "validation_fraction", "precision"),
+)
+
+
+def tables(numbers, *, runs_dir, out=None, smoke=False, **settings):
+    """Trains and scores what is missing of some tables, writes them, and returns {run: why} of those that failed.
+
+    A row whose record lies in `out` already, with the same settings, is not trained again.
+
+    Args:
+        numbers: of the tables; all in a smoke test, if None.
+        runs_dir: folder for the runs, in one folder for each data set.
+        out: folder for the tables and the records; that of the runs if None.
+        smoke: try every row, far too shortly to mean anything.
+        **settings: as the flags of `python -m cdc_keras.tables` say.
+
+    Raises:
+        UserError: what is asked for is not there, before anything is trained.
+    """
+    if not numbers and not smoke:
+        raise UserError("say which table: --table=1 to --table=6")
+    work = [_Work(n, pathlib.Path(runs_dir), out, smoke, **settings) for n in numbers or TABLES]
+    failed = {}
+    for one in work:
+        failed |= one.run()
+    return failed
+
+
+class _Work:
+    """One table, from its rows to its files; what is wrong with what was asked is found here, before any training."""
+
+    def __init__(
+        self,
+        number,
+        runs_dir,
+        out,
+        smoke_test,
+        *,
+        dataset,
+        data_dir,
+        seeds,
+        epochs,
+        rows,
+        networks,
+        classifier_flags,
+        extractor_flags,
+        extractors,
+        corrupted_images,
+        at_once,
+    ):
+        self.number, self.at_once, self.smoke = number, at_once, smoke_test
+        self.rows = rows_of(number, networks=networks, wanted=rows)
+        if smoke_test:
+            self.dataset = f"smoke{number}"
+            seeds, released, corrupted_images = 1, False, smoke.CORRUPTED_IMAGES
+            classifier, extractor = smoke.configs(number, smoke.images(runs_dir / "smoke_images"))
+        else:
+            self.dataset = dataset or TABLES[number].datasets[0]
+            released = extractors == "zoo"
+            classifier, extractor = (
+                plan.read_flags(path or plan.flagfile_of(self.dataset, task))
+                for task, path in (("classifier", classifier_flags), ("extractor", extractor_flags))
+            )
+            self._check(classifier, extractor)
+            changes = {"data_dir": data_dir} if data_dir else {}
+            extractor = dataclasses.replace(extractor, **changes)
+            classifier = dataclasses.replace(classifier, **changes, **({"epochs": epochs} if epochs else {}))
+        self.corrupted_images = corrupted_images
+        self.runs_dir = runs_dir / self.dataset
+        self.out = self.runs_dir if out is None else pathlib.Path(out)
+        self.classifier = classifier
+        jobs = plan.jobs(
+            self.rows,
+            seeds=range(seeds),
+            classifier=classifier,
+            extractor=extractor,
+            runs_dir=self.runs_dir,
+            released=released,
+        )
+        self.jobs = [smoke.small(job) for job in jobs] if smoke_test else jobs
+        self.contexts = {job.name: job for job in self.jobs if job.row is None}
+        self.records = self._stored()
+
+    def _check(self, classifier, extractor):
+        for config, task in ((classifier, "classifier"), (extractor, "extractor")):
+            if config.task != task or config.dataset != self.dataset:
+                raise UserError(
+                    f"{task}_flags is a flagfile of task {task} on {self.dataset}, but says {config.task} on "
+                    f"{config.dataset}; name another, or another dataset"
+                )
+            if config.extractor or config.teacher:
+                raise UserError(f"{task}_flags names an extractor or a teacher, which the rows decide; leave it out")
+
+    def run(self):
+        """Does what is missing, writes the table after every run, and returns what failed."""
+        self.records = self._stored()  # those that the table before has added, too
+        recorded = {job.name for job in self.jobs if job.row is not None and self._record_of(job) is not None}
+        missing = [job for job in self.jobs if job.row is not None and job.name not in recorded]
+        needed = {need for job in missing for need in job.needs}
+        missing = [job for job in self.jobs if job in missing or job.name in needed]
+        wanted = {job.name for job in self.jobs if job.row in self.rows}
+        print(
+            f"Table {self.number}, {self.dataset}: {len(wanted & recorded)} of {len(wanted)} runs are on record, "
+            f"{len(missing)} to do in {self.runs_dir}",
+            file=sys.stderr,
+        )
+        failed = {}
+        if missing:
+            failed = schedule.run(
+                missing,
+                self.runs_dir,
+                self._done,
+                at_once=self.at_once,
+                corrupted_images=self.corrupted_images,
+                share=self.smoke,
+            )
+        self._write()
+        return failed
+
+    def _record_of(self, job):
+        return next((record for record in self.records if plan.is_of(record, job, self.contexts)), None)
+
+    def _stored(self):
+        path = self.out / RECORDS
+        if not path.is_file():
+            return []
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path} can not be read: {error}; put it right or choose another out") from None
+
+    def _done(self, job, record):
+        """Keeps the record of a run, in the place of an older one of the same."""
+        self.records = [r for r in self.records if not plan.is_of(r, job, self.contexts)] + [record]
+        self._write()
+
+    def _write(self):
+        self.out.mkdir(parents=True, exist_ok=True)
+        order = lambda r: (r["row"], r["settings"]["epochs"], r["settings"]["seed"])  # noqa: E731
+        write_text(self.out / RECORDS, json.dumps(sorted(self.records, key=order), indent=1) + "\n")
+        found = [self._record_of(job) for job in self.jobs if job.row in self.rows]
+        found = [record for record in found if record is not None]
+        settings = plan.settings_of(self.classifier.resolved(self.classifier.image_size or 32))
+        recipe = {name: settings[name] for name in RECIPE}
+        table = report.assemble(self.number, self.dataset, self.rows, found, recipe=recipe, smoke=self.smoke)
+        name = f"table{self.number}"
+        write_text(self.out / f"{name}.json", json.dumps(table, indent=1) + "\n")
+        write_text(self.out / f"{name}.md", markdown(table))
+        try:
+            plot(table, self.out / f"{name}.png")
+        except ImportError as error:  # a machine without matplotlib: the runs are worth more
+            print(f"no plot: {error}", file=sys.stderr)

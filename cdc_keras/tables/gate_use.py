@@ -1,0 +1,122 @@
+"""What a trained gate does: how M, C and R move, and what of the accuracy is lost without each."""
+
+import numpy as np
+from keras import ops
+
+from cdc_keras import graph
+from cdc_keras.data.pipeline import scale
+from cdc_keras.gating import ATTENTION, EXTRACTOR, gate_outputs
+
+BATCH = 250
+SATURATED = 0.02  # of the range: M or C this close to an end hardly passes a gradient
+
+
+def gate_use(gated, split):
+    """Returns what the gates of a classifier do on a split, as a JSON-ready dict; None for a network without a gate.
+
+    * `top1`: of the classifier as it is, and with a part replaced: `r_off` (R(F) = 0), `m_constant` and `c_constant`
+      (their means over the images, and for M over the positions), `t_shuffled` (T of the image before).
+    * `m`, and for each site `c`: mean; `within`, the standard deviation over the positions (channels) of an image;
+      `across`, over the images at a position (channel), averaged; `saturated`, the share within 2% of an end.
+    * `residual`: for each site rms(R(F)) / rms(F').
+
+    Args:
+        gated: functional classifier, images in [-1, 1] -> logits.
+        split: a `Split`; in random order, or the shuffled T is of the own category.
+    """
+    sites = list(gate_outputs(gated))
+    if not sites:
+        return None
+    names = {layer.name for layer in gated.layers}
+    parts = {"m": [ATTENTION] if ATTENTION in names else []}
+    parts |= {"c": [f"gate_{s}_compatibility" for s in sites], "r": [f"gate_{s}_r_conv3" for s in sites]}
+    parts |= {"f": [next((x for x in _attended(s) if x in names), s) for s in sites]}
+    parts = {key: [name for name in found if name in names] for key, found in parts.items()}
+    seen = _activations(gated, split, [*parts["m"], *parts["c"]])
+    residual = _rms(gated, split, [*parts["r"], *parts["f"]])
+    top1 = {"as_is": _top1(gated, split)}
+    if parts["r"]:
+        top1["r_off"] = _top1(_replaced(gated, parts["r"], lambda name, x: x * 0), split)
+    for key in ("m", "c"):
+        if parts[key]:
+            # M has one mean, C one for each channel.
+            means = {name: seen[name].mean(axis=(0, 1, 2) if key == "m" else 0) for name in parts[key]}
+            constant = _replaced(gated, parts[key], lambda name, x, means=means: x * 0 + means[name])
+            top1[f"{key}_constant"] = _top1(constant, split)
+    if EXTRACTOR in names:
+        top1["t_shuffled"] = _top1(_replaced(gated, [EXTRACTOR], lambda name, x: ops.roll(x, 1, axis=0)), split)
+    return {
+        "images": len(split),
+        "top1": top1,
+        "m": _spread(seen[ATTENTION], _largest(gated, ATTENTION)) if parts["m"] else None,
+        "c": {name.removeprefix("gate_"): _spread(seen[name], _largest(gated, name)) for name in parts["c"]},
+        "residual": {
+            r.removeprefix("gate_"): residual[r] / residual[f] for r, f in zip(parts["r"], parts["f"], strict=False)
+        },
+    }
+
+
+def _attended(site):
+    """Returns the names F' may have, F itself, without attention, not among them."""
+    return f"gate_{site}_suppressed", f"gate_{site}_attended"
+
+
+def _largest(gated, name):
+    """Returns the largest value that the layer of M or C can give: 1, or the factor behind its sigmoid."""
+    return float(getattr(gated.get_layer(name), "scale", 1.0))
+
+
+def _spread(values, largest):
+    """Returns what `gate_use` says of M (N, h, w, 1) or C (N, 1, 1, C)."""
+    flat = values.reshape(len(values), -1)
+    low, high = SATURATED * largest, (1 - SATURATED) * largest
+    return {
+        "mean": float(flat.mean()),
+        "within": float(flat.std(axis=1).mean()),
+        "across": float(flat.std(axis=0).mean()),
+        "saturated": float(((flat < low) | (flat > high)).mean()),
+    }
+
+
+def _batches(split):
+    for start in range(0, len(split), BATCH):
+        yield scale(split.images[start : start + BATCH]), split.labels[start : start + BATCH]
+
+
+def _activations(model, split, layers):
+    """Returns {layer: its outputs over a split, in float32}."""
+    if not layers:
+        return {}
+    tapped = graph.activations(model, layers)
+    parts = [tapped(images, training=False) for images, _ in _batches(split)]
+    return {
+        name: np.concatenate([ops.convert_to_numpy(ops.cast(x[name], "float32")) for x in parts]) for name in layers
+    }
+
+
+def _rms(model, split, layers):
+    """Returns {layer: root of the mean square of its outputs}."""
+    tapped, total = graph.activations(model, layers), dict.fromkeys(layers, 0.0)
+    for images, labels in _batches(split):
+        seen = tapped(images, training=False)
+        for name in layers:
+            total[name] += float(ops.mean(ops.square(ops.cast(seen[name], "float32")))) * len(labels)
+    return {name: (value / len(split)) ** 0.5 for name, value in total.items()}
+
+
+def _replaced(model, names, of):
+    """Returns the model with the outputs x of the layers `names` replaced by `of(name, x)`."""
+
+    def call(layer, *args, **kwargs):
+        output = layer(*args, **kwargs)
+        return of(layer.name, output) if layer.name in names else output
+
+    return graph.rebuild(model, call)
+
+
+def _top1(model, split):
+    hits = [
+        ops.convert_to_numpy(ops.argmax(model(images, training=False), axis=-1)) == labels
+        for images, labels in _batches(split)
+    ]
+    return float(np.mean(np.concatenate(hits)))

@@ -1,0 +1,152 @@
+"""A table as Markdown."""
+
+from cdc_keras.tables.systems import Row
+
+# Of the backgrounds challenge, by what a table says of them.
+BACKGROUNDS = {
+    "original": "original",
+    "mixed_same": "mixed-same",
+    "mixed_rand": "mixed-rand",
+    "only_bg": "only background",
+    "only_fg": "only foreground",
+    "gap": "background gap",
+}
+
+
+def markdown(table):
+    """Returns a table as Markdown."""
+    wide = table["table"] >= 4
+    have = {reading for row in table["rows"] for reading in row["readings"]}
+    head = ["network", "n", "last epoch", "best on validation", "best on test"]
+    head += ["top-5, last"] if wide else []
+    head += ["gain over plain", "paper", "paper's gain"]
+    head += ["corrupted", "gain, corrupted"] if "corrupted" in have else []
+    backgrounds = [name for name in BACKGROUNDS if name in have]
+    head += [BACKGROUNDS[name] for name in backgrounds]
+    head += ["weights trained", "images/s"]
+    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
+    for row in table["rows"]:
+        r, gains = row["readings"], row.get("gains", {})
+        cells = [row["title"], str(len(row["seeds"])), *(spread(r.get(x)) for x in ("last", "chosen", "best"))]
+        cells += [spread(r.get("top5"))] if wide else []
+        paper = row["paper"] if isinstance(row["paper"], (list, tuple)) else [row["paper"]]
+        cells += [gain(gains.get("last")), " / ".join(f"{x:.2f}" for x in paper if x is not None)]
+        cells += ["" if row["paper_gain"] is None else f"{row['paper_gain']:+.2f}"]
+        cells += [spread(r.get("corrupted")), gain(gains.get("corrupted"))] if "corrupted" in have else []
+        cells += [spread(r.get(name)) for name in backgrounds]
+        trained = f"{row['trainable_parameters']:,}" if "trainable_parameters" in row else ""
+        cells += [trained, f"{row['images_per_second']:.0f}" if row["seeds"] else ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    parts = [f"# Table {table['table']}, {table['dataset']}: {table['title']}", "", *_said(table), "", *lines]
+    parts += ["", *_contexts(table), *_against(table), *_gate_table(table)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _said(table):
+    """Returns what a reader has to know of the numbers, as lines."""
+    recipe = ", ".join(f"{name} {_setting(value)}" for name, value in table["recipe"].items())
+    lines = []
+    if table["smoke"]:
+        lines += ["**A smoke test: small networks, a few steps. Nothing here means anything.**", ""]
+    lines += [
+        "Test accuracy in percent, mean ± standard deviation over n seeds. Gain: over our own plain network, paired by "
+        "seed, last epoch, with its 95% interval (Student's t). The paper reports the best test epoch; choose by "
+        "validation.",
+        "",
+        f"All rows: {recipe}; {', '.join(f'{x:,}' for x in table['train_images'])} training images; "
+        f"{'; '.join(table['hardware'])}; commit {', '.join(table['commits'])}; {', '.join(table['days'])}. images/s: "
+        "of training, median over epochs, beside other work.",
+    ]
+    if table["corrupted_images"]:
+        lines += [
+            "",
+            f"Corrupted: top-1 over the 15 common corruptions at severities 1 to 5 of {table['corrupted_images']:,} "
+            "test images, the same for all.",
+        ]
+    if empty := [row["title"] for row in table["rows"] if not row["seeds"]]:
+        lines += ["", f"Not trained yet: {'; '.join(empty)}."]
+    return lines
+
+
+def _setting(value):
+    return "/".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _contexts(table):
+    """Returns which extractors and teachers there were, as lines."""
+    lines = []
+    for row in table["rows"]:
+        if row.get("context"):
+            s = row["context"]["settings"]
+            what = f"{s['context']}, {s['epochs']} epochs, batch {s['batch_size']}, "
+            what += f"weights {row['context']['sha256'][:12]}"
+            lines.append((what, row["title"]))
+    grouped = {what: [title for w, title in lines if w == what] for what, _ in lines}
+    found = [f"* Context {what}: {'; '.join(titles)}." for what, titles in grouped.items()]
+    found += [
+        f"* {row['title']}: the teacher has {row['teacher_top1']:.1%} on validation."
+        for row in table["rows"]
+        if row.get("teacher_top1") is not None
+    ]
+    return [*found, ""] if found else []
+
+
+def _against(table):
+    """Returns what the gated network gains over each rival, as lines."""
+    lines = []
+    for backbone, rivals in table["ours_minus"].items():
+        if rivals:
+            lines += [
+                f"| {backbone} + Ours, last epoch, minus | mean of paired differences, 95% interval | n |",
+                "|---|---:|---:|",
+            ]
+            for rival, difference in rivals.items():
+                lines.append(f"| {Row(backbone, rival).title} | {gain(difference)} | {difference['n']} |")
+            lines.append("")
+    return lines
+
+
+def _gate_table(table):
+    """Returns what the gates do, as lines."""
+    gated = [row for row in table["rows"] if row.get("gate")]
+    if not gated:
+        return []
+    lines = [
+        "What the gates do: means over seeds, on test images. Top-1 with R(F) = 0, with M or C their means, with T of "
+        "another image. M and C: mean, deviation within an image (over positions, over channels) and across images, "
+        "and the share within 2% of an end. R: its root mean square over that of F'.",
+        "",
+        "| network | top-1 | R off | M constant | C constant | T shuffled | M: mean, within, across, saturated "
+        "| C, by site: the same | R / F', by site |",
+        "|---|" + "---:|" * 5 + "---|---|---|",
+    ]
+    for row in gated:
+        gate = row["gate"]
+        top1 = [gate["top1"].get(x) for x in ("as_is", "r_off", "m_constant", "c_constant", "t_shuffled")]
+        cells = [row["title"], *("" if x is None else f"{100 * x:.1f}" for x in top1), _moves(gate["m"])]
+        cells += ["; ".join(_moves(c) for c in (gate["c"] or {}).values())]
+        cells += ["; ".join(f"{x:.2f}" for x in (gate["residual"] or {}).values())]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _moves(found):
+    if not found:
+        return ""
+    return f"{found['mean']:.2f}, {found['within']:.3f}, {found['across']:.3f}, {found['saturated']:.0%}"
+
+
+def spread(found):
+    """Returns a mean and its standard deviation over seeds as text; empty for None."""
+    if found is None:
+        return ""
+    return f"{found['mean']:.2f}" + ("" if found["std"] is None else f" ± {found['std']:.2f}")
+
+
+def gain(found):
+    """Returns a mean difference and its 95% interval as text; empty for None."""
+    if found is None:
+        return ""
+    if found["half"] is None:
+        return f"{found['mean']:+.2f}"
+    return f"{found['mean']:+.2f} ({found['mean'] - found['half']:+.2f} to {found['mean'] + found['half']:+.2f})"

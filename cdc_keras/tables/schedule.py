@@ -1,0 +1,180 @@
+"""Running the jobs of a table: several at a time, each in a process of its own, those first that others wait for."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from cdc_keras import numerics
+from cdc_keras.errors import UserError
+from cdc_keras.progress import duration
+from cdc_keras.runs import RunFolder, flagfile, write_text
+from cdc_keras.tables.scores import RECORD
+
+MOST_AT_ONCE = 8  # on a CPU; each holds its data set in memory
+REPORT_EVERY = 30.0  # seconds
+LOG = "log.txt"
+
+
+@dataclasses.dataclass
+class _Worker:
+    """A process at work on some jobs.
+
+    Attributes:
+        process: the `subprocess.Popen`.
+        jobs: what it does, in order.
+        place: what it has of the machine.
+        log: the file its output goes to.
+    """
+
+    process: subprocess.Popen
+    jobs: list
+    place: dict
+    log: pathlib.Path
+
+
+def places(count=None):
+    """Returns what each of several processes may use, as dicts of "gpu", or of "cores".
+
+    Args:
+        count: how many on a CPU, at most one a core; by default as many, up to `MOST_AT_ONCE`: with operations as small
+            as these, a process a core does more than one on all. Where there are GPUs, each has one process.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = sorted(pathlib.Path("/proc/driver/nvidia/gpus").glob("*"))
+    gpus = [str(i) for i in range(len(found))] if visible is None else [x for x in visible.split(",") if x]
+    if gpus:
+        return [{"gpu": gpu} for gpu in gpus[:count]]
+    if not hasattr(os, "sched_getaffinity"):
+        return [{}]
+    cores = sorted(os.sched_getaffinity(0))
+    count = min(count or MOST_AT_ONCE, numerics.cores())
+    return [{"cores": cores[i::count]} for i in range(count)]
+
+
+def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
+    """Trains and scores `Job`s that are not done, and returns {name: why} of those that failed.
+
+    A run that was stopped goes on where it was. Ctrl-C, or SIGTERM, has every run save its state first.
+
+    Args:
+        jobs: `Job`s; what one needs is among them, or done.
+        runs_dir: folder of all runs.
+        done: called with each `Job` of a row that is done, and its record.
+        at_once: processes at a time, as for `places`.
+        corrupted_images: as for `scores.record`.
+        share: let one process do several jobs, for those too short to start one for each.
+
+    Raises:
+        KeyboardInterrupt: it was stopped; everything is saved.
+    """
+    folder, waiting, finished, failed = pathlib.Path(runs_dir), {job.name: job for job in jobs}, set(), {}
+    free, busy, started, reported = places(at_once), [], time.monotonic(), 0.0
+    at_first = len(waiting)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while waiting or busy:
+            for name in [n for n, job in waiting.items() if any(need in failed for need in job.needs)]:
+                failed[name] = f"needs {', '.join(need for need in waiting.pop(name).needs if need in failed)}"
+            ready = [job for job in waiting.values() if all(n in finished or n not in waiting for n in job.needs)]
+            ready = [job for job in ready if not any(need in _names(busy) for need in job.needs)]
+            while free and ready:
+                count = -(-len(ready) // len(free)) if share else 1
+                batch, ready = ready[:count], ready[count:]
+                for job in batch:
+                    del waiting[job.name]
+                busy.append(_start(batch, folder, free.pop(0), corrupted_images))
+            time.sleep(0.2)
+            for worker in [w for w in busy if w.process.poll() is not None]:
+                busy.remove(worker)
+                free.append(worker.place)
+                for job in worker.jobs:
+                    if _is_done(job, folder):
+                        finished.add(job.name)
+                        if job.row is not None:
+                            done(job, json.loads((folder / job.name / RECORD).read_text()))
+                    else:
+                        failed[job.name] = _why(worker)
+                        print(f"{job.name}: {failed[job.name]}", file=sys.stderr)
+            if time.monotonic() - reported > REPORT_EVERY:
+                reported = time.monotonic()
+                _report(len(finished), at_first, busy, folder, reported - started)
+    except KeyboardInterrupt:
+        _stop(busy)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return failed
+
+
+def _names(busy):
+    return {job.name for worker in busy for job in worker.jobs}
+
+
+def _start(batch, folder, place, corrupted_images):
+    """Returns the `_Worker` that begins with a batch of jobs."""
+    for job in batch:
+        path = folder / f"{job.name}.flags"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"can not write {path.parent}: {error.strerror}; choose another runs_dir") from error
+        write_text(path, flagfile(job.config))
+    log = (folder / batch[0].name).with_suffix(f".{LOG}")
+    command = [sys.executable, "-m", "cdc_keras.tables.worker", f"--runs_dir={folder}"]
+    command.append(f"--corrupted_images={corrupted_images}")
+    if "cores" in place:
+        command.append(f"--cores={','.join(map(str, place['cores']))}")
+    environment = dict(os.environ)
+    if "gpu" in place:
+        environment["CUDA_VISIBLE_DEVICES"] = place["gpu"]
+    with log.open("a") as out:
+        process = subprocess.Popen(
+            [*command, "--", *(job.name for job in batch)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches it through us, once
+        )
+    return _Worker(process, batch, place, log)
+
+
+def _is_done(job, folder):
+    if job.row is not None:
+        return (folder / job.name / RECORD).is_file()
+    return RunFolder(folder / job.name).finished
+
+
+def _why(worker):
+    """Returns why a worker ended before its work was done, in one line."""
+    lines = [line.strip() for line in worker.log.read_text(errors="replace").splitlines() if line.strip()]
+    said = next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "no output")
+    return f"exit code {worker.process.returncode}: {said.removeprefix('error: ')} (all of it: {worker.log})"
+
+
+def _stop(busy):
+    """Has every worker save what it has, and waits until all have."""
+    print("saving; the same command goes on from there", file=sys.stderr)
+    for worker in busy:
+        worker.process.send_signal(signal.SIGINT)
+    for worker in busy:
+        worker.process.wait()
+
+
+def _report(finished, total, busy, folder, seconds):
+    """Says how far everything is."""
+    at_work, share = [], 0.0
+    for worker in busy:
+        job = next((job for job in worker.jobs if not _is_done(job, folder)), worker.jobs[-1])
+        epochs, done = job.config.epochs, len(RunFolder(folder / job.name).rows())
+        at_work.append(f"{job.name} epoch {done}" + (f"/{epochs}" if epochs else ""))
+        share += done / epochs if epochs else 0.0
+    left = ""
+    if finished + share > 0.5:
+        left = f"; about {duration((total - finished - share) * seconds / (finished + share))} left"
+    print(f"{finished} of {total} runs done; at work: {', '.join(at_work)}{left}", file=sys.stderr)

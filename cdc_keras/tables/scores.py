@@ -1,0 +1,103 @@
+"""What is measured of one finished run of a table, and kept of it."""
+
+import json
+
+import numpy as np
+
+from cdc_keras import data
+from cdc_keras.config import RunConfig
+from cdc_keras.data.backgrounds import BACKGROUNDS, background_variants
+from cdc_keras.data.corruptions import COMMON, SEVERITIES, corrupt
+from cdc_keras.data.dataset import Split, StreamSplit
+from cdc_keras.evaluation import classification_scores, logits_of
+from cdc_keras.runs import write_text
+from cdc_keras.sources import load_model
+from cdc_keras.tables.gate_use import gate_use
+from cdc_keras.tables.plan import settings_of
+
+RECORD = "record.json"
+HISTORY = ("val_top1", "test_top1", "test_top5")
+GATE_IMAGES = 2_000
+# The shapes of the backgrounds challenge are none of those the networks are trained or tested on.
+BACKGROUND_SEED, BACKGROUND_IMAGES = 10_000, 2_000
+
+
+def record(run, row, *, corrupted_images):
+    """Returns what is kept of a finished run, JSON-ready, and writes it into its folder; again only if it is not there.
+
+    Args:
+        run: a `RunFolder`.
+        row: name of the `Row` it is a seed of.
+        corrupted_images: score so many test images under every corruption; 0 leaves that out.
+    """
+    path = run.path / RECORD
+    if path.is_file():
+        return json.loads(path.read_text())
+    config, about, rows = run.config(), run.read_record(), run.rows()
+    network = load_model(run).network
+    test = _shuffled(data.load(config).test)
+    found = {
+        "row": row,
+        "settings": settings_of(config),
+        "context": _context(run, config),
+        "teacher_top1": about.get("teacher", {}).get("top1"),
+        "history": {name: [round(r[name], 6) for r in rows] for name in HISTORY if name in rows[0]},
+        "images_per_second": float(np.median([r["images_per_second"] for r in rows])),
+        "parameters": sum(int(np.prod(v.shape)) for v in network.variables if "moving_" not in v.path),
+        "trainable_parameters": sum(int(np.prod(v.shape)) for v in network.trainable_variables),
+        "corrupted": _corrupted(network, test, corrupted_images),
+        "backgrounds": _backgrounds(network, config),
+        "gate": gate_use(network, test.take(slice(GATE_IMAGES))) if config.gated else None,
+        **{key: about[key] for key in ("commit", "hardware", "versions", "started", "train_images", "hours")},
+    }
+    write_text(path, json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def _context(run, config):
+    """Returns which extractor gates a run: sha256 of its weights, its settings; None without one."""
+    if config.extractor is None:
+        return None
+    settings = settings_of(RunConfig.from_json(run.extractor_config.read_text()))
+    return {"sha256": run.read_record()["extractor_sha256"], "settings": settings}
+
+
+def _shuffled(split, seed=0):
+    """Returns a `Split` in random order: of a prefix, and of the image before each, the category says nothing."""
+    if isinstance(split, StreamSplit):  # as many as are ever scored
+        count = min(len(split), 10_000)
+        keep = np.zeros(len(split), bool)
+        keep[np.random.default_rng(seed).permutation(len(split))[:count]] = True
+        chosen = (x for x, kept in zip(split.examples(None).as_numpy_iterator(), keep, strict=True) if kept)
+        images, labels = zip(*chosen, strict=True)
+        split = Split(np.stack(images), np.stack(labels))
+    return split.take(np.random.default_rng(seed).permutation(len(split)))
+
+
+def _corrupted(network, test, count):
+    """Returns {"images": how many, corruption: [top-1 at severity 1, ..., 5]}; None for no images."""
+    if not count:
+        return None
+    test = test.take(slice(count))
+    top1 = {
+        name: [_top1(network, Split(corrupt(test.images, name, s, seed=0), test.labels)) for s in SEVERITIES]
+        for name in COMMON
+    }
+    return {"images": len(test), "top1": top1}
+
+
+def _backgrounds(network, config):
+    """Returns {"images": how many, variant: top-1} of the backgrounds challenge; None but on `shapes`."""
+    if config.dataset != "shapes":
+        return None
+    variants = background_variants(
+        BACKGROUND_IMAGES,
+        seed=BACKGROUND_SEED,
+        background_bias=config.background_bias,
+        image_size=config.image_size,
+    )
+    return {"images": BACKGROUND_IMAGES, "top1": {name: _top1(network, variants[name]) for name in BACKGROUNDS}}
+
+
+def _top1(network, split):
+    return classification_scores(*logits_of(network, split)[:2])["top1"]

@@ -1,0 +1,46 @@
+"""One process that trains and scores runs of a table: python -m cdc_keras.tables.worker --runs_dir=... JOB ...
+
+A job is the name of a run folder; beside it lies its flagfile, `<name>.flags`.
+"""
+
+import os
+import pathlib
+import sys
+
+from absl import app, flags
+
+from cdc_keras.errors import UserError
+
+
+def main(argv):
+    values = flags.FLAGS
+    if values.cores:  # before the backend counts them
+        os.sched_setaffinity(0, {int(core) for core in values.cores})
+    import keras
+
+    from cdc_keras.progress import quiet_libraries
+    from cdc_keras.tables.plan import read_flags
+    from cdc_keras.tables.scores import record
+    from cdc_keras.training import train
+
+    quiet_libraries()
+    folder = pathlib.Path(values.runs_dir)
+    try:
+        for name in argv[1:]:
+            run = train(read_flags(folder / f"{name}.flags"), folder / name)
+            if not run.finished:
+                sys.exit(130)
+            if not run.config().task == "extractor":
+                record(run, name.split("/")[0], corrupted_images=values.corrupted_images)
+            keras.utils.clear_session()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("runs_dir", None, "folder of all runs", required=True)
+    flags.DEFINE_list("cores", [], "CPU cores this process may use; all if not given")
+    flags.DEFINE_integer("corrupted_images", 0, "test images scored under every corruption", lower_bound=0)
+    app.run(main)

@@ -1,0 +1,245 @@
+"""The tables: rows and numbers against the paper's, statistics against closed forms, and what becomes a run."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from cdc_keras import gating, networks
+from cdc_keras.config import RunConfig
+from cdc_keras.errors import UserError
+from cdc_keras.networks import autoencoder
+from cdc_keras.tables import plan, report, schedule, systems, tables
+from cdc_keras.tables.gate_use import gate_use
+from cdc_keras.tables.page import markdown
+from cdc_keras.tables.statistics import T, paired, summary
+from cdc_keras.tables.systems import CONTEXTS, MATCHED, SYSTEMS, TABLES, Row, rows
+
+RESULTS = pathlib.Path(__file__).resolve().parents[1] / "docs" / "results"
+CLASSIFIER = RunConfig(task="classifier", dataset="cifar100", epochs=3)
+EXTRACTOR = RunConfig(task="extractor", dataset="cifar100", epochs=2)
+
+
+def jobs(found, **settings):
+    settings = {"seeds": (0,), "classifier": CLASSIFIER, "extractor": EXTRACTOR, "runs_dir": "runs"} | settings
+    return {job.name: job for job in plan.jobs(found, **settings)}
+
+
+@pytest.mark.parametrize(("number", "count"), [(1, 10), (2, 18), (3, 14), (4, 21), (5, 16), (6, 8)])
+def test_a_table_has_the_papers_rows_each_with_its_value(number, count):
+    table = TABLES[number]
+    of_paper = [(row.backbone, row.system) for row in rows(number) if row.system not in systems.CONTROLS]
+    assert len(of_paper) == count and set(of_paper) == set(table.paper)
+    assert all(set(values) == set(table.datasets) for values in table.paper.values())
+
+
+def test_the_papers_gains_are_differences_of_its_values():
+    assert report._paper(2, "cifar100", Row("vgg13", "ours")) == (75.81, 1.09)
+    assert report._paper(4, "imagenet32", Row("resnet110", "se_ours")) == ((50.29, 75.17), 1.21)
+    assert report._paper(2, "cifar100", Row("vgg13_slim", "ours")) == (None, 1.09)  # of the network it stands for
+    assert report._paper(2, "cifar100", Row("vgg13", "wider")) == (None, None)
+
+
+def test_every_row_of_every_table_can_be_built_or_waits_for_what_can():
+    for number in TABLES:
+        for row in rows(number):
+            networks.find(row.network)
+            assert row.teacher is None or networks.find(row.teacher)
+            assert SYSTEMS[row.system].context in (None, *CONTEXTS)
+
+
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(x, marks=pytest.mark.long) if x in ("vgg13", "vgg16") else x for x in MATCHED]
+)
+def test_a_matched_network_is_the_smallest_with_at_least_the_weights(backbone):
+    plain, extractor = networks.build(backbone, 32, num_classes=100), autoencoder.encoder(32)
+    frozen = sum(int(np.prod(v.shape)) for v in extractor.trainable_variables)
+    gated = gating.attach(plain, extractor, networks.sites(plain, backbone, 8, 16))
+    count = lambda network: sum(int(np.prod(v.shape)) for v in network.trainable_variables)  # noqa: E731
+    for name, needed in zip(MATCHED[backbone], (count(gated), count(gated) + frozen), strict=True):
+        family, number = name.rstrip("0123456789"), int(name[len(name.rstrip("0123456789")) :])
+        smaller = f"{family}{number - (6 if family == 'resnet' else 1)}"
+        assert count(networks.build(smaller, 32, num_classes=100)) < needed
+        assert count(networks.build(name, 32, num_classes=100)) >= needed
+
+
+def test_means_and_paired_intervals_are_those_of_the_textbook():
+    found = summary([1.0, 2.0, 4.0])
+    assert found.mean == pytest.approx(7 / 3) and found.std == pytest.approx(np.sqrt(7 / 3)) and found.n == 3
+    assert found.interval == pytest.approx(4.303 * np.sqrt(7 / 3) / np.sqrt(3))
+    assert summary([5.0]).interval is None and summary([]) is None
+    difference = paired({0: 3.0, 1: 5.0, 7: 100.0}, {1: 4.0, 0: 1.0, 2: 0.0})  # seeds that both have
+    assert (difference.mean, difference.n) == (1.5, 2)
+    assert difference.std == pytest.approx(np.sqrt(0.5))
+
+
+def test_the_quantiles_are_those_of_students_t():
+    """Its distribution function at the tabulated quantile, by integrating the density."""
+    from math import gamma, pi, sqrt
+
+    for df in (1, 2, 3, 10, 30):
+        x = np.linspace(0, T[df - 1], 200_001)
+        density = gamma((df + 1) / 2) / (sqrt(df * pi) * gamma(df / 2)) * (1 + x**2 / df) ** (-(df + 1) / 2)
+        assert 0.5 + np.trapezoid(density, x) == pytest.approx(0.975, abs=1e-4)
+
+
+def test_contexts_and_teachers_are_trained_once_and_before_the_rows():
+    found = jobs(rows(3, wanted=("at", "ours")), seeds=(0, 1))
+    names = list(found)
+    assert names.count("context-cdcgm") == 1 and names.count("wrn16_10+plain/seed0") == 1
+    for name, job in found.items():
+        assert all(names.index(need) < names.index(name) for need in job.needs)
+    student = found["vgg13+at/seed1"]
+    assert student.config.teacher == "runs/wrn16_10+plain/seed0" and student.config.seed == 1
+    assert found["vgg13+ours/seed1"].config.extractor == "runs/context-cdcgm"
+
+
+def test_every_row_of_the_papers_tables_is_a_valid_run():
+    for number in TABLES:
+        for job in jobs(rows(number)).values():
+            job.config.resolved(32)
+
+
+def test_rows_are_chosen_by_system_or_by_name():
+    assert [row.name for row in rows(2, wanted=("vgg16+ours", "plain"))] == ["vgg13+plain", "vgg16+plain", "vgg16+ours"]
+    with pytest.raises(UserError, match="Table 2 has no row 'foo'; there are plain, without_ru"):
+        rows(2, wanted=("foo",))
+
+
+def record(row, seed, test, validation=(0.1, 0.2), config=CLASSIFIER, **more):
+    settings = plan.settings_of(dataclasses.replace(config, seed=seed).resolved(32))
+    return {
+        "row": row,
+        "settings": settings,
+        "context": None,
+        "teacher_top1": None,
+        "history": {"val_top1": list(validation), "test_top1": list(test), "test_top5": [0.5, 0.6]},
+        "images_per_second": 100.0,
+        "parameters": 10,
+        "trainable_parameters": 9,
+        "corrupted": None,
+        "backgrounds": None,
+        "gate": None,
+        "commit": "abc",
+        "hardware": "2 CPU cores",
+        "started": "2026-01-01T00:00:00Z",
+        "train_images": 45_000,
+        "hours": 0.1,
+        **more,
+    }
+
+
+def test_last_chosen_and_best_epochs_are_told_apart():
+    read = report.readings(record("vgg13+plain", 0, test=(0.3, 0.5, 0.4), validation=(0.9, 0.1, 0.2)))
+    assert (read["last"], read["chosen"], read["best"]) == (40.0, 30.0, 50.0)
+
+
+def test_gains_are_paired_by_seed_with_our_own_plain_network():
+    found = [record("vgg13+plain", s, (0.1, x)) for s, x in enumerate((0.50, 0.60))]
+    found += [record("vgg13+ru", s, (0.1, x)) for s, x in enumerate((0.51, 0.63))]
+    table = report.assemble(2, "cifar100", rows(2, wanted=("plain", "ru")), found, recipe={"epochs": 3})
+    gain = next(row for row in table["rows"] if row["row"] == "vgg13+ru")["gains"]["last"]
+    assert gain == {"mean": 2.0, "std": pytest.approx(1.414), "n": 2, "half": pytest.approx(12.706, abs=0.001)}
+    text = markdown(table)
+    assert "| vgg13 + RU | 2 | 57.00 ± 8.48 |" in text and "+2.00 (-10.71 to +14.71) | 75.03 | +0.31 |" in text
+    assert "Not trained yet: vgg16; vgg16 + RU." in text
+
+
+def test_a_row_on_record_is_not_trained_again_and_one_of_another_recipe_is_no_record_of_it(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        "cdc_keras.tables.schedule.run", lambda jobs, *a, **k: started.append([j.name for j in jobs]) or {}
+    )
+    (tmp_path / "c.flags").write_text("--task=classifier\n--dataset=cifar100\n--epochs=3\n")
+    (tmp_path / "e.flags").write_text("--task=extractor\n--dataset=cifar100\n--epochs=2\n")
+    config = CLASSIFIER, dataclasses.replace(CLASSIFIER, epochs=4)
+    networks_of = [dataclasses.replace(c, network="vgg13", test_every_epoch=True) for c in config]
+    stored = [record("vgg13+plain", s, (0.1, 0.2), config=c) for s, c in enumerate(networks_of)]
+    (tmp_path / "records.json").write_text(json.dumps(stored))
+    settings = dict(
+        dataset=None, data_dir=None, seeds=2, epochs=None, rows=["vgg13+plain"], networks=[], extractors="train",
+        classifier_flags=tmp_path / "c.flags", extractor_flags=tmp_path / "e.flags", corrupted_images=0, at_once=None,
+    )  # fmt: skip
+    assert tables([2], runs_dir=tmp_path / "runs", out=tmp_path, **settings) == {}
+    assert started == [["vgg13+plain/seed1"]]
+    assert len(json.loads((tmp_path / "records.json").read_text())) == 2  # what is of another recipe stays
+    (row,) = json.loads((tmp_path / "table2.json").read_text())["rows"]
+    assert row["seeds"] == [0]
+    with pytest.raises(UserError, match="classifier_flags is a flagfile of task classifier on cifar100, but says extr"):
+        tables([2], runs_dir=tmp_path, **settings | {"classifier_flags": tmp_path / "e.flags"})
+
+
+def test_what_a_gate_does_is_told_from_what_it_would_do_without_its_parts():
+    from cdc_keras.data.dataset import Split
+
+    rng = np.random.default_rng(0)
+    split = Split(rng.integers(256, size=(60, 32, 32, 3), dtype=np.uint8), rng.integers(10, size=60))
+    images = keras.Input((32, 32, 3))
+    context = keras.Model(images, keras.layers.Conv2D(3, 4, strides=4)(images))  # T (B, 8, 8, 3)
+    x = images
+    for site in ("site16", "site8"):
+        x = keras.layers.ReLU()(keras.layers.Conv2D(6, 3, strides=2, padding="same", name=site)(x))
+    plain = keras.Model(images, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
+    gated = gating.attach(plain, context, ["site16", "site8"], init="centred")
+    found = gate_use(gated, split)
+    # At its start it is the identity: nothing is lost without any of its parts.
+    assert len(set(found["top1"].values())) == 1
+    assert found["m"] == {"mean": 1.0, "within": 0.0, "across": 0.0, "saturated": 0.0}
+    assert all(c["mean"] == 1.0 and c["within"] == 0.0 for c in found["c"].values()) and len(found["c"]) == 2
+    assert list(found["residual"].values()) == [0.0, 0.0]
+    assert gate_use(plain, split) is None
+
+    for layer in gated.layers:  # R on: without it the network says something else
+        if layer.name.endswith("_r_conv3"):
+            layer.kernel.assign(rng.normal(0, 1, layer.kernel.shape))
+    gated.get_layer("gate_l1_conv2_bn").beta.assign([9.0])
+    moved = gate_use(gated, split)
+    assert moved["top1"]["r_off"] != moved["top1"]["as_is"]
+    assert moved["top1"]["m_constant"] == moved["top1"]["as_is"]
+    assert moved["m"]["saturated"] == 1.0 and all(moved["residual"].values())
+
+
+def test_a_smoke_test_trains_and_scores_rows_in_processes_of_their_own_and_goes_on_where_it_was(tmp_path):
+    settings = dict(
+        dataset=None, data_dir=None, seeds=3, epochs=None, networks=[], classifier_flags=None, extractor_flags=None,
+        extractors="train", corrupted_images=0, at_once=None, runs_dir=tmp_path, smoke=True,
+    )  # fmt: skip
+    command = [sys.executable, "-m", "cdc_keras.tables", "--smoke", "--table=2", "--rows=vgg13+plain"]
+    printed = subprocess.run([*command, f"--runs_dir={tmp_path}"], check=True, capture_output=True, text=True).stdout
+    assert f"the tables are in {tmp_path}" in printed
+    folder = tmp_path / "smoke2"
+    first = (folder / "vgg13+plain" / "seed0" / "record.json").read_text()
+    assert tables([2], rows=["vgg13+plain", "vgg13+ru"], **settings) == {}
+    assert (folder / "vgg13+plain" / "seed0" / "record.json").read_text() == first
+    table = json.loads((folder / "table2.json").read_text())
+    assert [row["seeds"] for row in table["rows"]] == [[0], [0]] and table["smoke"]
+    assert "+ RU" in (folder / "table2.md").read_text() and (folder / "table2.png").is_file()
+    assert "--gate_attention=false" in (folder / "vgg13+ru" / "seed0.flags").read_text()
+
+
+def test_what_fails_is_named_with_its_reason_and_takes_what_needs_it_along(tmp_path):
+    found = plan.jobs(
+        rows(2, wanted=("vgg13+plain", "vgg13+ours")),
+        seeds=(0,),
+        classifier=dataclasses.replace(CLASSIFIER, data_dir=str(tmp_path / "nothing")),
+        extractor=dataclasses.replace(EXTRACTOR, data_dir=str(tmp_path / "nothing")),
+        runs_dir=tmp_path,
+    )
+    failed = schedule.run(found, tmp_path, lambda *of: pytest.fail("nothing can be done"))
+    assert set(failed) == {"context-cdcgm", "vgg13+plain/seed0", "vgg13+ours/seed0"}
+    assert "exit code 1: " in failed["context-cdcgm"] and "nothing" in failed["context-cdcgm"]
+    assert failed["vgg13+ours/seed0"] == "needs context-cdcgm"
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/table*.json")), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_a_published_table_is_what_its_records_say(path):
+    table, records = json.loads(path.read_text()), json.loads((path.parent / "records.json").read_text())
+    found = [Row(*row["row"].split("+")) for row in table["rows"]]
+    made = report.assemble(table["table"], table["dataset"], found, records, recipe=table["recipe"])
+    assert json.loads(json.dumps(made)) == table
+    assert markdown(table) == path.with_suffix(".md").read_text()
