@@ -52,7 +52,7 @@ def test_a_value_out_of_range_is_refused_with_what_is_allowed(field, value, mess
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"task": "classifier", "gate_init": "paper"}, "gate_init would do nothing"),
+        ({"task": "classifier", "gate_reduction": 4}, "gate_reduction would do nothing"),
         ({"task": "extractor", "extractor": "x"}, "extractor names the context of a classifier"),
         ({"task": "classifier", "extractor": "x", "gate_attention": False}, "uses no context"),
     ],
@@ -117,3 +117,11 @@ def test_settings_that_do_nothing_do_not_tell_runs_apart():
 def test_what_is_no_context_can_not_be_shuffled():
     with pytest.raises(UserError, match="gate_attention=False uses no context; leave gate_context out"):
         RunConfig(task="classifier", gate_attention=False, gate_context="shuffled")
+
+
+@pytest.mark.parametrize("name", ["cifar100", "cifar100_resnet20"])
+def test_the_flagfiles_of_released_models_without_a_gate_are_still_taken(name):
+    values = absl_flags.FlagValues()
+    flags.define(values)
+    values(["train.py", f"--flagfile=zoo/{name}/flags.txt", "--run_dir=x"])
+    assert not flags.config_from_flags(values).gated
