@@ -161,7 +161,7 @@ def _stop(busy):
     """Has every worker save what it has, and waits until all have."""
     print("saving; the same command goes on from there", file=sys.stderr)
     for worker in busy:
-        worker.process.send_signal(signal.SIGINT)
+        worker.process.terminate()  # training saves; scoring, which takes a minute, is done again
     for worker in busy:
         worker.process.wait()
 

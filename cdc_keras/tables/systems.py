@@ -59,12 +59,12 @@ SYSTEMS = {
     "cbam_ours": System("+ CBAM + Ours", CBAM, "cdcgm"),
     "ours_16": System("+ Ours, T at 16x16", context="size_16"),
     # Not in the paper: what the gate gains over is as wide, or attends to nothing.
-    "as_printed": System("+ Ours, He initialisation and summed C", AS_PRINTED, "cdcgm"),
+    "as_printed": System("+ Ours as printed: He initialisation, C of sums", AS_PRINTED, "cdcgm"),
     "strong": System("+ Ours (strong)", context="strong"),
-    "shuffled": System("control: + Ours, T of another image", {"gate_context": "shuffled"}, "cdcgm"),
-    "untrained": System("control: + Ours, extractor untrained", {"gate_context": "untrained"}, "cdcgm"),
-    "wider": System("control: plain, at least the weights that the gate trains", matched=0),
-    "wider_all": System("control: plain, at least all weights, the extractor's too", matched=1),
+    "shuffled": System("+ Ours with T of another image (control)", {"gate_context": "shuffled"}, "cdcgm"),
+    "untrained": System("+ Ours with an untrained extractor (control)", {"gate_context": "untrained"}, "cdcgm"),
+    "wider": System("(control: plain, as many weights as are trained with the gate)", matched=0),
+    "wider_all": System("(control: plain, as many weights as with gate and extractor)", matched=1),
 }
 CONTROLS = ("as_printed", "strong", "shuffled", "untrained", "wider", "wider_all")
 
