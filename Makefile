@@ -49,6 +49,9 @@ tables: $(VENV)/installed
 	$(RUN) -m cdc_keras.tables --table=1 --table=2 --table=3 --networks=vgg13_slim,resnet20 \
 		--classifier_flags=configs/cifar100_short.flags --extractors=zoo --corrupted_images=1000 --data_dir=$(DATA_DIR) \
 		--out=docs/results/cifar100_short
+	$(RUN) -m cdc_keras.tables --table=2 --dataset=shapes --networks=vgg13_slim --rows=plain,ours,ru,shuffled,untrained \
+		--classifier_flags=configs/shapes_biased.flags --extractor_flags=configs/shapes_biased_extractor.flags \
+		--corrupted_images=1000 --out=docs/results/shapes_biased
 	$(RUN) docs/fill_readme.py
 
 disentangling: $(VENV)/installed-dev

@@ -170,7 +170,8 @@ def test_the_extractor_stays_frozen_when_the_network_inside_it_is_made_trainable
 
 def test_every_trainable_weight_gets_a_gradient():
     plain = networks.build("resnet20", 32, num_classes=10)
-    gated = gating.attach(plain, autoencoder.encoder(32), networks.sites(plain, "resnet20", 8, 16))
+    # A gate that starts as the identity has none in front of its zeros until these have moved.
+    gated = gating.attach(plain, autoencoder.encoder(32), networks.sites(plain, "resnet20", 8, 16), init="paper")
     with tf.GradientTape() as tape:
         loss = keras.ops.mean(
             keras.losses.sparse_categorical_crossentropy(np.arange(3), gated(IMAGES, training=True), from_logits=True)
@@ -280,8 +281,7 @@ def test_a_network_that_takes_pixels_hands_the_extractor_its_own_range():
     x = layers.Rescaling(1 / 255)(images)
     plain = keras.Model(images, layers.Conv2D(8, 3, strides=4, padding="same", name="site")(x))
     extractor = small_extractor()
-    gated = gating.attach(plain, extractor, ["site"], to_context_input=layers.Rescaling(1 / 127.5, offset=-1.0))
-    reference.randomise(gate_variables(gated, plain))
+    gated = randomised_gate(plain, extractor, to_context_input=layers.Rescaling(1 / 127.5, offset=-1.0))
     pixels = RNG.integers(256, size=(3, 32, 32, 3)).astype("float32")
     context = extractor(pixels / np.float32(127.5) - 1).numpy()
     expected = reference.gate(plain(pixels).numpy(), context, "gate_site", reference.by_layer(gated))

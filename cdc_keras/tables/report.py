@@ -6,7 +6,7 @@ from cdc_keras.tables.statistics import paired, summary
 from cdc_keras.tables.systems import STANDS_FOR, SYSTEMS, TABLES, Row
 
 # What the gated network is set beside, one by one.
-RIVALS = ("plain", "ru", "wider", "wider_all", "shuffled", "untrained", "as_printed", "gm", "cgm", "strong")
+RIVALS = ("plain", "ru", "wider", "wider_all", "shuffled", "untrained", "as_printed", "centred", "gm", "cgm", "strong")
 
 
 def readings(record):
