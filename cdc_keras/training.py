@@ -23,7 +23,7 @@ EVALUATION_BATCH = 250
 SHOWN = 8  # images in a picture
 
 
-def train(config, run_dir):
+def train(config, run_dir, *, pictures=True):
     """Trains what `config` says into the folder `run_dir`, or goes on with it there, and returns the `RunFolder`.
 
     A step is a pure function of the weights, the optimizer's state and the seed, so a run that was stopped goes on from
@@ -32,6 +32,7 @@ def train(config, run_dir):
     Args:
         config: a `RunConfig`.
         run_dir: path of the run folder.
+        pictures: draw how training goes; False where there are too many runs to look at.
 
     Raises:
         UserError: for anything a person can put right, in one sentence.
@@ -39,12 +40,12 @@ def train(config, run_dir):
     numerics.prepare(config)
     with distribution.scope(config.strategy):
         run = RunFolder(run_dir, writes=distribution.is_chief())
-        _train(config, run)
+        _train(config, run, pictures)
         distribution.anywhere(False)  # the chief is still writing when the others are done
         return run
 
 
-def _train(config, run):
+def _train(config, run, pictures):
     dataset = data.load(config)
     config = config.resolved(dataset.image_size)
     steps_per_epoch = len(dataset.train) // config.batch_size
@@ -153,7 +154,8 @@ def _train(config, run):
                 curves.write(step, row)
                 progress.end_epoch(_summary(row, config.epochs, rows))
             save(step)
-            if run.writes and step % steps_per_epoch == 0 and (_is_power_of_two(epoch + 1) or step == total):
+            shown = pictures and run.writes and step % steps_per_epoch == 0
+            if shown and (_is_power_of_two(epoch + 1) or step == total):
                 distribution.alone(lambda: _draw(model, run, dataset, rows))
             if stop.agreed() and step < total:
                 _tell(run, f"saved after step {step} of {total}; the same command goes on from there")

@@ -126,7 +126,10 @@ def _motion_blur(x, rngs, radius, sigma):
 
 
 def _zoom_blur(x, rngs, percent):
-    """The mean of the image and of its enlargements by 1, 1.01, ... less than `percent` / 100."""
+    """The mean of the image and of its enlargements by 1, 1.01, ... less than `percent` / 100.
+
+    Deviation: the original's range takes its end in at the first two severities, by rounding.
+    """
     factors = np.arange(100, percent) / 100
     total = x.copy()
     for factor in factors:

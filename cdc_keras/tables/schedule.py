@@ -74,7 +74,7 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
     """
     folder, waiting, finished, failed = pathlib.Path(runs_dir), {job.name: job for job in jobs}, set(), {}
     free, busy, started, reported = places(at_once), [], time.monotonic(), 0.0
-    at_first = len(waiting)
+    shares_before = sum(_share(job, folder) for job in jobs)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or busy:
@@ -102,7 +102,7 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
                         print(f"{job.name}: {failed[job.name]}", file=sys.stderr)
             if time.monotonic() - reported > REPORT_EVERY:
                 reported = time.monotonic()
-                _report(len(finished), at_first, busy, folder, reported - started)
+                _report(jobs, busy, folder, reported - started, shares_before)
     except KeyboardInterrupt:
         _stop(busy)
         raise
@@ -166,15 +166,21 @@ def _stop(busy):
         worker.process.wait()
 
 
-def _report(finished, total, busy, folder, seconds):
+def _share(job, folder):
+    """Returns which share of its epochs a job has trained, from 0 to 1."""
+    if _is_done(job, folder):
+        return 1.0
+    run = RunFolder(folder / job.name)
+    return len(run.rows()) / run.config().epochs if run.config_path.is_file() else 0.0
+
+
+def _report(jobs, busy, folder, seconds, shares_before):
     """Says how far everything is."""
-    at_work, share = [], 0.0
+    shares = {job.name: _share(job, folder) for job in jobs}
+    finished, done = sum(share == 1 for share in shares.values()), sum(shares.values()) - shares_before
+    at_work = []
     for worker in busy:
-        job = next((job for job in worker.jobs if not _is_done(job, folder)), worker.jobs[-1])
-        epochs, done = job.config.epochs, len(RunFolder(folder / job.name).rows())
-        at_work.append(f"{job.name} epoch {done}" + (f"/{epochs}" if epochs else ""))
-        share += done / epochs if epochs else 0.0
-    left = ""
-    if finished + share > 0.5:
-        left = f"; about {duration((total - finished - share) * seconds / (finished + share))} left"
-    print(f"{finished} of {total} runs done; at work: {', '.join(at_work)}{left}", file=sys.stderr)
+        job = next((job for job in worker.jobs if shares[job.name] < 1), worker.jobs[-1])
+        at_work.append(f"{job.name} {shares[job.name]:.0%}")
+    left = f"; about {duration((len(jobs) - sum(shares.values())) * seconds / done)} left" if done > 0 else ""
+    print(f"{finished} of {len(jobs)} runs done; at work: {', '.join(at_work)}{left}", file=sys.stderr)

@@ -27,7 +27,7 @@ def main(argv):
     folder = pathlib.Path(values.runs_dir)
     try:
         for name in argv[1:]:
-            run = train(read_flags(folder / f"{name}.flags"), folder / name)
+            run = train(read_flags(folder / f"{name}.flags"), folder / name, pictures=False)
             if not run.finished:
                 sys.exit(130)
             if not run.config().task == "extractor":
