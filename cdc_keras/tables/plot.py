@@ -31,11 +31,12 @@ def plot(table, path):
     ax.set_yticks(range(len(shown)), [row["title"] for row in reversed(shown)], fontsize=8)
     plains = sorted({Row(*row["row"].split("+")).backbone for row in shown})
     ax.set_xlabel(f"test top-1, last epoch, minus that of {' and '.join(plains)} plain, percentage points")
+    ax.set_ylim(-0.7, len(shown) - 0.3)
     seeds = sorted({len(row["seeds"]) for row in shown})
     note = "smoke test, " if table["smoke"] else ""
     ax.set_title(
         f"Table {table['table']}, {table['dataset']}: {note}{table['recipe']['epochs']} epochs, "
-        f"{'-'.join(map(str, seeds))} seeds",
+        f"seeds: {'-'.join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))}",
         fontsize=10,
     )
     ax.legend(fontsize=8, loc="best")
