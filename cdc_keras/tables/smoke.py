@@ -11,8 +11,8 @@ from cdc_keras.config import RunConfig
 from cdc_keras.data.shapes import CLASS_NAMES, shapes
 
 IMAGE_SIZES = {1: 32, 2: 32, 3: 32, 4: 32, 5: 224, 6: 128}
-COUNTS = {"train": 40, "val": 20, "test": 20}
-CORRUPTED_IMAGES = 4
+COUNTS = {"train": 20, "val": 10, "test": 10}
+CORRUPTED_IMAGES = 1
 # (pattern of a network's name, the one in its place): of the same kind, as building a deep one takes a minute.
 STAND_INS = (
     (r"vgg(\d+)(_.*)?", r"vgg\1_w4"),
