@@ -26,8 +26,8 @@ EXTRACTOR = RunConfig(task="extractor", dataset="cifar100", epochs=2)
 
 
 def jobs(found, **settings):
-    settings = {"seeds": (0,), "classifier": CLASSIFIER, "extractor": EXTRACTOR, "runs_dir": "runs"} | settings
-    return {job.name: job for job in plan.jobs(found, **settings)}
+    common = {"seeds": (0,), "classifier": CLASSIFIER, "extractor": EXTRACTOR, "runs_dir": "runs", "folder": "c"}
+    return {job.name.removeprefix("c/"): job for job in plan.jobs(found, **common | settings)}
 
 
 @pytest.mark.parametrize(("number", "count"), [(1, 10), (2, 18), (3, 14), (4, 21), (5, 16), (6, 8)])
@@ -93,10 +93,10 @@ def test_contexts_and_teachers_are_trained_once_and_before_the_rows():
     names = list(found)
     assert names.count("context-cdcgm") == 1 and names.count("wrn16_10+plain/seed0") == 1
     for name, job in found.items():
-        assert all(names.index(need) < names.index(name) for need in job.needs)
+        assert all(names.index(need.removeprefix("c/")) < names.index(name) for need in job.needs)
     student = found["vgg13+at/seed1"]
-    assert student.config.teacher == "runs/wrn16_10+plain/seed0" and student.config.seed == 1
-    assert found["vgg13+ours/seed1"].config.extractor == "runs/context-cdcgm"
+    assert student.config.teacher == "runs/c/wrn16_10+plain/seed0" and student.config.seed == 1
+    assert found["vgg13+ours/seed1"].config.extractor == "runs/c/context-cdcgm"
 
 
 def test_every_row_of_the_papers_tables_is_a_valid_run():
@@ -166,7 +166,7 @@ def test_a_row_on_record_is_not_trained_again_and_one_of_another_recipe_is_no_re
         classifier_flags=tmp_path / "c.flags", extractor_flags=tmp_path / "e.flags", corrupted_images=0, at_once=None,
     )  # fmt: skip
     assert tables([2], runs_dir=tmp_path / "runs", out=tmp_path, **settings) == {}
-    assert started == [["vgg13+plain/seed1"]]
+    assert started == [["cifar100/vgg13+plain/seed1"]]
     assert len(json.loads((tmp_path / "records.json").read_text())) == 2  # what is of another recipe stays
     (row,) = json.loads((tmp_path / "table2.json").read_text())["rows"]
     assert row["seeds"] == [0]
@@ -213,7 +213,7 @@ def test_a_smoke_test_trains_and_scores_rows_in_processes_of_their_own_and_goes_
     command = [sys.executable, "-m", "cdc_keras.tables", "--smoke", "--table=2", "--rows=vgg13+plain"]
     printed = subprocess.run([*command, f"--runs_dir={tmp_path}"], check=True, capture_output=True, text=True).stdout
     assert f"the tables are in {tmp_path}" in printed
-    folder = tmp_path / "smoke2"
+    folder = tmp_path / "smoke32"
     first = (folder / "vgg13+plain" / "seed0" / "record.json").read_text()
     (folder / "records.json").unlink()  # the run is there: it is neither trained nor scored again
     assert tables([2], rows=["vgg13+plain"], **settings) == {}
@@ -231,11 +231,60 @@ def test_what_fails_is_named_with_its_reason_and_takes_what_needs_it_along(tmp_p
         classifier=dataclasses.replace(CLASSIFIER, data_dir=str(tmp_path / "nothing")),
         extractor=dataclasses.replace(EXTRACTOR, data_dir=str(tmp_path / "nothing")),
         runs_dir=tmp_path,
+        folder="c",
     )
     failed = schedule.run(found, tmp_path, lambda *of: pytest.fail("nothing can be done"))
-    assert set(failed) == {"context-cdcgm", "vgg13+plain/seed0", "vgg13+ours/seed0"}
-    assert "exit code 1: " in failed["context-cdcgm"] and "nothing" in failed["context-cdcgm"]
-    assert failed["vgg13+ours/seed0"] == "needs context-cdcgm"
+    assert set(failed) == {"c/context-cdcgm", "c/vgg13+plain/seed0", "c/vgg13+ours/seed0"}
+    assert "exit code 1: " in failed["c/context-cdcgm"] and "nothing" in failed["c/context-cdcgm"]
+    assert failed["c/vgg13+ours/seed0"] == "needs c/context-cdcgm"
+
+
+def test_one_that_fails_takes_none_along_that_share_its_process(tmp_path, monkeypatch):
+    def start(batch, folder, place, corrupted_images):
+        lines = ["import pathlib, sys"]
+        for job in batch:
+            path = folder / job.name
+            lines.append(
+                "sys.exit('error: it is ill')"
+                if "+ru" in job.name
+                else f"p = pathlib.Path({str(path)!r}); p.mkdir(parents=True); (p / 'record.json').write_text('{{}}')"
+            )
+        log = (tmp_path / "log.txt").open("w")
+        process = subprocess.Popen([sys.executable, "-c", "\n".join(lines)], stderr=log)
+        return schedule._Worker(process, batch, place, tmp_path / "log.txt")
+
+    monkeypatch.setattr(schedule, "_start", start)
+    done = []
+    failed = schedule.run(
+        list(jobs(rows(2, wanted=("plain", "ru"))).values()),
+        tmp_path,
+        lambda job, record: done.append(job.name),
+        at_once=1,
+        share=True,
+    )
+    assert set(failed) == {"c/vgg13+ru/seed0", "c/vgg16+ru/seed0"}
+    assert all("it is ill" in why for why in failed.values())
+    assert done == ["c/vgg13+plain/seed0", "c/vgg16+plain/seed0"]
+
+
+def test_tables_with_a_row_in_common_train_it_once_and_both_have_it(tmp_path, monkeypatch):
+    def run(jobs, runs_dir, done, **settings):
+        for job in jobs:
+            done(job, record(job.row.name, job.config.seed, (0.1, 0.2), config=job.config))
+        started.extend(job.name for job in jobs)
+        return {}
+
+    started = []
+    monkeypatch.setattr("cdc_keras.tables.schedule.run", run)
+    settings = dict(
+        dataset=None, data_dir=None, seeds=1, epochs=None, rows=["vgg13+plain"], networks=[], extractors="train",
+        classifier_flags=None, extractor_flags=None, corrupted_images=0, at_once=None,
+    )  # fmt: skip
+    assert tables([1, 2, 3], runs_dir=tmp_path / "runs", out=tmp_path, **settings) == {}
+    assert started == ["cifar100/vgg13+plain/seed0"]
+    assert len(json.loads((tmp_path / "records.json").read_text())) == 1
+    for number in (1, 2, 3):
+        assert [row["seeds"] for row in json.loads((tmp_path / f"table{number}.json").read_text())["rows"]] == [[0]]
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*/table*.json")), ids=lambda p: f"{p.parent.name}/{p.stem}")

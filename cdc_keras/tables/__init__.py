@@ -43,9 +43,20 @@ def tables(numbers, *, runs_dir, out=None, smoke=False, **settings):
     if not numbers and not smoke:
         raise UserError("say which table: --table=1 to --table=6")
     work = [_Work(n, pathlib.Path(runs_dir), out, smoke, **settings) for n in numbers or TABLES]
+    jobs = {job.name: job for one in work for job in one.missing()}
+
+    def done(job, record):
+        for one in work:
+            one.keep(job, record)
+
     failed = {}
+    if jobs:
+        images = work[0].corrupted_images
+        failed = schedule.run(
+            list(jobs.values()), runs_dir, done, at_once=settings["at_once"], corrupted_images=images, share=smoke
+        )
     for one in work:
-        failed |= one.run()
+        one.write()
     return failed
 
 
@@ -71,10 +82,10 @@ class _Work:
         corrupted_images,
         at_once,
     ):
-        self.number, self.at_once, self.smoke = number, at_once, smoke_test
+        self.number, self.smoke = number, smoke_test
         self.rows = rows_of(number, networks=networks, wanted=rows)
         if smoke_test:
-            self.dataset = f"smoke{number}"
+            self.dataset = f"smoke{smoke.IMAGE_SIZES[number]}"
             seeds, released, corrupted_images = 1, False, smoke.CORRUPTED_IMAGES
             classifier, extractor = smoke.configs(number, smoke.images(runs_dir / "smoke_images"))
         else:
@@ -89,20 +100,20 @@ class _Work:
             extractor = dataclasses.replace(extractor, **changes)
             classifier = dataclasses.replace(classifier, **changes, **({"epochs": epochs} if epochs else {}))
         self.corrupted_images = corrupted_images
-        self.runs_dir = runs_dir / self.dataset
-        self.out = self.runs_dir if out is None else pathlib.Path(out)
+        self.out = runs_dir / self.dataset if out is None else pathlib.Path(out)
         self.classifier = classifier
         jobs = plan.jobs(
             self.rows,
             seeds=range(seeds),
             classifier=classifier,
             extractor=extractor,
-            runs_dir=self.runs_dir,
+            runs_dir=runs_dir,
+            folder=self.dataset,
             released=released,
         )
         self.jobs = [smoke.small(job) for job in jobs] if smoke_test else jobs
         self.contexts = {job.name: job for job in self.jobs if job.row is None}
-        self.records = self._stored()
+        self._stored()
 
     def _check(self, classifier, extractor):
         for config, task in ((classifier, "classifier"), (extractor, "extractor")):
@@ -114,34 +125,33 @@ class _Work:
             if config.extractor or config.teacher:
                 raise UserError(f"{task}_flags names an extractor or a teacher, which the rows decide; leave it out")
 
-    def run(self):
-        """Does what is missing, writes the table after every run, and returns what failed."""
-        self.records = self._stored()  # those that the table before has added, too
-        recorded = {job.name for job in self.jobs if job.row is not None and self._record_of(job) is not None}
-        missing = [job for job in self.jobs if job.row is not None and job.name not in recorded]
-        needed = {need for job in missing for need in job.needs}
-        missing = [job for job in self.jobs if job in missing or job.name in needed]
+    def missing(self):
+        """Returns the `Job`s without a record, and those that they need, and says how many there are."""
+        records = self._stored()
+        recorded = {job.name for job in self.jobs if job.row and self._record_of(job, records)}
+        missing = {job.name for job in self.jobs if job.row} - recorded
+        needed = {need for job in self.jobs if job.name in missing for need in job.needs}
+        found = [job for job in self.jobs if job.name in missing | needed]
         wanted = {job.name for job in self.jobs if job.row in self.rows}
         print(
             f"Table {self.number}, {self.dataset}: {len(wanted & recorded)} of {len(wanted)} runs are on record, "
-            f"{len(missing)} to do in {self.runs_dir}",
+            f"{len(found)} to do",
             file=sys.stderr,
         )
-        failed = {}
-        if missing:
-            failed = schedule.run(
-                missing,
-                self.runs_dir,
-                self._done,
-                at_once=self.at_once,
-                corrupted_images=self.corrupted_images,
-                share=self.smoke,
-            )
-        self._write()
-        return failed
+        return found
 
-    def _record_of(self, job):
-        return next((record for record in self.records if plan.is_of(record, job, self.contexts)), None)
+    def keep(self, job, record):
+        """Keeps the record of a run, in the place of an older one of the same, if it is of this table."""
+        if not any(job.name == mine.name for mine in self.jobs):
+            return
+        records = [r for r in self._stored() if not plan.is_of(r, job, self.contexts)] + [record]
+        order = lambda r: (r["row"], r["settings"]["epochs"], r["settings"]["seed"])  # noqa: E731
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_text(self.out / RECORDS, json.dumps(sorted(records, key=order), indent=1) + "\n")
+        self.write()
+
+    def _record_of(self, job, records):
+        return next((record for record in records if plan.is_of(record, job, self.contexts)), None)
 
     def _stored(self):
         path = self.out / RECORDS
@@ -152,16 +162,11 @@ class _Work:
         except ValueError as error:
             raise UserError(f"{path} can not be read: {error}; put it right or choose another out") from None
 
-    def _done(self, job, record):
-        """Keeps the record of a run, in the place of an older one of the same."""
-        self.records = [r for r in self.records if not plan.is_of(r, job, self.contexts)] + [record]
-        self._write()
-
-    def _write(self):
+    def write(self):
+        """Writes the table, of the runs that are on record."""
         self.out.mkdir(parents=True, exist_ok=True)
-        order = lambda r: (r["row"], r["settings"]["epochs"], r["settings"]["seed"])  # noqa: E731
-        write_text(self.out / RECORDS, json.dumps(sorted(self.records, key=order), indent=1) + "\n")
-        found = [self._record_of(job) for job in self.jobs if job.row in self.rows]
+        records = self._stored()
+        found = [self._record_of(job, records) for job in self.jobs if job.row in self.rows]
         found = [record for record in found if record is not None]
         settings = plan.settings_of(self.classifier.resolved(self.classifier.image_size or 32))
         recipe = {name: settings[name] for name in RECIPE}

@@ -54,7 +54,7 @@ def flagfile_of(dataset, task):
     return CONFIGS / "paper" / (f"{dataset}_extractor.flags" if task == "extractor" else f"{dataset}.flags")
 
 
-def jobs(rows, *, seeds, classifier, extractor, runs_dir, released=False):
+def jobs(rows, *, seeds, classifier, extractor, runs_dir, folder, released=False):
     """Returns the `Job`s of rows, those first that others need.
 
     Contexts and teachers are trained once, with seed 0, as the paper trains an extractor once per data set.
@@ -65,6 +65,7 @@ def jobs(rows, *, seeds, classifier, extractor, runs_dir, released=False):
         classifier: `RunConfig` of a plain network, the recipe of all.
         extractor: `RunConfig` of the contexts.
         runs_dir: folder of all runs.
+        folder: the name below it of the folder of these.
         released: take the zoo's extractors, `<dataset>` and `<dataset>_<context>`, where there are some.
     """
     found = {}
@@ -78,7 +79,7 @@ def jobs(rows, *, seeds, classifier, extractor, runs_dir, released=False):
         if released and record in zoo.names():
             return f"{ZOO}{record}", ()
         base = dataclasses.replace(classifier, task="extractor") if name == "dm" else extractor
-        job = add(Job(f"context-{name}", dataclasses.replace(base, **CONTEXTS[name])))
+        job = add(Job(f"{folder}/context-{name}", dataclasses.replace(base, **CONTEXTS[name])))
         return str(pathlib.Path(runs_dir) / job.name), (job.name,)
 
     def row_job(row, seed):
@@ -89,7 +90,7 @@ def jobs(rows, *, seeds, classifier, extractor, runs_dir, released=False):
         if row.teacher:
             teacher = row_job(Row(row.teacher, "plain"), 0)
             changes["teacher"], needs = str(pathlib.Path(runs_dir) / teacher.name), (*needs, teacher.name)
-        return add(Job(f"{row.name}/seed{seed}", dataclasses.replace(classifier, **changes), row, needs))
+        return add(Job(f"{folder}/{row.name}/seed{seed}", dataclasses.replace(classifier, **changes), row, needs))
 
     for seed in seeds:  # all rows of a seed before the next: a table that is cut short has every row
         for row in rows:

@@ -83,8 +83,8 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
             ready = [job for job in waiting.values() if all(n in finished or n not in waiting for n in job.needs)]
             ready = [job for job in ready if not any(need in _names(busy) for need in job.needs)]
             while free and ready:
-                count = -(-len(ready) // len(free)) if share else 1
-                batch, ready = ready[:count], ready[count:]
+                batch = ready[:: len(free)] if share else ready[:1]
+                ready = [job for job in ready if job not in batch]
                 for job in batch:
                     del waiting[job.name]
                 busy.append(_start(batch, folder, free.pop(0), corrupted_images))
@@ -92,14 +92,17 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
             for worker in [w for w in busy if w.process.poll() is not None]:
                 busy.remove(worker)
                 free.append(worker.place)
+                undone = [job for job in worker.jobs if not _is_done(job, folder)]
                 for job in worker.jobs:
-                    if _is_done(job, folder):
+                    if job not in undone:
                         finished.add(job.name)
                         if job.row is not None:
                             done(job, json.loads((folder / job.name / RECORD).read_text()))
-                    else:
-                        failed[job.name] = _why(worker)
-                        print(f"{job.name}: {failed[job.name]}", file=sys.stderr)
+                if undone:
+                    first, *later = undone
+                    failed[first.name] = _why(worker)
+                    print(f"{first.name}: {failed[first.name]}", file=sys.stderr)
+                    waiting |= {job.name: job for job in later}
             if time.monotonic() - reported > REPORT_EVERY:
                 reported = time.monotonic()
                 _report(jobs, busy, folder, reported - started, shares_before)

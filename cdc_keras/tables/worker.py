@@ -31,7 +31,7 @@ def main(argv):
             if not run.finished:
                 sys.exit(130)
             if not run.config().task == "extractor":
-                record(run, name.split("/")[0], corrupted_images=values.corrupted_images)
+                record(run, run.path.parent.name, corrupted_images=values.corrupted_images)
             keras.utils.clear_session()
     except UserError as error:
         sys.exit(f"error: {error}")
