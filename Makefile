@@ -9,7 +9,7 @@ demo: $(VENV)/installed
 	$(RUN) -m cdc_keras.demo --out=runs/demo
 
 test: $(VENV)/installed-dev
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 quick: $(VENV)/installed-dev
 	$(RUN) -m pytest -m "not slow and not long"

@@ -83,6 +83,7 @@ def page(folder):
     return found
 
 
+@pytest.mark.slow
 def test_the_report_of_an_extractor(runs, capsys):
     (runs / "extractor/pictures/curves.png").unlink()  # a run that was stopped may have old ones, or none
     run_command(__main__, f"--run={runs / 'extractor'}")
@@ -102,6 +103,7 @@ def test_the_audit_is_part_of_the_report(runs):
     assert "<li>A note.</li>" in (runs / "extractor/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_report_of_a_gated_classifier_beside_its_plain_one(runs):
     run_command(__main__, f"--run_dir={runs / 'gated'}", f"--plain={runs / 'plain'}")
     found = page(runs / "gated")

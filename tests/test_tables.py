@@ -205,6 +205,7 @@ def test_what_a_gate_does_is_told_from_what_it_would_do_without_its_parts():
     assert moved["m"]["saturated"] == 1.0 and all(moved["residual"].values())
 
 
+@pytest.mark.slow
 def test_a_smoke_test_trains_and_scores_rows_in_processes_of_their_own_and_goes_on_where_it_was(tmp_path):
     settings = dict(
         dataset=None, data_dir=None, seeds=3, epochs=None, networks=[], classifier_flags=None, extractor_flags=None,

@@ -238,21 +238,9 @@ def cli(*arguments, **kwargs):
     ("arguments", "sentence"),
     [
         (["--run_dir=RUN", "--task=extractor", "--epochs=0"], "epochs"),
-        (
-            ["--run_dir=RUN", "--task=extractor", "--batch_size=100", "--train_limit=20"],
-            "batch_size is 100 but there are only 20",
-        ),
-        (["--run_dir=RUN", "--task=extractor", "--dataset=cifar100", "--data_dir=RUN"], "download_and_prepare"),
-        (["--run_dir=RUN", "--task=classifier", "--extractor=RUN"], "is no run folder"),
-        (["--run_dir=RUN", "--task=classifier", "--epochs=2"], "warm-up of 2.0 epochs does not fit"),
-        (["--run_dir=RUN", "--task=extractor", "--image_size=48"], "presets for 32 px"),
         (["--run_dir=RUN", "--task=extractor", "stray"], "stray"),
         (["--run_dir=RUN"], "task"),
-        (["--run_dir=train.py", "--task=extractor", "--train_limit=64"], "is a file, not a run folder"),
-        (
-            ["--run_dir=RUN", "--task=classifier", "--gate_attention=false", "--image_size=64", "--train_limit=256"],
-            "give gate_sites",
-        ),
+        (["--run_dir=RUN", "--task=classifier", "--extractor=RUN"], "is no run folder"),
     ],
 )
 def test_bad_input_gets_one_sentence_and_a_status_that_is_not_zero(arguments, sentence, tmp_path):
@@ -260,6 +248,31 @@ def test_bad_input_gets_one_sentence_and_a_status_that_is_not_zero(arguments, se
     assert result.returncode not in (0, 130) and sentence in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()  # the corrected command is not refused by what this one left
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (dict(batch_size=100, train_limit=20), "batch_size is 100 but there are only 20"),
+        (dict(dataset="cifar100", data_dir="RUN"), "download_and_prepare"),
+        (dict(task="classifier", epochs=2), "warm-up of 2.0 epochs does not fit"),
+        (dict(image_size=48), "presets for 32 px"),
+        (dict(task="classifier", gate_attention=False, image_size=64, train_limit=256), "give gate_sites"),
+    ],
+)
+def test_a_run_that_can_not_be_is_refused_before_its_folder_is_made(settings, sentence, tmp_path):
+    run = tmp_path / "run"
+    settings = {name: str(run) if value == "RUN" else value for name, value in settings.items()}
+    with pytest.raises(UserError, match=sentence):
+        train(RunConfig(**settings), run)
+    assert not run.exists()
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="is a file, not a run folder"):
+        train(RunConfig(train_limit=64), tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.slow

@@ -163,6 +163,7 @@ def outputs(network):
     return np.asarray(network(IMAGES, training=False))
 
 
+@pytest.mark.slow
 def test_a_released_extractor_gives_what_its_run_gives_and_is_frozen(own, runs):
     network = zoo.load("shapes_extractor")
     np.testing.assert_array_equal(outputs(network), outputs(load_extractor(runs / "extractor")))
@@ -203,6 +204,7 @@ def test_verify_finds_nothing_wrong_with_what_was_just_made(own):
     assert zoo.verify() == []
 
 
+@pytest.mark.slow
 def test_verify_finds_nothing_wrong_with_the_zoo_of_the_package(monkeypatch):
     monkeypatch.delenv("CDC_KERAS_ZOO", raising=False)
     assert zoo.verify(numbers=False) == []
@@ -278,6 +280,7 @@ def audited(runs, released, tmp_path_factory):
     return place, run
 
 
+@pytest.mark.slow
 def test_an_audit_with_rival_and_judge_is_made_again_with_those_of_the_zoo(audited, monkeypatch):
     monkeypatch.setenv("CDC_KERAS_ZOO", str(audited[0]))
     known = zoo.info("shapes_audited").audit
@@ -384,6 +387,7 @@ def command(*arguments):
     return subprocess.run([sys.executable, *arguments], env=os.environ, capture_output=True, text=True, cwd=root)
 
 
+@pytest.mark.slow
 def test_evaluate_py_scores_a_record_beside_its_card_and_fails_beyond_the_tolerance(own):
     before = sorted(own.rglob("*"))
     done = command("evaluate.py", "--zoo=shapes_gated", "--split=validation")
@@ -888,6 +892,7 @@ def test_the_command_runs_as_a_module(tmp_path):
     assert done.returncode == 0 and "0 records in" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_records_gate_and_teach_a_new_run(own, tmp_path):
     records = {"extractor": "zoo:shapes_extractor", "teacher": "zoo:shapes_gated"}
     run = train(dataclasses.replace(GATED, network="vgg13_slim", **records), tmp_path / "student")
