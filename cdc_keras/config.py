@@ -164,8 +164,8 @@ class RunConfig:
     )
     gate_context: str = _field(
         "own",
-        "T that infers the gate: the image's own, or a control: of the next image in the batch (shuffled), or of an "
-        "extractor that was never trained (untrained)",
+        "T that infers the gate: the image's own, or a control: of the image before it in the batch (shuffled), or of "
+        "an extractor that was never trained (untrained)",
         choices=("own", "shuffled", "untrained"),
     )
     gate_sites: tuple = _field(

@@ -1,7 +1,9 @@
 """The run folder: what a run was asked for, what it measured, and its checkpoints, written so that nothing is lost."""
 
+import contextlib
 import csv
 import dataclasses
+import fcntl
 import hashlib
 import json
 import math
@@ -76,6 +78,29 @@ class RunFolder:
             self.record(extractor_sha256=extractor.sha256)
         write_text(self.path / "flags.txt", flagfile(config))
         write_text(self.config_path, config.to_json())  # last: a folder with it is complete
+
+    @contextlib.contextmanager
+    def lock(self):
+        """Keeps other processes from training in this folder, which must be there, until the context is left.
+
+        Raises:
+            UserError: another process is doing so.
+        """
+        if not self.writes:
+            yield
+            return
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(folder)
+            raise UserError(f"another process is training in {self.path}; wait for it, or stop it first") from None
+        except OSError:  # a file system that has no such locks
+            pass
+        try:
+            yield
+        finally:
+            os.close(folder)
 
     def _check_same(self, config):
         stored, asked = self.config().effective(), config.effective()

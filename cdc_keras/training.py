@@ -73,9 +73,15 @@ def _train(config, run, pictures):
         run.create(config, extractor)
         run.check_data(dataset)
         run.check_fingerprint(model)
-    if teacher is not None:
-        _meet(teacher, run, dataset, config)
-        run.record(transfer=model.pairs)
+    with run.lock():
+        if teacher is not None:
+            _meet(teacher, run, dataset, config)
+            run.record(transfer=model.pairs)
+        _fit(model, run, dataset, config, steps_per_epoch, pictures)
+
+
+def _fit(model, run, dataset, config, steps_per_epoch, pictures):
+    """Trains the epochs that are missing."""
     if step := run.load_checkpoint(model):
         _tell(run, f"going on after step {step}")
     total = config.epochs * steps_per_epoch
@@ -188,6 +194,9 @@ def held_out(model, dataset, config):
 
 def evaluate_split(model, split, config):
     """Returns the readings of `model.assess` over a split as {name: float}."""
+    if config.gate_context == "shuffled" and not isinstance(split, StreamSplit):
+        # Stored class by class, the image before one is of its own category.
+        split = split.take(np.random.default_rng(0).permutation(len(split)))
     length = {"batch_size": EVALUATION_BATCH, "steps_per_call": config.steps_per_call}
     batches = evaluation_batches(split, config.image_size, **length)
     sized = keras.backend.backend() == "jax" or distribution.replicas() > 1

@@ -181,8 +181,9 @@ def tables_text():
     for path in sorted(RESULTS.glob("*/table*.json")):
         table = json.loads(path.read_text())
         recipe = table["recipe"]
+        paper = " (paper: 200)" if table["dataset"] in ("cifar10", "cifar100") else ""
         lines += [
-            f"Table {table['table']}, {table['dataset']}, {recipe['epochs']} epochs (paper: 200), recipe "
+            f"Table {table['table']}, {table['dataset']}, {recipe['epochs']} epochs{paper}, recipe "
             f"{recipe['recipe']}: test top-1, last epoch, in percent.",
             "",
             "| network | seeds | mean ± std | gain over plain, 95% interval | the paper's gain |",

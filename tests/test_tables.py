@@ -10,10 +10,11 @@ import keras
 import numpy as np
 import pytest
 
-from cdc_keras import gating, networks
+from cdc_keras import gating, networks, zoo
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
 from cdc_keras.networks import autoencoder
+from cdc_keras.runs import RunFolder
 from cdc_keras.tables import plan, report, schedule, systems, tables
 from cdc_keras.tables.gate_use import gate_use
 from cdc_keras.tables.page import markdown
@@ -36,6 +37,29 @@ def test_a_table_has_the_papers_rows_each_with_its_value(number, count):
     of_paper = [(row.backbone, row.system) for row in rows(number) if row.system not in systems.CONTROLS]
     assert len(of_paper) == count and set(of_paper) == set(table.paper)
     assert all(set(values) == set(table.datasets) for values in table.paper.values())
+
+
+def test_a_record_is_of_a_job_if_all_that_decides_its_numbers_is_the_same():
+    taught = jobs(rows(3, wanted=("vgg13+at",)))
+    job, teacher = taught["vgg13+at/seed0"], taught["wrn16_10+plain/seed0"]
+    named = {f"c/{name}": job for name, job in taught.items()}
+    is_of = lambda record: plan.is_of(record, job, named, 0)  # noqa: E731
+    found = record("vgg13+at", 0, (0.1, 0.2), config=job.config)
+    assert not is_of(found)  # without a teacher
+    found["teacher"] = {"settings": plan.settings_of(teacher.config.resolved(32))}
+    assert is_of(found) and not plan.is_of(found, job, named, 1000)
+    assert not is_of(found | {"teacher": {"settings": found["teacher"]["settings"] | {"network": "resnet8"}}})
+    assert not is_of(found | {"settings": found["settings"] | {"epochs": 4}})
+    # A setting that came later had its default before.
+    assert is_of(found | {"settings": {k: v for k, v in found["settings"].items() if k != "flip"}})
+
+    gated = jobs(rows(2, wanted=("vgg13+ours",)), released=True)["vgg13+ours/seed0"]
+    found = record("vgg13+ours", 0, (0.1, 0.2), config=gated.config)
+    of_zoo = {"settings": {}, "sha256": zoo.info("cifar100").weights.sha256}
+    assert plan.is_of(found | {"context": of_zoo}, gated, {}, 0)
+    assert not plan.is_of(found | {"context": of_zoo | {"sha256": "0"}}, gated, {}, 0)
+    folder = dataclasses.replace(CLASSIFIER, dataset="folder", data_dir="cats").resolved(32)
+    assert plan.settings_of(folder) != plan.settings_of(dataclasses.replace(folder, data_dir="dogs"))
 
 
 def test_the_papers_gains_are_differences_of_its_values():
@@ -117,15 +141,16 @@ def record(row, seed, test, validation=(0.1, 0.2), config=CLASSIFIER, **more):
         "row": row,
         "settings": settings,
         "context": None,
-        "teacher_top1": None,
+        "teacher": None,
         "history": {"val_top1": list(validation), "test_top1": list(test), "test_top5": [0.5, 0.6]},
         "images_per_second": 100.0,
         "parameters": 10,
         "trainable_parameters": 9,
+        "corrupted_images": 0,
         "corrupted": None,
         "backgrounds": None,
         "gate": None,
-        "commit": "abc",
+        "commits": ["abc"],
         "hardware": "2 CPU cores",
         "started": "2026-01-01T00:00:00Z",
         "train_images": 45_000,
@@ -240,19 +265,34 @@ def test_what_fails_is_named_with_its_reason_and_takes_what_needs_it_along(tmp_p
     assert failed["c/vgg13+ours/seed0"] == "needs c/context-cdcgm"
 
 
+def finish(job, folder):
+    """Leaves a finished and scored run of a job in its folder."""
+    run = RunFolder(folder / job.name)
+    run.create(job.config.resolved(32))
+    run.record(finished=True)
+    (run.path / "record.json").write_text(json.dumps(record(job.row.name, 0, (0.1, 0.2), config=job.config)))
+
+
+def test_a_run_of_other_settings_is_not_taken_for_the_one_that_is_asked_for(tmp_path):
+    (job,) = jobs(rows(2, wanted=("vgg13+plain",))).values()
+    finish(dataclasses.replace(job, config=dataclasses.replace(job.config, epochs=7)), tmp_path)
+    assert not schedule._is_done(job, tmp_path, 0)
+    finish(job, tmp_path / "here")
+    assert schedule._is_done(job, tmp_path / "here", 0)
+    assert not schedule._is_done(job, tmp_path / "here", 1000)  # scored, but not on these
+
+
 def test_one_that_fails_takes_none_along_that_share_its_process(tmp_path, monkeypatch):
     def start(batch, folder, place, corrupted_images):
-        lines = ["import pathlib, sys"]
+        """Does what comes before a job that fails, and fails if there is one."""
+        log, code = tmp_path / "log.txt", 0
         for job in batch:
-            path = folder / job.name
-            lines.append(
-                "sys.exit('error: it is ill')"
-                if "+ru" in job.name
-                else f"p = pathlib.Path({str(path)!r}); p.mkdir(parents=True); (p / 'record.json').write_text('{{}}')"
-            )
-        log = (tmp_path / "log.txt").open("w")
-        process = subprocess.Popen([sys.executable, "-c", "\n".join(lines)], stderr=log)
-        return schedule._Worker(process, batch, place, tmp_path / "log.txt")
+            if code := int("+ru" in job.name):
+                break
+            finish(job, folder)
+        command = [sys.executable, "-c", f"import sys; sys.exit('error: it is ill' if {code} else 0)"]
+        with log.open("w") as out:
+            return schedule._Worker(subprocess.Popen(command, stderr=out), batch, place, log)
 
     monkeypatch.setattr(schedule, "_start", start)
     done = []
@@ -266,6 +306,26 @@ def test_one_that_fails_takes_none_along_that_share_its_process(tmp_path, monkey
     assert set(failed) == {"c/vgg13+ru/seed0", "c/vgg16+ru/seed0"}
     assert all("it is ill" in why for why in failed.values())
     assert done == ["c/vgg13+plain/seed0", "c/vgg16+plain/seed0"]
+
+
+def test_no_process_is_left_behind_by_an_error(tmp_path, monkeypatch):
+    def start(batch, folder, place, corrupted_images):
+        (job,) = batch
+        if "vgg13" in job.name:
+            finish(job, folder)
+        seconds = 0 if "vgg13" in job.name else 600
+        started.append(subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"]))
+        return schedule._Worker(started[-1], batch, place, tmp_path / "log.txt")
+
+    def done(job, record):
+        raise UserError("the disk is full")
+
+    started = []
+    monkeypatch.setattr(schedule, "_start", start)
+    monkeypatch.setattr(schedule, "places", lambda count: [{}, {}])
+    with pytest.raises(UserError, match="the disk is full"):
+        schedule.run(list(jobs(rows(2, wanted=("plain",))).values()), tmp_path, done)
+    assert [process.poll() is not None for process in started] == [True, True]
 
 
 def test_tables_with_a_row_in_common_train_it_once_and_both_have_it(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import pytest
 
 from cdc_keras import training
 from cdc_keras.config import RunConfig
+from cdc_keras.data.dataset import Split
 from cdc_keras.errors import UserError
 from cdc_keras.evaluation import classification_scores, evaluate, load_run, logits_of
 from cdc_keras.runs import RunFolder, fingerprint, load_weights, save_weights
@@ -266,6 +267,28 @@ def test_a_run_that_can_not_be_is_refused_before_its_folder_is_made(settings, se
     with pytest.raises(UserError, match=sentence):
         train(RunConfig(**settings), run)
     assert not run.exists()
+
+
+def test_two_do_not_train_in_one_folder_at_a_time(extractor_run):
+    with extractor_run.lock(), pytest.raises(UserError, match="another process is training in"):
+        train(EXTRACTOR, extractor_run.path)
+    train(EXTRACTOR, extractor_run.path)
+
+
+def test_a_shuffled_context_is_scored_in_random_order_and_any_other_as_stored(monkeypatch):
+    class Asked:
+        def evaluate(self, labels, **how):
+            seen.append(labels)
+            return {}
+
+    seen, labels = [], np.repeat(np.arange(10), 50)
+    monkeypatch.setattr(training, "evaluation_batches", lambda split, *a, **k: split.labels)
+    split = Split(np.zeros((500, 32, 32, 3), np.uint8), labels)
+    for context in ("own", "shuffled"):
+        config = RunConfig(task="classifier", extractor="zoo:shapes", gate_context=context)
+        training.evaluate_split(Asked(), split, config)
+    assert np.array_equal(seen[0], labels) and np.array_equal(np.sort(seen[1]), labels)
+    assert np.mean(seen[1] == np.roll(seen[1], 1)) < 0.2  # of the category of the image before
 
 
 def test_a_file_is_no_run_folder(tmp_path):

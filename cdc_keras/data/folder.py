@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from cdc_keras.data.crop import random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit, only
-from cdc_keras.data.split import TEST_FRACTION, cut_training, reported, stratified_cut, streamed_parts
+from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, reported, stratified_cut, streamed_parts
 from cdc_keras.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -63,7 +63,7 @@ def load_folder(
 
     paths, labels = files["train"]
     if "test" not in files:
-        rest, cut = stratified_cut(labels, TEST_FRACTION, [seed, 2])
+        rest, cut = stratified_cut(labels, TEST_FRACTION, TEST_SEED)
         files["test"] = paths[cut], labels[cut]
         paths, labels = paths[rest], labels[rest]
     fraction = 0.0 if "validation" in files else validation_fraction

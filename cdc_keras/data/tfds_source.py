@@ -9,7 +9,7 @@ import numpy as np
 
 from cdc_keras.data.crop import fitted, random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit, only
-from cdc_keras.data.split import TEST_FRACTION, cut_training, reported, stratified_cut, streamed_parts
+from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, reported, stratified_cut, streamed_parts
 from cdc_keras.errors import UserError
 
 # name, name/config or either with :version. A namespace (huggingface:name) would go to the network, so it is none.
@@ -160,7 +160,7 @@ def _cut(builder, validation_fraction, train_limit, seed):
     if validation_fraction or train_limit is not None or not held_out:
         labels = read_labels(builder, "train")
     if not held_out:
-        rows, test_rows = stratified_cut(labels, TEST_FRACTION, [seed, 2])
+        rows, test_rows = stratified_cut(labels, TEST_FRACTION, TEST_SEED)
         official["test"] = "train", test_rows
     train, validation = cut_training(
         labels[rows], validation_fraction=validation_fraction, train_limit=train_limit, seed=seed

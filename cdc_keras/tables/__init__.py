@@ -111,9 +111,8 @@ class _Work:
             folder=self.dataset,
             released=released,
         )
-        self.jobs = [smoke.small(job) for job in jobs] if smoke_test else jobs
-        self.contexts = {job.name: job for job in self.jobs if job.row is None}
-        self._stored()
+        self.jobs = {job.name: smoke.small(job) if smoke_test else job for job in jobs}
+        self._check_out()
 
     def _check(self, classifier, extractor):
         for config, task in ((classifier, "classifier"), (extractor, "extractor")):
@@ -125,14 +124,21 @@ class _Work:
             if config.extractor or config.teacher:
                 raise UserError(f"{task}_flags names an extractor or a teacher, which the rows decide; leave it out")
 
+    def _check_out(self):
+        self._stored()
+        path = self.out / f"table{self.number}.json"
+        if path.is_file() and (there := json.loads(path.read_text())["dataset"]) != self.dataset:
+            raise UserError(f"{self.out} holds Table {self.number} of {there}; choose another out for {self.dataset}")
+
     def missing(self):
         """Returns the `Job`s without a record, and those that they need, and says how many there are."""
         records = self._stored()
-        recorded = {job.name for job in self.jobs if job.row and self._record_of(job, records)}
-        missing = {job.name for job in self.jobs if job.row} - recorded
-        needed = {need for job in self.jobs if job.name in missing for need in job.needs}
-        found = [job for job in self.jobs if job.name in missing | needed]
-        wanted = {job.name for job in self.jobs if job.row in self.rows}
+        jobs = self.jobs.values()
+        recorded = {job.name for job in jobs if job.row and self._record_of(job, records)}
+        missing = {job.name for job in jobs if job.row} - recorded
+        needed = {need for name in missing for need in self.jobs[name].needs}
+        found = [job for job in jobs if job.name in missing | needed]
+        wanted = {job.name for job in jobs if job.row in self.rows}
         print(
             f"Table {self.number}, {self.dataset}: {len(wanted & recorded)} of {len(wanted)} runs are on record, "
             f"{len(found)} to do",
@@ -141,17 +147,23 @@ class _Work:
         return found
 
     def keep(self, job, record):
-        """Keeps the record of a run, in the place of an older one of the same, if it is of this table."""
-        if not any(job.name == mine.name for mine in self.jobs):
+        """Keeps the record of a run, in the place of an older one of the same, if it is of this table.
+
+        Raises:
+            UserError: it is that of another run.
+        """
+        if job.name not in self.jobs:
             return
-        records = [r for r in self._stored() if not plan.is_of(r, job, self.contexts)] + [record]
+        if self._record_of(job, [record]) is None:
+            raise UserError(f"{job.name} was trained with other settings than these; choose another runs_dir")
+        records = [r for r in self._stored() if self._record_of(job, [r]) is None] + [record]
         order = lambda r: (r["row"], r["settings"]["epochs"], r["settings"]["seed"])  # noqa: E731
         self.out.mkdir(parents=True, exist_ok=True)
         write_text(self.out / RECORDS, json.dumps(sorted(records, key=order), indent=1) + "\n")
         self.write()
 
     def _record_of(self, job, records):
-        return next((record for record in records if plan.is_of(record, job, self.contexts)), None)
+        return next((r for r in records if plan.is_of(r, job, self.jobs, self.corrupted_images)), None)
 
     def _stored(self):
         path = self.out / RECORDS
@@ -166,7 +178,7 @@ class _Work:
         """Writes the table, of the runs that are on record."""
         self.out.mkdir(parents=True, exist_ok=True)
         records = self._stored()
-        found = [self._record_of(job, records) for job in self.jobs if job.row in self.rows]
+        found = [self._record_of(job, records) for job in self.jobs.values() if job.row in self.rows]
         found = [record for record in found if record is not None]
         settings = plan.settings_of(self.classifier.resolved(self.classifier.image_size or 32))
         recipe = {name: settings[name] for name in RECIPE}

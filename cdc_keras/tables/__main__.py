@@ -34,7 +34,7 @@ def define(values=flags.FLAGS):
     flags.DEFINE_bool(
         "smoke",
         False,
-        "try every row with a small network, few images and two epochs, on shapes; means nothing",
+        "try every row with a small network, few images and one epoch, on shapes; means nothing",
         values,
     )
 
@@ -58,7 +58,7 @@ def main(argv):
         sys.exit("stopped; the same command goes on from there")
     if failed:
         sys.exit("error: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))
-    print(f"the tables are in {values.out or values.runs_dir}")
+    print(f"the tables are in {values.out or f'{values.runs_dir}/<dataset>'}")
 
 
 if __name__ == "__main__":

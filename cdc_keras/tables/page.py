@@ -50,8 +50,9 @@ def _said(table):
         lines += ["**A smoke test: small networks, a few steps. Nothing here means anything.**", ""]
     lines += [
         "Test accuracy in percent, mean ± standard deviation over n seeds. Gain: over our own plain network, paired by "
-        "seed, last epoch, with its 95% interval (Student's t). The paper reports the best test epoch; choose by "
-        "validation.",
+        "seed, last epoch, with its 95% interval (Student's t), not corrected for the number of rows. The paper "
+        "reports the best test epoch; choose by validation. Contexts and teachers are trained once: the intervals say "
+        "nothing of other draws of them, and images that are validation for a seed may have been training for them.",
         "",
         f"All rows: {recipe}; {', '.join(f'{x:,}' for x in table['train_images'])} training images; "
         f"{'; '.join(table['hardware'])}; commit {', '.join(table['commits'])}; {', '.join(table['days'])}. images/s: "
@@ -61,7 +62,7 @@ def _said(table):
         lines += [
             "",
             f"Corrupted: top-1 over the 15 common corruptions at severities 1 to 5 of {table['corrupted_images']:,} "
-            "test images, the same for all.",
+            "test images, the same for all rows of a seed.",
         ]
     if empty := [row["title"] for row in table["rows"] if not row["seeds"]]:
         lines += ["", f"Not trained yet: {'; '.join(empty)}."]
@@ -76,17 +77,16 @@ def _contexts(table):
     """Returns which extractors and teachers there were, as lines."""
     lines = []
     for row in table["rows"]:
-        if row.get("context"):
-            s = row["context"]["settings"]
-            what = f"{s['context']}, {s['epochs']} epochs, batch {s['batch_size']}, "
-            what += f"weights {row['context']['sha256'][:12]}"
+        for context in row.get("contexts", []):
+            s = context["settings"]
+            what = f"{s['context']}, {s['epochs']} epochs, batch {s['batch_size']}, weights {context['sha256'][:12]}"
             lines.append((what, row["title"]))
     grouped = {what: [title for w, title in lines if w == what] for what, _ in lines}
     found = [f"* Context {what}: {'; '.join(titles)}." for what, titles in grouped.items()]
     found += [
-        f"* {row['title']}: the teacher has {row['teacher_top1']:.1%} on validation."
+        f"* {row['title']}: the teacher has {teacher['top1']:.1%} on {teacher['split']}."
         for row in table["rows"]
-        if row.get("teacher_top1") is not None
+        for teacher in row.get("teachers", [])
     ]
     return [*found, ""] if found else []
 
@@ -112,9 +112,10 @@ def _gate_table(table):
     if not gated:
         return []
     lines = [
-        "What the gates do: means over seeds, on test images. Top-1 with R(F) = 0, with M or C their means, with T of "
-        "another image. M and C: mean, deviation within an image (over positions, over channels) and across images, "
-        "and the share within 2% of an end. R: its root mean square over that of F'.",
+        f"What the gates do: means over seeds, on {gated[0]['gate']['images']:,.0f} test images. First the top-1, and "
+        "what it changes by, with a 95% interval, if in the trained network R(F) = 0, if M or C are their means, if T "
+        "is that of another image. M and C: mean, deviation within an image (over positions, over channels) and "
+        "across images, and the share within 2% of an end. R: its root mean square over that of F'.",
         "",
         "| network | top-1 | R off | M constant | C constant | T shuffled | M: mean, within, across, saturated "
         "| C, by site: the same | R / F', by site |",
@@ -122,8 +123,8 @@ def _gate_table(table):
     ]
     for row in gated:
         gate = row["gate"]
-        top1 = [gate["top1"].get(x) for x in ("as_is", "r_off", "m_constant", "c_constant", "t_shuffled")]
-        cells = [row["title"], *("" if x is None else f"{100 * x:.1f}" for x in top1), _moves(gate["m"])]
+        losses = [gain(row["gate_losses"].get(x)) for x in ("r_off", "m_constant", "c_constant", "t_shuffled")]
+        cells = [row["title"], f"{100 * gate['top1']['as_is']:.2f}", *losses, _moves(gate["m"])]
         cells += ["; ".join(_moves(c) for c in (gate["c"] or {}).values())]
         cells += ["; ".join(f"{x:.2f}" for x in (gate["residual"] or {}).values())]
         lines.append(f"| {' | '.join(cells)} |")

@@ -104,27 +104,44 @@ def settings_of(config):
     Args:
         config: a resolved `RunConfig`.
     """
-    ignored = (*FREE_TO_CHANGE, *PATHS)
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in config.effective().items() if k not in ignored}
+    ignored = {*FREE_TO_CHANGE, *PATHS}
+    if config.dataset == "folder":  # which data it is, nothing else says
+        ignored.remove("data_dir")
+    return {k: _plain(v) for k, v in config.effective().items() if k not in ignored}
 
 
-def is_of(record, job, contexts):
+def is_of(record, job, jobs, corrupted_images):
     """Whether a record is that of the run a job asks for.
 
     Args:
         record: what `scores.record` returned.
         job: a `Job` of a row.
-        contexts: {name of a job: its `Job`} of the contexts that are trained for these rows.
+        jobs: {name: `Job`}; those that this one needs are among them.
+        corrupted_images: as for `scores.record`.
     """
-    if record["row"] != job.row.name or record["settings"]["seed"] != job.config.seed:
+    if (record["row"], record["corrupted_images"]) != (job.row.name, corrupted_images):
         return False
-    if record["settings"] != settings_of(job.config.resolved(record["settings"]["image_size"])):
+    if not _same(record["settings"], job.config):
+        return False
+    needed = [jobs[name] for name in job.needs]
+    teacher = next((need.config for need in needed if need.row is not None), None)
+    if not _same(record["teacher"] and record["teacher"]["settings"], teacher):
         return False
     source = job.config.extractor
-    if source is None:
-        return record["context"] is None
-    if source.startswith(ZOO):
+    if source is not None and source.startswith(ZOO):
         return record["context"]["sha256"] == zoo.info(source.removeprefix(ZOO)).weights.sha256
-    trained = contexts[next(name for name in job.needs if name in contexts)].config
-    there = record["context"]["settings"]
-    return there == settings_of(trained.resolved(there["image_size"]))
+    context = next((need.config for need in needed if need.row is None), None)
+    return _same(record["context"] and record["context"]["settings"], context)
+
+
+def _same(stored, config):
+    """Whether stored settings are those of a config, or both are None; one that came later has its default in them."""
+    if stored is None or config is None:
+        return stored is None and config is None
+    asked = settings_of(config.resolved(stored["image_size"]))
+    default = {field.name: _plain(field.default) for field in dataclasses.fields(config)}
+    return {**{name: default[name] for name in asked}, **stored} == asked
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value

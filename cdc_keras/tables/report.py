@@ -1,9 +1,11 @@
 """From the records of runs to a table: numbers with their spread, Markdown, and a plot."""
 
+import json
+
 import numpy as np
 
 from cdc_keras.tables.statistics import paired, summary
-from cdc_keras.tables.systems import STANDS_FOR, SYSTEMS, TABLES, Row
+from cdc_keras.tables.systems import STANDS_FOR, TABLES, Row
 
 # What the gated network is set beside, one by one.
 RIVALS = ("plain", "ru", "wider", "wider_all", "shuffled", "untrained", "as_printed", "centred", "gm", "cgm", "strong")
@@ -61,9 +63,12 @@ def assemble(number, dataset, rows, records, *, recipe, smoke=False):
             entry |= {key: found[0][key] for key in ("parameters", "trainable_parameters")}
             entry["images_per_second"] = float(np.median([r["images_per_second"] for r in found]))
             entry["hours"] = sum(r["hours"] for r in found)
-            entry["gate"] = _gates([r["gate"] for r in found if r["gate"] is not None])
-            entry["context"] = found[0]["context"]
-            entry["teacher_top1"] = found[0]["teacher_top1"]
+            gates = {r["settings"]["seed"]: r["gate"] for r in found if r["gate"] is not None}
+            entry["gate"] = _gates(list(gates.values()))
+            entry["gate_losses"] = _losses(gates)
+            untrained = found[0]["settings"].get("gate_context") == "untrained"
+            entry["contexts"] = [] if untrained else _each(r["context"] for r in found if r["context"])
+            entry["teachers"] = _each(r["teacher"] for r in found if r["teacher"])
         table.append(entry)
     rivals = {}
     for backbone in dict.fromkeys(row.backbone for row in rows):
@@ -77,9 +82,9 @@ def assemble(number, dataset, rows, records, *, recipe, smoke=False):
         "dataset": dataset,
         "smoke": smoke,
         "recipe": recipe,
-        "corrupted_images": next((r["corrupted"]["images"] for r in used if r["corrupted"]), 0),
+        "corrupted_images": max((r["corrupted"]["images"] for r in used if r["corrupted"]), default=0),
         "hardware": sorted({r["hardware"] for r in used}),
-        "commits": sorted({str(r["commit"]) for r in used}),
+        "commits": sorted({commit for r in used for commit in r["commits"]}),
         "days": sorted({r["started"][:10] for r in used}),
         "train_images": sorted({r["train_images"] for r in used}),
         "rows": table,
@@ -95,11 +100,16 @@ def _paper(number, dataset, row):
     table = TABLES[number].paper
     backbone = STANDS_FOR.get(row.backbone, row.backbone)
     value, plain = (table.get((backbone, system), {}).get(dataset) for system in (row.system, "plain"))
-    if value is None or SYSTEMS[row.system].matched is not None:
+    if value is None:
         return None, None
     top1 = lambda x: x[0] if isinstance(x, tuple) else x  # noqa: E731
     gain = None if row.system == "plain" or plain is None else round(top1(value) - top1(plain), 2)
     return (None if backbone != row.backbone else value), gain
+
+
+def _each(found):
+    """Returns the different ones of some dicts, in their order."""
+    return list({json.dumps(x, sort_keys=True): x for x in found}.values())
 
 
 def _published(found):
@@ -107,6 +117,13 @@ def _published(found):
         return None
     rounded = lambda x: None if x is None else round(x, 3)  # noqa: E731
     return {"mean": rounded(found.mean), "std": rounded(found.std), "n": found.n, "half": rounded(found.interval)}
+
+
+def _losses(gates):
+    """Returns {part: what accuracy changes by when it is replaced}, paired by seed, in points, of {seed: gate}."""
+    of = lambda part: {s: 100 * g["top1"][part] for s, g in gates.items() if part in g["top1"]}  # noqa: E731
+    parts = dict.fromkeys(part for g in gates.values() for part in g["top1"] if part != "as_is")
+    return {part: _published(paired(of(part), of("as_is"))) for part in parts}
 
 
 def _gates(found):

@@ -1,7 +1,6 @@
 """Running the jobs of a table: several at a time, each in a process of its own, those first that others wait for."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import signal
@@ -13,7 +12,7 @@ from cdc_keras import numerics
 from cdc_keras.errors import UserError
 from cdc_keras.progress import duration
 from cdc_keras.runs import RunFolder, flagfile, write_text
-from cdc_keras.tables.scores import RECORD
+from cdc_keras.tables.scores import stored
 
 MOST_AT_ONCE = 8  # on a CPU; each holds its data set in memory
 REPORT_EVERY = 30.0  # seconds
@@ -29,12 +28,14 @@ class _Worker:
         jobs: what it does, in order.
         place: what it has of the machine.
         log: the file its output goes to.
+        log_start: bytes that were in it before.
     """
 
     process: subprocess.Popen
     jobs: list
     place: dict
     log: pathlib.Path
+    log_start: int = 0
 
 
 def places(count=None):
@@ -46,7 +47,8 @@ def places(count=None):
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = sorted(pathlib.Path("/proc/driver/nvidia/gpus").glob("*"))
-    gpus = [str(i) for i in range(len(found))] if visible is None else [x for x in visible.split(",") if x]
+    gpus = map(str, range(len(found))) if visible is None else visible.split(",")
+    gpus = [gpu for gpu in gpus if gpu not in ("", "-1")]
     if gpus:
         return [{"gpu": gpu} for gpu in gpus[:count]]
     if not hasattr(os, "sched_getaffinity"):
@@ -74,8 +76,10 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
     """
     folder, waiting, finished, failed = pathlib.Path(runs_dir), {job.name: job for job in jobs}, set(), {}
     free, busy, started, reported = places(at_once), [], time.monotonic(), 0.0
-    shares_before = sum(_share(job, folder) for job in jobs)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    share_of = lambda job: 1.0 if _is_done(job, folder, corrupted_images) else _share(job, folder)  # noqa: E731
+    shares_before = sum(share_of(job) for job in jobs)
+    stops = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {s: signal.signal(s, signal.default_int_handler) for s in stops}
     try:
         while waiting or busy:
             for name in [n for n, job in waiting.items() if any(need in failed for need in job.needs)]:
@@ -92,12 +96,12 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
             for worker in [w for w in busy if w.process.poll() is not None]:
                 busy.remove(worker)
                 free.append(worker.place)
-                undone = [job for job in worker.jobs if not _is_done(job, folder)]
+                undone = [job for job in worker.jobs if not _is_done(job, folder, corrupted_images)]
                 for job in worker.jobs:
                     if job not in undone:
                         finished.add(job.name)
                         if job.row is not None:
-                            done(job, json.loads((folder / job.name / RECORD).read_text()))
+                            done(job, stored(RunFolder(folder / job.name), corrupted_images))
                 if undone:
                     first, *later = undone
                     failed[first.name] = _why(worker)
@@ -105,12 +109,13 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
                     waiting |= {job.name: job for job in later}
             if time.monotonic() - reported > REPORT_EVERY:
                 reported = time.monotonic()
-                _report(jobs, busy, folder, reported - started, shares_before)
-    except KeyboardInterrupt:
+                _report(jobs, busy, share_of, reported - started, shares_before)
+    except BaseException:
         _stop(busy)
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for s, handler in before.items():
+            signal.signal(s, handler)
     return failed
 
 
@@ -136,6 +141,7 @@ def _start(batch, folder, place, corrupted_images):
     if "gpu" in place:
         environment["CUDA_VISIBLE_DEVICES"] = place["gpu"]
     with log.open("a") as out:
+        log_start = out.tell()
         process = subprocess.Popen(
             [*command, "--", *(job.name for job in batch)],
             stdin=subprocess.DEVNULL,
@@ -144,18 +150,25 @@ def _start(batch, folder, place, corrupted_images):
             env=environment,
             start_new_session=True,  # Ctrl-C reaches it through us, once
         )
-    return _Worker(process, batch, place, log)
+    return _Worker(process, batch, place, log, log_start)
 
 
-def _is_done(job, folder):
-    if job.row is not None:
-        return (folder / job.name / RECORD).is_file()
-    return RunFolder(folder / job.name).finished
+def _is_done(job, folder, corrupted_images):
+    """Whether what is in a job's folder is its run, finished and, of a row, scored."""
+    run = RunFolder(folder / job.name)
+    if not run.finished:
+        return False
+    try:
+        run.check(job.config.resolved(run.config().image_size))
+    except UserError:  # of other settings, as its process will say
+        return False
+    return job.row is None or stored(run, corrupted_images) is not None
 
 
 def _why(worker):
     """Returns why a worker ended before its work was done, in one line."""
-    lines = [line.strip() for line in worker.log.read_text(errors="replace").splitlines() if line.strip()]
+    text = worker.log.read_bytes()[worker.log_start :].decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "no output")
     return f"exit code {worker.process.returncode}: {said.removeprefix('error: ')} (all of it: {worker.log})"
 
@@ -171,15 +184,13 @@ def _stop(busy):
 
 def _share(job, folder):
     """Returns which share of its epochs a job has trained, from 0 to 1."""
-    if _is_done(job, folder):
-        return 1.0
     run = RunFolder(folder / job.name)
     return len(run.rows()) / run.config().epochs if run.config_path.is_file() else 0.0
 
 
-def _report(jobs, busy, folder, seconds, shares_before):
+def _report(jobs, busy, share_of, seconds, shares_before):
     """Says how far everything is."""
-    shares = {job.name: _share(job, folder) for job in jobs}
+    shares = {job.name: share_of(job) for job in jobs}
     finished, done = sum(share == 1 for share in shares.values()), sum(shares.values()) - shares_before
     at_work = []
     for worker in busy:

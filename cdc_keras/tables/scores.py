@@ -9,30 +9,29 @@ from cdc_keras.config import RunConfig
 from cdc_keras.data.backgrounds import BACKGROUNDS, background_variants
 from cdc_keras.data.corruptions import COMMON, SEVERITIES, corrupt
 from cdc_keras.data.dataset import Split, StreamSplit
+from cdc_keras.environment import environment
 from cdc_keras.evaluation import classification_scores, logits_of
 from cdc_keras.runs import write_text
-from cdc_keras.sources import load_model
+from cdc_keras.sources import load_model, open_classifier
 from cdc_keras.tables.gate_use import gate_use
 from cdc_keras.tables.plan import settings_of
 
 RECORD = "record.json"
 HISTORY = ("val_top1", "test_top1", "test_top5")
-GATE_IMAGES = 2_000
 # The shapes of the backgrounds challenge are none of those the networks are trained or tested on.
 BACKGROUND_SEED, BACKGROUND_IMAGES = 10_000, 2_000
 
 
 def record(run, row, *, corrupted_images):
-    """Returns what is kept of a finished run, JSON-ready, and writes it into its folder; again only if it is not there.
+    """Returns what is kept of a finished run, JSON-ready, and writes it into its folder, unless it is there.
 
     Args:
         run: a `RunFolder`.
         row: name of the `Row` it is a seed of.
         corrupted_images: score so many test images under every corruption; 0 leaves that out.
     """
-    path = run.path / RECORD
-    if path.is_file():
-        return json.loads(path.read_text())
+    if (there := stored(run, corrupted_images)) is not None:
+        return there
     config, about, rows = run.config(), run.read_record(), run.rows()
     network = load_model(run).network
     test = _shuffled(data.load(config).test)
@@ -40,18 +39,42 @@ def record(run, row, *, corrupted_images):
         "row": row,
         "settings": settings_of(config),
         "context": _context(run, config),
-        "teacher_top1": about.get("teacher", {}).get("top1"),
+        "teacher": _teacher(run, config),
         "history": {name: [round(r[name], 6) for r in rows] for name in HISTORY if name in rows[0]},
         "images_per_second": float(np.median([r["images_per_second"] for r in rows])),
         "parameters": sum(int(np.prod(v.shape)) for v in network.variables if "moving_" not in v.path),
         "trainable_parameters": sum(int(np.prod(v.shape)) for v in network.trainable_variables),
+        "corrupted_images": corrupted_images,
         "corrupted": _corrupted(network, test, corrupted_images),
         "backgrounds": _backgrounds(network, config),
-        "gate": gate_use(network, test.take(slice(GATE_IMAGES))) if config.gated else None,
-        **{key: about[key] for key in ("commit", "hardware", "versions", "started", "train_images", "hours")},
+        "gate": gate_use(network, test) if config.gated else None,
+        "commits": _commits(about),
+        **{key: about[key] for key in ("hardware", "versions", "started", "train_images", "hours")},
     }
-    write_text(path, json.dumps(found, indent=1) + "\n")
+    write_text(run.path / RECORD, json.dumps(found, indent=1) + "\n")
     return found
+
+
+def stored(run, corrupted_images):
+    """Returns the record in a run's folder, None if there is none or one of another number of corrupted images."""
+    path = run.path / RECORD
+    found = json.loads(path.read_text()) if path.is_file() else None
+    return found if found is not None and found["corrupted_images"] == corrupted_images else None
+
+
+def _commits(about):
+    """Returns the commits a run was started, gone on with and scored at, each once."""
+    places = [about, *about.get("resumed", []), environment()]
+    return list(dict.fromkeys(str(place["commit"]) for place in places))
+
+
+def _teacher(run, config):
+    """Returns whose attention a run was given: its settings, and its top-1 on a split; None without one."""
+    if config.teacher is None:
+        return None
+    known = run.read_record()["teacher"]
+    settings = settings_of(open_classifier(config.teacher, "teacher").config)
+    return {"settings": settings, **{name: known[name] for name in ("sha256", "split", "top1")}}
 
 
 def _context(run, config):

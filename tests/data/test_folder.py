@@ -57,6 +57,12 @@ def test_without_a_train_folder_a_fifth_of_every_class_is_the_test_split(folder)
     assert np.bincount(data.test.labels).tolist() == [2, 2]
 
 
+def test_the_test_split_is_the_same_for_every_seed(folder):
+    first, other = (read(folder / "train", validation_fraction=0.25, seed=seed) for seed in (0, 1))
+    assert np.array_equal(first.test.images, other.test.images)
+    assert not np.array_equal(first.validation.images, other.validation.images)
+
+
 def test_the_splits_share_no_image(folder):
     data = read(folder / "train", validation_fraction=0.25)
     images = np.concatenate([data.train.images, data.validation.images, data.test.images])
