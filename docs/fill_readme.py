@@ -182,18 +182,20 @@ def tables_text():
         table = json.loads(path.read_text())
         recipe = table["recipe"]
         paper = " (paper: 200)" if table["dataset"] in ("cifar10", "cifar100") else ""
+        more = " background gap | minus plain's |" if any("gap" in row["readings"] for row in table["rows"]) else ""
         lines += [
             f"Table {table['table']}, {table['dataset']}, {recipe['epochs']} epochs{paper}, recipe "
             f"{recipe['recipe']}: test top-1, last epoch, in percent.",
             "",
-            "| network | seeds | mean ± std | gain over plain, 95% interval | the paper's gain |",
-            "|---|---:|---:|---:|---:|",
+            "| network | seeds | mean ± std | gain over plain, 95% interval | the paper's gain |" + more,
+            "|---|---:|---:|---:|---:|" + ("---:|---:|" if more else ""),
         ]
         for row in table["rows"]:
             if row["seeds"]:
-                cells = [row["title"], str(len(row["seeds"])), page.spread(row["readings"]["last"])]
-                cells += [page.gain(row.get("gains", {}).get("last"))]
+                gains, read = row.get("gains", {}), row["readings"]
+                cells = [row["title"], str(len(row["seeds"])), page.spread(read["last"]), page.gain(gains.get("last"))]
                 cells += ["" if row["paper_gain"] is None else f"{row['paper_gain']:+.2f}"]
+                cells += [page.spread(read.get("gap")), page.gain(gains.get("gap"))] if more else []
                 lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines).rstrip()

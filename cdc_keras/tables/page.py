@@ -22,7 +22,7 @@ def markdown(table):
     head += ["gain over plain", "paper", "paper's gain"]
     head += ["corrupted", "gain, corrupted"] if "corrupted" in have else []
     backgrounds = [name for name in BACKGROUNDS if name in have]
-    head += [BACKGROUNDS[name] for name in backgrounds]
+    head += [BACKGROUNDS[name] for name in backgrounds] + (["gap minus plain's"] if "gap" in have else [])
     head += ["weights trained", "images/s"]
     lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
     for row in table["rows"]:
@@ -33,7 +33,7 @@ def markdown(table):
         cells += [gain(gains.get("last")), " / ".join(f"{x:.2f}" for x in paper if x is not None)]
         cells += ["" if row["paper_gain"] is None else f"{row['paper_gain']:+.2f}"]
         cells += [spread(r.get("corrupted")), gain(gains.get("corrupted"))] if "corrupted" in have else []
-        cells += [spread(r.get(name)) for name in backgrounds]
+        cells += [spread(r.get(name)) for name in backgrounds] + ([gain(gains.get("gap"))] if "gap" in have else [])
         trained = f"{row['trainable_parameters']:,}" if "trainable_parameters" in row else ""
         cells += [trained, f"{row['images_per_second']:.0f}" if row["seeds"] else ""]
         lines.append(f"| {' | '.join(cells)} |")
@@ -63,6 +63,12 @@ def _said(table):
             "",
             f"Corrupted: top-1 over the 15 common corruptions at severities 1 to 5 of {table['corrupted_images']:,} "
             "test images, the same for all rows of a seed.",
+        ]
+    if any("gap" in row["readings"] for row in table["rows"]):
+        lines += [
+            "",
+            "Backgrounds: top-1 on the same shapes on other backgrounds, on none, and on backgrounds alone. The gap, "
+            "mixed-same minus mixed-rand, is what a background of the right category is worth to the network.",
         ]
     if empty := [row["title"] for row in table["rows"] if not row["seeds"]]:
         lines += ["", f"Not trained yet: {'; '.join(empty)}."]
