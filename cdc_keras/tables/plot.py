@@ -30,7 +30,7 @@ def plot(table, path):
     ax.axvline(0, color="0.6", linewidth=1)
     ax.set_yticks(range(len(shown)), [row["title"] for row in reversed(shown)], fontsize=8)
     plains = sorted({Row(*row["row"].split("+")).backbone for row in shown})
-    ax.set_xlabel(f"test top-1, last epoch, minus that of {' and '.join(plains)} plain, percentage points")
+    ax.set_xlabel(f"test top-1, last epoch, minus plain {' and '.join(plains)}, points", fontsize=9)
     ax.set_ylim(-0.7, len(shown) - 0.3)
     seeds = sorted({len(row["seeds"]) for row in shown})
     note = "smoke test, " if table["smoke"] else ""
