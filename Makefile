@@ -33,7 +33,7 @@ reference: $(VENV)/installed-torch
 # audits whole data sets. Then computes every number of the zoo again.
 long: $(VENV)/installed-dev
 	KILLS=20 $(RUN) -m pytest -m "" tests/test_resume.py tests/test_distribution.py tests/test_multi_worker.py \
-		tests/test_numerics.py tests/test_audit.py tests/test_export.py
+		tests/test_numerics.py tests/test_audit.py tests/test_export.py tests/test_networks.py
 	DATA_DIR=$(DATA_DIR) $(RUN) -m pytest -m long tests/test_zoo.py tests/test_readme.py
 
 DATA_DIR ?= $(HOME)/tensorflow_datasets

@@ -57,6 +57,8 @@ CASES = (
     *(Case(f"resnet{depth}", 224, 1000, "imagenet") for depth in (18, 34, 50, 101, 152)),
 )
 IN_SECONDS = ("vgg13_slim", "resnet20", "wrn16_2")  # the rest is left to `make test`
+# Left to `make long`: more of the same blocks as in a network that `make test` sees. test_counts.py counts all but two.
+REPEATED = ("resnet34", "resnet44", "resnet56", "resnet101", "resnet110", "resnet152", "wrn28_10", "wrn40_4")
 
 
 class Definition:
@@ -330,12 +332,13 @@ def cheap_builds():
     encoder.cache_clear()
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(case, id=str(case), marks=[] if case.name in IN_SECONDS else pytest.mark.slow) for case in CASES
-    ],
-)
+def _marks(case):
+    if case.name in IN_SECONDS:
+        return []
+    return pytest.mark.long if case.name in REPEATED else pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=[pytest.param(case, id=str(case), marks=_marks(case)) for case in CASES])
 def built(request):
     gc.disable()
     yield Networks(request.param)

@@ -44,7 +44,7 @@ def teacher(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
-    "name", ["extractor", pytest.param("classifier", marks=pytest.mark.long), "attention transfer"]
+    "name", ["extractor", *(pytest.param(x, marks=pytest.mark.long) for x in ("classifier", "attention transfer"))]
 )
 def test_a_killed_run_ends_as_one_that_was_not_killed(name, teacher, tmp_path):
     config = EXTRACTOR if name == "extractor" else CLASSIFIER
