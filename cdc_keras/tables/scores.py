@@ -11,8 +11,8 @@ from cdc_keras.data.corruptions import COMMON, SEVERITIES, corrupt
 from cdc_keras.data.dataset import Split, StreamSplit
 from cdc_keras.environment import environment
 from cdc_keras.evaluation import classification_scores, logits_of
-from cdc_keras.runs import write_text
-from cdc_keras.sources import load_model, open_classifier
+from cdc_keras.runs import RunFolder, write_text
+from cdc_keras.sources import load_model
 from cdc_keras.tables.gate_use import gate_use
 from cdc_keras.tables.plan import settings_of
 
@@ -73,7 +73,7 @@ def _teacher(run, config):
     if config.teacher is None:
         return None
     known = run.read_record()["teacher"]
-    settings = settings_of(open_classifier(config.teacher, "teacher").config)
+    settings = settings_of(RunFolder(config.teacher).config())
     return {"settings": settings, **{name: known[name] for name in ("sha256", "split", "top1")}}
 
 
