@@ -8,7 +8,6 @@ python -m cdc_keras.audit --run_dir=runs/... writes one table, one figure, and t
 """
 
 import dataclasses
-import itertools
 import json
 import pathlib
 import re
@@ -21,7 +20,7 @@ from cdc_keras.audit import report
 from cdc_keras.audit.examination import Examination
 from cdc_keras.audit.probes import PROBES
 from cdc_keras.config import RunConfig
-from cdc_keras.data.dataset import Split, StreamSplit
+from cdc_keras.data.dataset import Split
 from cdc_keras.data.split import stratified_cut
 from cdc_keras.disentangler import Disentangler
 from cdc_keras.environment import environment
@@ -89,7 +88,7 @@ def audit(source, *, rivals=None, classifier=None, data_dir=None, out=None, limi
             _check_same_test(path, other, subjects["context"], dataset, config)
     parts = halves(dataset, limit, seed)
 
-    examined = Examination(*parts, drawn(dataset.train, limit, seed), len(dataset.class_names), seed)
+    examined = Examination(*parts, dataset.train.drawn(seed, limit), len(dataset.class_names), seed)
     examined.run(subjects, judge and judge.network)
     found = Audit(
         seed=seed,
@@ -178,21 +177,12 @@ def halves(dataset, limit, seed, split="test"):
         seed: of the draw and of the cut.
         split: "test", or "validation", on which settings are chosen.
     """
-    part, classes = drawn(getattr(dataset, split), limit, seed), len(dataset.class_names)
+    part, classes = getattr(dataset, split).drawn(seed, limit), len(dataset.class_names)
     if len(part) < 2 * classes:
         raise UserError(
             f"{dataset.name} has {len(part)} {split} images for {classes} categories; two of each are needed"
         )
     return tuple(part.take(rows) for rows in stratified_cut(part.labels, len(part) // 2, seed))
-
-
-def drawn(split, limit, seed):
-    """Returns a `Split` of at most `limit` examples, drawn at random."""
-    if isinstance(split, StreamSplit):
-        examples = list(itertools.islice(split.examples(seed).as_numpy_iterator(), limit))
-        images, labels = zip(*examples, strict=True) if examples else ((), ())
-        return Split(np.array(images), np.array(labels))
-    return split.take(np.random.default_rng(seed).permutation(len(split))[:limit])
 
 
 def _notes(subjects, judge):

@@ -36,6 +36,10 @@ class Split:
         """The split made of `rows`, an index array or a slice."""
         return Split(self.images[rows], self.labels[rows], {name: v[rows] for name, v in self.factors.items()})
 
+    def drawn(self, seed, limit=None):
+        """The split in random order, and of more than `limit` examples, so many of them."""
+        return self.take(np.random.default_rng(seed).permutation(len(self))[:limit])
+
 
 @dataclasses.dataclass(frozen=True)
 class StreamSplit:
@@ -55,6 +59,16 @@ class StreamSplit:
 
     def __len__(self):
         return self.size
+
+    def drawn(self, seed, limit=None):
+        """The same `Split` that `Split.drawn` would be, were the examples in memory; only those are decoded."""
+        import tensorflow as tf
+
+        rows = np.random.default_rng(seed).permutation(len(self))[:limit]
+        wanted = tf.constant(np.isin(np.arange(len(self)), rows))
+        examples = list(self.examples(None, lambda place: wanted[place]).as_numpy_iterator())
+        images, labels = zip(*examples, strict=True) if examples else ((), ())
+        return Split(np.array(images), np.array(labels)).take(np.argsort(np.argsort(rows)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -76,8 +76,7 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
     """
     folder, waiting, finished, failed = pathlib.Path(runs_dir), {job.name: job for job in jobs}, set(), {}
     free, busy, started, reported = places(at_once), [], time.monotonic(), 0.0
-    share_of = lambda job: 1.0 if _is_done(job, folder, corrupted_images) else _share(job, folder)  # noqa: E731
-    shares_before = sum(share_of(job) for job in jobs)
+    shares_before = sum(_shares(jobs, folder, corrupted_images).values())
     stops = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
     before = {s: signal.signal(s, signal.default_int_handler) for s in stops}
     try:
@@ -109,7 +108,8 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
                     waiting |= {job.name: job for job in later}
             if time.monotonic() - reported > REPORT_EVERY:
                 reported = time.monotonic()
-                _report(jobs, busy, share_of, reported - started, shares_before)
+                shares = _shares(jobs, folder, corrupted_images)
+                _report(shares, busy, reported - started, shares_before)
     except BaseException:
         _stop(busy)
         raise
@@ -182,19 +182,23 @@ def _stop(busy):
         worker.process.wait()
 
 
-def _share(job, folder):
-    """Returns which share of its epochs a job has trained, from 0 to 1."""
+def _shares(jobs, folder, corrupted_images):
+    """Returns {name of a job: which share of it is done, from 0 to 1}."""
+    return {job.name: 1.0 if _is_done(job, folder, corrupted_images) else _trained(job, folder) for job in jobs}
+
+
+def _trained(job, folder):
+    """Returns which share of its epochs a job has trained, below 1: it has to be scored then."""
     run = RunFolder(folder / job.name)
-    return len(run.rows()) / run.config().epochs if run.config_path.is_file() else 0.0
+    return min(len(run.rows()) / run.config().epochs, 0.99) if run.config_path.is_file() else 0.0
 
 
-def _report(jobs, busy, share_of, seconds, shares_before):
+def _report(shares, busy, seconds, shares_before):
     """Says how far everything is."""
-    shares = {job.name: share_of(job) for job in jobs}
     finished, done = sum(share == 1 for share in shares.values()), sum(shares.values()) - shares_before
     at_work = []
     for worker in busy:
         job = next((job for job in worker.jobs if shares[job.name] < 1), worker.jobs[-1])
         at_work.append(f"{job.name} {shares[job.name]:.0%}")
-    left = f"; about {duration((len(jobs) - sum(shares.values())) * seconds / done)} left" if done > 0 else ""
-    print(f"{finished} of {len(jobs)} runs done; at work: {', '.join(at_work)}{left}", file=sys.stderr)
+    left = f"; about {duration((len(shares) - sum(shares.values())) * seconds / done)} left" if done > 0 else ""
+    print(f"{finished} of {len(shares)} runs done; at work: {', '.join(at_work)}{left}", file=sys.stderr)

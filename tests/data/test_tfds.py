@@ -114,6 +114,17 @@ def test_a_stream_gives_the_images_that_memory_would_hold(stored):
     assert np.array_equal(labels, held.validation.labels)
 
 
+@pytest.mark.parametrize("limit", [None, 5])
+def test_of_a_stream_the_same_are_drawn_as_of_memory(stored, limit):
+    held = read("tiny_images", stored).train
+    streamed = read("tiny_images", stored, memory_limit=0).train
+    a, b = held.drawn(3, limit), streamed.drawn(3, limit)
+    assert np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels)
+    assert len(a) == (limit or 60) and not np.array_equal(a.labels, held.labels[: len(a)])
+    assert len(rows(a.images)) == len(a)
+    assert len(streamed.drawn(3, 0)) == 0
+
+
 def test_a_shuffled_stream_holds_the_same_rows_in_one_order_per_seed(stored):
     stream = read("tiny_images", stored, validation_fraction=0.2, memory_limit=0).train
     orders = [[image.tobytes() for image, _ in stream.examples(seed).as_numpy_iterator()] for seed in (None, 1, 1, 2)]
