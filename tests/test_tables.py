@@ -175,6 +175,22 @@ def test_gains_are_paired_by_seed_with_our_own_plain_network():
     assert "Not trained yet: vgg16; vgg16 + RU." in text
 
 
+def test_ours_is_set_beside_every_row_and_blocks_with_a_gate_beside_those_without():
+    top1 = {"vgg13+plain": 0.5, "vgg13+se": 0.6, "vgg13+ours": 0.55, "vgg13+se_ours": 0.7, "vgg16+ours": 0.9}
+    found = [record(row, 0, (0.1, x)) for row, x in top1.items()]
+    asked = rows(3, networks=("vgg13", "vgg16"), wanted=("plain", "se", "ours", "se_ours"))
+    table = report.assemble(3, "cifar100", asked, found, recipe={"epochs": 3})
+    differences = {(x["row"], x["minus"]): x["last"]["mean"] for x in table["differences"]}
+    ours, with_se = "vgg13+ours", "vgg13+se_ours"
+    assert differences == {
+        (ours, "vgg13+plain"): 5.0,
+        (ours, "vgg13+se"): -5.0,
+        (ours, with_se): -15.0,
+        (with_se, "vgg13+se"): 10.0,
+    }
+    assert "| vgg13 + SE + Ours | vgg13 + SE | +10.00 | 1 |" in markdown(table)
+
+
 def test_a_row_on_record_is_not_trained_again_and_one_of_another_recipe_is_no_record_of_it(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(

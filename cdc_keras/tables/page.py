@@ -1,7 +1,5 @@
 """A table as Markdown."""
 
-from cdc_keras.tables.systems import Row
-
 # Of the backgrounds challenge, by what a table says of them.
 BACKGROUNDS = {
     "original": "original",
@@ -98,18 +96,18 @@ def _contexts(table):
 
 
 def _against(table):
-    """Returns what the gated network gains over each rival, as lines."""
-    lines = []
-    for backbone, rivals in table["ours_minus"].items():
-        if rivals:
-            lines += [
-                f"| {backbone} + Ours, last epoch, minus | mean of paired differences, 95% interval | n |",
-                "|---|---:|---:|",
-            ]
-            for rival, difference in rivals.items():
-                lines.append(f"| {Row(backbone, rival).title} | {gain(difference)} | {difference['n']} |")
-            lines.append("")
-    return lines
+    """Returns what gated networks gain over others, as lines."""
+    if not table["differences"]:
+        return []
+    titles = {row["row"]: row["title"] for row in table["rows"]}
+    lines = [
+        "| last epoch of | minus that of | mean of paired differences, 95% interval | n |",
+        "|---|---|---:|---:|",
+    ]
+    for found in table["differences"]:
+        of, n = found["last"], found["last"]["n"]
+        lines.append(f"| {titles[found['row']]} | {titles[found['minus']]} | {gain(of)} | {n} |")
+    return [*lines, ""]
 
 
 def _gate_table(table):

@@ -7,8 +7,8 @@ import numpy as np
 from cdc_keras.tables.statistics import paired, summary
 from cdc_keras.tables.systems import STANDS_FOR, TABLES, Row
 
-# What the gated network is set beside, one by one.
-RIVALS = ("plain", "ru", "wider", "wider_all", "shuffled", "untrained", "as_printed", "centred", "gm", "cgm", "strong")
+# Beside which a gated network is set, if not beside all others: the same without a gate.
+WITHOUT = {"se_ours": "se", "cbam_ours": "cbam"}
 
 
 def readings(record):
@@ -70,11 +70,12 @@ def assemble(number, dataset, rows, records, *, recipe, smoke=False):
             entry["contexts"] = [] if untrained else _each(r["context"] for r in found if r["context"])
             entry["teachers"] = _each(r["teacher"] for r in found if r["teacher"])
         table.append(entry)
-    rivals = {}
-    for backbone in dict.fromkeys(row.backbone for row in rows):
-        ours = of(Row(backbone, "ours").name, "last")
-        against = {rival: paired(ours, of(Row(backbone, rival).name, "last")) for rival in RIVALS}
-        rivals[backbone] = {rival: _published(of_it) for rival, of_it in against.items() if of_it is not None}
+    differences = []
+    for ours in (row for row in rows if row.system == "ours" or row.system in WITHOUT):
+        for row in rows:
+            if row.backbone == ours.backbone and row.system == WITHOUT.get(ours.system, row.system) and row != ours:
+                difference = _published(paired(of(ours.name, "last"), of(row.name, "last")))
+                differences.append({"row": ours.name, "minus": row.name, "last": difference})
     used = [r for found in by_row.values() for r in found]
     return {
         "table": number,
@@ -88,7 +89,7 @@ def assemble(number, dataset, rows, records, *, recipe, smoke=False):
         "days": sorted({r["started"][:10] for r in used}),
         "train_images": sorted({r["train_images"] for r in used}),
         "rows": table,
-        "ours_minus": rivals,
+        "differences": [x for x in differences if x["last"] is not None],
     }
 
 
