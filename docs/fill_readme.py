@@ -176,29 +176,36 @@ def disentangling_text(dataset):
 
 
 def tables_text():
-    """Returns what the published tables say of the last epoch, in short."""
-    lines = []
+    """Returns what the published tables say of the last epoch, in short; those of one folder and recipe together."""
+    together = {}
     for path in sorted(RESULTS.glob("*/table*.json")):
         table = json.loads(path.read_text())
-        recipe = table["recipe"]
-        paper = " (paper: 200)" if table["dataset"] in ("cifar10", "cifar100") else ""
-        more = " background gap | minus plain's |" if any("gap" in row["readings"] for row in table["rows"]) else ""
-        lines += [
-            f"Table {table['table']}, {table['dataset']}, {recipe['epochs']} epochs{paper}, recipe "
-            f"{recipe['recipe']}: test top-1, last epoch, in percent.",
-            "",
-            "| network | seeds | mean ± std | gain over plain, 95% interval | the paper's gain |" + more,
-            "|---|---:|---:|---:|---:|" + ("---:|---:|" if more else ""),
-        ]
-        for row in table["rows"]:
-            if row["seeds"]:
-                gains, read = row.get("gains", {}), row["readings"]
-                cells = [row["title"], str(len(row["seeds"])), page.spread(read["last"]), page.gain(gains.get("last"))]
-                cells += ["" if row["paper_gain"] is None else f"{row['paper_gain']:+.2f}"]
-                cells += [page.spread(read.get("gap")), page.gain(gains.get("gap"))] if more else []
-                lines.append(f"| {' | '.join(cells)} |")
-        lines.append("")
-    return "\n".join(lines).rstrip()
+        together.setdefault((path.parent, table["dataset"], json.dumps(table["recipe"])), []).append(table)
+    return "\n\n".join(map(_short_table, together.values()))
+
+
+def _short_table(tables):
+    dataset, recipe = tables[0]["dataset"], tables[0]["recipe"]
+    rows = {row["row"]: row for table in tables for row in table["rows"] if row["seeds"]}
+    backbones = list(dict.fromkeys(name.split("+")[0] for name in rows))
+    rows = sorted(rows.values(), key=lambda row: backbones.index(row["row"].split("+")[0]))
+    numbers = [str(table["table"]) for table in tables]
+    paper = " (paper: 200)" if dataset in ("cifar10", "cifar100") else ""
+    more = " background gap | minus plain's |" if any("gap" in row["readings"] for row in rows) else ""
+    lines = [
+        f"{'Tables' if len(numbers) > 1 else 'Table'} {', '.join(numbers)}, {dataset}, {recipe['epochs']} "
+        f"epochs{paper}, recipe {recipe['recipe']}: test top-1, last epoch, in percent.",
+        "",
+        "| network | seeds | mean ± std | gain over plain, 95% interval | the paper's gain |" + more,
+        "|---|---:|---:|---:|---:|" + ("---:|---:|" if more else ""),
+    ]
+    for row in rows:
+        gains, read = row.get("gains", {}), row["readings"]
+        cells = [row["title"], str(len(row["seeds"])), page.spread(read["last"]), page.gain(gains.get("last"))]
+        cells += ["" if row["paper_gain"] is None else f"{row['paper_gain']:+.2f}"]
+        cells += [page.spread(read.get("gap")), page.gain(gains.get("gap"))] if more else []
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 MARKS = {
