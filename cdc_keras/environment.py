@@ -46,7 +46,8 @@ def hardware():
         ]
     if devices:
         return f"{len(devices)} x {devices[0]}"
-    return f"{numerics.cores()} CPU cores, {_processor()}"
+    cores = numerics.cores()
+    return f"{cores} CPU {'core' if cores == 1 else 'cores'}, {_processor()}"
 
 
 def _processor():

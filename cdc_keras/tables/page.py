@@ -68,8 +68,8 @@ def _said(table):
             "Backgrounds: top-1 on the same shapes on other backgrounds, on none, and on backgrounds alone. The gap, "
             "mixed-same minus mixed-rand, is what a background of the right category is worth to the network.",
         ]
-    if empty := [row["title"] for row in table["rows"] if not row["seeds"]]:
-        lines += ["", f"Not trained yet: {'; '.join(empty)}."]
+    if not all(row["seeds"] for row in table["rows"]):
+        lines += ["", "Rows of n = 0 have not been trained yet."]
     return lines
 
 
