@@ -15,7 +15,7 @@ def markdown(table):
     """Returns a table as Markdown."""
     wide = table["table"] >= 4
     have = {reading for row in table["rows"] for reading in row["readings"]}
-    head = ["network", "n", "last epoch", "best on validation", "best on test"]
+    head = ["network", "n", "validation", "last epoch", "best on validation", "best on test"]
     head += ["top-5, last"] if wide else []
     head += ["gain over plain", "paper", "paper's gain"]
     head += ["corrupted", "gain, corrupted"] if "corrupted" in have else []
@@ -25,7 +25,8 @@ def markdown(table):
     lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
     for row in table["rows"]:
         r, gains = row["readings"], row.get("gains", {})
-        cells = [row["title"], str(len(row["seeds"])), *(spread(r.get(x)) for x in ("last", "chosen", "best"))]
+        cells = [row["title"], str(len(row["seeds"]))]
+        cells += [spread(r.get(x)) for x in ("validation", "last", "chosen", "best")]
         cells += [spread(r.get("top5"))] if wide else []
         paper = row["paper"] if isinstance(row["paper"], (list, tuple)) else [row["paper"]]
         cells += [gain(gains.get("last")), " / ".join(f"{x:.2f}" for x in paper if x is not None)]
@@ -47,10 +48,11 @@ def _said(table):
     if table["smoke"]:
         lines += ["**A smoke test: small networks, a few steps. Nothing here means anything.**", ""]
     lines += [
-        "Test accuracy in percent, mean ± standard deviation over n seeds. Gain: over our own plain network, paired by "
-        "seed, last epoch, with its 95% interval (Student's t), not corrected for the number of rows. The paper "
-        "reports the best test epoch; choose by validation. Contexts and teachers are trained once: the intervals say "
-        "nothing of other draws of them, and images that are validation for a seed may have been training for them.",
+        "Test accuracy in percent, mean ± standard deviation over n seeds. Validation: of the last epoch on training "
+        "images held out; by it settings are chosen. Gain: over our own plain network, paired by seed, last epoch, "
+        "with its 95% interval (Student's t), not corrected for the number of rows. The paper reports the best test "
+        "epoch. Contexts and teachers are trained once: the intervals say nothing of other draws of them, and images "
+        "that are validation for a seed may have been training for them.",
         "",
         f"All rows: {recipe}; {', '.join(f'{x:,}' for x in table['train_images'])} training images; "
         f"{'; '.join(table['hardware'])}; commit {', '.join(table['commits'])}; {', '.join(table['days'])}. images/s: "

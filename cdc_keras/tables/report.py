@@ -15,8 +15,9 @@ def readings(record):
     """Returns {name: value} of one record, accuracies in percent.
 
     `last`: test top-1 after the last epoch, `chosen` after the epoch that is best on validation, `best` after the one
-    best on test, which is what the paper reports; `top5` after the last; `corrupted`: mean over all corruptions and
-    severities; `gap`: mixed-same minus mixed-rand of the backgrounds challenge, and each variant by its name.
+    best on test, which is what the paper reports; `top5` after the last; `validation`: top-1 on validation after the
+    last; `corrupted`: mean over all corruptions and severities; `gap`: mixed-same minus mixed-rand of the backgrounds
+    challenge, and each variant by its name.
     """
     history = record["history"]
     test = history["test_top1"]
