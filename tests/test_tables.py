@@ -15,7 +15,7 @@ from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
 from cdc_keras.networks import autoencoder
 from cdc_keras.runs import RunFolder
-from cdc_keras.tables import plan, report, schedule, systems, tables
+from cdc_keras.tables import _Work, plan, report, schedule, systems, tables
 from cdc_keras.tables.gate_use import gate_use
 from cdc_keras.tables.page import markdown
 from cdc_keras.tables.statistics import T, paired, summary
@@ -24,6 +24,11 @@ from cdc_keras.tables.systems import CONTEXTS, MATCHED, SYSTEMS, TABLES, Row, ro
 RESULTS = pathlib.Path(__file__).resolve().parents[1] / "docs" / "results"
 CLASSIFIER = RunConfig(task="classifier", dataset="cifar100", epochs=3)
 EXTRACTOR = RunConfig(task="extractor", dataset="cifar100", epochs=2)
+# What `tables` is asked for, but for the numbers and places: the flags' defaults, without corruptions.
+SETTINGS = dict(
+    dataset=None, data_dir=None, seeds=3, epochs=None, rows=[], networks=[], classifier_flags=None,
+    extractor_flags=None, extractors="train", corrupted_images=0, at_once=None,
+)  # fmt: skip
 
 
 def jobs(found, **settings):
@@ -64,9 +69,11 @@ def test_a_record_is_of_a_job_if_all_that_decides_its_numbers_is_the_same():
 
 def test_the_papers_gains_are_differences_of_its_values():
     assert report._paper(2, "cifar100", Row("vgg13", "ours")) == (75.81, 1.09)
-    assert report._paper(4, "imagenet32", Row("resnet110", "se_ours")) == ((50.29, 75.17), 1.21)
+    assert report._paper(4, "imagenet_resized/32x32", Row("resnet110", "se_ours")) == ((50.29, 75.17), 1.21)
     assert report._paper(2, "cifar100", Row("vgg13_slim", "ours")) == (None, 1.09)  # of the network it stands for
     assert report._paper(2, "cifar100", Row("vgg13", "wider")) == (None, None)
+    assert report._paper(3, "cifar100", Row("vgg13", "at")) == (75.58, 0.86)
+    assert report._paper(3, "cifar100", Row("vgg13_slim", "at")) == (None, None)  # its teacher is another
 
 
 def test_every_row_of_every_table_can_be_built_or_waits_for_what_can():
@@ -123,10 +130,22 @@ def test_contexts_and_teachers_are_trained_once_and_before_the_rows():
     assert found["vgg13+ours/seed1"].config.extractor == "runs/c/context-cdcgm"
 
 
-def test_every_row_of_the_papers_tables_is_a_valid_run():
-    for number in TABLES:
-        for job in jobs(rows(number)).values():
-            job.config.resolved(32)
+@pytest.mark.parametrize(("number", "dataset"), [(n, name) for n, table in TABLES.items() for name in table.datasets])
+def test_every_row_of_the_papers_tables_is_a_valid_run_with_the_papers_flagfiles(number, dataset, tmp_path):
+    work = _Work(number, tmp_path, None, False, **SETTINGS | {"dataset": dataset, "epochs": 20})
+    assert {job.row for job in work.jobs.values()} >= set(rows(number))
+    for job in work.jobs.values():
+        config = job.config.resolved(job.config.image_size or 32)
+        assert config.dataset == dataset and (job.row is None or config.epochs == 20)
+    work.write()
+    table = json.loads((tmp_path / dataset / f"table{number}.json").read_text())
+    assert all(row["paper"] for row in table["rows"] if Row(*row["row"].split("+")).system not in systems.CONTROLS)
+
+
+def test_too_few_epochs_for_the_recipe_are_told_before_anything_is_trained(tmp_path):
+    with pytest.raises(UserError, match="a warm-up of 2 epochs does not fit before the first drop, at 30% of 6 epochs"):
+        _Work(2, tmp_path, None, False, **SETTINGS | {"epochs": 6})
+    _Work(2, tmp_path, None, False, **SETTINGS | {"epochs": 7})
 
 
 def test_rows_are_chosen_by_system_or_by_name():
@@ -182,6 +201,26 @@ def test_gains_are_paired_by_seed_with_our_own_plain_network():
     assert "n = 0" not in markdown(trained)
 
 
+def test_a_table_says_what_its_numbers_do_not():
+    contexts = {"vgg13_slim+ours": 0.001, "vgg13_slim+without_rl": 0.0}
+    found = [record("vgg13_slim+plain", 0, (0.1, 0.5), hardware="1 x H100")]
+    for row, weight in contexts.items():
+        settings = plan.settings_of(dataclasses.replace(EXTRACTOR, repulsive_weight=weight).resolved(32))
+        held_out = settings | {"validation_fraction": 0.0}
+        found.append(record(row, 0, (0.1, 0.6), context={"sha256": f"{weight}", "settings": held_out}))
+    asked = rows(2, networks=["vgg13_slim"], wanted=("plain", "ours", "without_rl"))
+    say = lambda found: markdown(  # noqa: E731
+        report.assemble(2, "cifar100", asked, found, recipe={"epochs": 3, "validation_fraction": 0.1})
+    )
+    text = say(found)
+    assert "beside vgg13_slim its gains are those of vgg13." in text
+    assert "batch 32, weights 0.0, repulsive_weight 0.0: vgg13_slim + Ours w/o RL." in text
+    assert "The contexts were trained on images that are held out here" in text
+    assert "| 9 | 100 | 1 x H100 |" in text and "| 9 | 100 | 2 CPU cores |" in text
+    unseen = say(found[:1])
+    assert "were trained on images that are held out" not in unseen and "| 9 | 100 |\n" in unseen
+
+
 def test_ours_is_set_beside_every_row_and_blocks_with_a_gate_beside_those_without():
     top1 = {"vgg13+plain": 0.5, "vgg13+se": 0.6, "vgg13+ours": 0.55, "vgg13+se_ours": 0.7, "vgg16+ours": 0.9}
     found = [record(row, 0, (0.1, x)) for row, x in top1.items()]
@@ -203,21 +242,24 @@ def test_a_row_on_record_is_not_trained_again_and_one_of_another_recipe_is_no_re
     monkeypatch.setattr(
         "cdc_keras.tables.schedule.run", lambda jobs, *a, **k: started.append([j.name for j in jobs]) or {}
     )
-    (tmp_path / "c.flags").write_text("--task=classifier\n--dataset=cifar100\n--epochs=3\n")
+    (tmp_path / "c.flags").write_text("--task=classifier\n--dataset=cifar100\n--epochs=3\n--warmup_epochs=0\n")
     (tmp_path / "e.flags").write_text("--task=extractor\n--dataset=cifar100\n--epochs=2\n")
-    config = CLASSIFIER, dataclasses.replace(CLASSIFIER, epochs=4)
-    networks_of = [dataclasses.replace(c, network="vgg13", test_every_epoch=True) for c in config]
+    asked = dataclasses.replace(CLASSIFIER, network="vgg13", warmup_epochs=0.0, test_every_epoch=True)
+    networks_of = [dataclasses.replace(asked, epochs=epochs) for epochs in (3, 4)]
     stored = [record("vgg13+plain", s, (0.1, 0.2), config=c) for s, c in enumerate(networks_of)]
     (tmp_path / "records.json").write_text(json.dumps(stored))
-    settings = dict(
-        dataset=None, data_dir=None, seeds=2, epochs=None, rows=["vgg13+plain"], networks=[], extractors="train",
-        classifier_flags=tmp_path / "c.flags", extractor_flags=tmp_path / "e.flags", corrupted_images=0, at_once=None,
-    )  # fmt: skip
+    flags = {"classifier_flags": tmp_path / "c.flags", "extractor_flags": tmp_path / "e.flags"}
+    settings = SETTINGS | flags | {"seeds": 2, "rows": ["vgg13+plain"]}
     assert tables([2], runs_dir=tmp_path / "runs", out=tmp_path, **settings) == {}
     assert started == [["cifar100/vgg13+plain/seed1"]]
     assert len(json.loads((tmp_path / "records.json").read_text())) == 2  # what is of another recipe stays
     (row,) = json.loads((tmp_path / "table2.json").read_text())["rows"]
     assert row["seeds"] == [0]
+    # Of a row that was not asked for, what is on record stays in the table.
+    assert tables([2], runs_dir=tmp_path / "runs", out=tmp_path, **settings | {"rows": ["vgg13+ru"]}) == {}
+    assert started[1:] == [["cifar100/vgg13+ru/seed0", "cifar100/vgg13+ru/seed1"]]
+    there = {row["row"]: row["seeds"] for row in json.loads((tmp_path / "table2.json").read_text())["rows"]}
+    assert there == {"vgg13+plain": [0], "vgg13+ru": []}
     with pytest.raises(UserError, match="classifier_flags is a flagfile of task classifier on cifar100, but says extr"):
         tables([2], runs_dir=tmp_path, **settings | {"classifier_flags": tmp_path / "e.flags"})
 
@@ -255,17 +297,14 @@ def test_what_a_gate_does_is_told_from_what_it_would_do_without_its_parts():
 
 @pytest.mark.slow
 def test_a_smoke_test_trains_and_scores_rows_in_processes_of_their_own_and_goes_on_where_it_was(tmp_path):
-    settings = dict(
-        dataset=None, data_dir=None, seeds=3, epochs=None, networks=[], classifier_flags=None, extractor_flags=None,
-        extractors="train", corrupted_images=0, at_once=None, runs_dir=tmp_path, smoke=True,
-    )  # fmt: skip
     command = [sys.executable, "-m", "cdc_keras.tables", "--smoke", "--table=2", "--rows=vgg13+plain"]
     printed = subprocess.run([*command, f"--runs_dir={tmp_path}"], check=True, capture_output=True, text=True).stdout
     assert f"the tables are in {tmp_path}" in printed
     folder = tmp_path / "smoke32"
     first = (folder / "vgg13+plain" / "seed0" / "record.json").read_text()
     (folder / "records.json").unlink()  # the run is there: it is neither trained nor scored again
-    assert tables([2], rows=["vgg13+plain"], **settings) == {}
+    settings = SETTINGS | {"rows": ["vgg13+plain"]}
+    assert tables([2], runs_dir=tmp_path, smoke=True, **settings) == {}
     assert (folder / "vgg13+plain" / "seed0" / "record.json").read_text() == first
     table = json.loads((folder / "table2.json").read_text())
     assert [row["seeds"] for row in table["rows"]] == [[0]] and table["smoke"]
@@ -360,10 +399,7 @@ def test_tables_with_a_row_in_common_train_it_once_and_both_have_it(tmp_path, mo
 
     started = []
     monkeypatch.setattr("cdc_keras.tables.schedule.run", run)
-    settings = dict(
-        dataset=None, data_dir=None, seeds=1, epochs=None, rows=["vgg13+plain"], networks=[], extractors="train",
-        classifier_flags=None, extractor_flags=None, corrupted_images=0, at_once=None,
-    )  # fmt: skip
+    settings = SETTINGS | {"seeds": 1, "rows": ["vgg13+plain"]}
     assert tables([1, 2, 3], runs_dir=tmp_path / "runs", out=tmp_path, **settings) == {}
     assert started == ["cifar100/vgg13+plain/seed0"]
     assert len(json.loads((tmp_path / "records.json").read_text())) == 1

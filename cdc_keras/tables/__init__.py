@@ -83,7 +83,7 @@ class _Work:
         at_once,
     ):
         self.number, self.smoke = number, smoke_test
-        self.rows = rows_of(number, networks=networks, wanted=rows)
+        self.rows, self.asked = rows_of(number, networks=networks), rows_of(number, networks=networks, wanted=rows)
         if smoke_test:
             self.dataset = f"smoke{smoke.IMAGE_SIZES[number]}"
             seeds, released, corrupted_images = 1, False, smoke.CORRUPTED_IMAGES
@@ -101,7 +101,7 @@ class _Work:
             classifier = dataclasses.replace(classifier, **changes, **({"epochs": epochs} if epochs else {}))
         self.corrupted_images = corrupted_images
         self.out = runs_dir / self.dataset if out is None else pathlib.Path(out)
-        self.classifier = classifier
+        self.recipe = self._recipe(classifier)
         jobs = plan.jobs(
             self.rows,
             seeds=range(seeds),
@@ -124,6 +124,18 @@ class _Work:
             if config.extractor or config.teacher:
                 raise UserError(f"{task}_flags names an extractor or a teacher, which the rows decide; leave it out")
 
+    def _recipe(self, classifier):
+        """Returns what a table says of the settings of its rows, {name: value}."""
+        config = classifier.resolved(classifier.image_size or 32)
+        warmup, drops = config.warmup_epochs, config.learning_rate_drops
+        if warmup and drops and warmup >= drops[0] * config.epochs:
+            raise UserError(
+                f"a warm-up of {warmup:g} epochs does not fit before the first drop, at {drops[0]:.0%} of "
+                f"{config.epochs} epochs; give more epochs, or classifier_flags with a shorter warm-up"
+            )
+        settings = plan.settings_of(config)
+        return {name: settings[name] for name in RECIPE}
+
     def _check_out(self):
         self._stored()
         path = self.out / f"table{self.number}.json"
@@ -135,10 +147,10 @@ class _Work:
         records = self._stored()
         jobs = self.jobs.values()
         recorded = {job.name for job in jobs if job.row and self._record_of(job, records)}
-        missing = {job.name for job in jobs if job.row} - recorded
+        wanted = {job.name for job in jobs if job.row in self.asked}
+        missing = wanted - recorded
         needed = {need for name in missing for need in self.jobs[name].needs}
         found = [job for job in jobs if job.name in missing | needed]
-        wanted = {job.name for job in jobs if job.row in self.rows}
         print(
             f"Table {self.number}, {self.dataset}: {len(wanted & recorded)} of {len(wanted)} runs are on record, "
             f"{len(found)} to do",
@@ -175,14 +187,14 @@ class _Work:
             raise UserError(f"{path} can not be read: {error}; put it right or choose another out") from None
 
     def write(self):
-        """Writes the table, of the runs that are on record."""
+        """Writes the table, of the runs that are on record: the rows that were asked for, and those there before."""
         self.out.mkdir(parents=True, exist_ok=True)
         records = self._stored()
         found = [self._record_of(job, records) for job in self.jobs.values() if job.row in self.rows]
         found = [record for record in found if record is not None]
-        settings = plan.settings_of(self.classifier.resolved(self.classifier.image_size or 32))
-        recipe = {name: settings[name] for name in RECIPE}
-        table = report.assemble(self.number, self.dataset, self.rows, found, recipe=recipe, smoke=self.smoke)
+        there = {record["row"] for record in found}
+        rows = [row for row in self.rows if row in self.asked or row.name in there]
+        table = report.assemble(self.number, self.dataset, rows, found, recipe=self.recipe, smoke=self.smoke)
         name = f"table{self.number}"
         write_text(self.out / f"{name}.json", json.dumps(table, indent=1) + "\n")
         write_text(self.out / f"{name}.md", markdown(table))

@@ -1,5 +1,7 @@
 """A table as Markdown."""
 
+from cdc_keras.tables.systems import STANDS_FOR
+
 # Of the backgrounds challenge, by what a table says of them.
 BACKGROUNDS = {
     "original": "original",
@@ -21,7 +23,7 @@ def markdown(table):
     head += ["corrupted", "gain, corrupted"] if "corrupted" in have else []
     backgrounds = [name for name in BACKGROUNDS if name in have]
     head += [BACKGROUNDS[name] for name in backgrounds] + (["gap minus plain's"] if "gap" in have else [])
-    head += ["weights trained", "images/s"]
+    head += ["weights trained", "images/s"] + (["hardware"] if len(table["hardware"]) > 1 else [])
     lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
     for row in table["rows"]:
         r, gains = row["readings"], row.get("gains", {})
@@ -35,6 +37,7 @@ def markdown(table):
         cells += [spread(r.get(name)) for name in backgrounds] + ([gain(gains.get("gap"))] if "gap" in have else [])
         trained = f"{row['trainable_parameters']:,}" if "trainable_parameters" in row else ""
         cells += [trained, f"{row['images_per_second']:.0f}" if row["seeds"] else ""]
+        cells += ["; ".join(row.get("hardware", []))] if len(table["hardware"]) > 1 else []
         lines.append(f"| {' | '.join(cells)} |")
     parts = [f"# Table {table['table']}, {table['dataset']}: {table['title']}", "", *_said(table), "", *lines]
     parts += ["", *_contexts(table), *_against(table), *_gate_table(table)]
@@ -50,14 +53,20 @@ def _said(table):
     lines += [
         "Test accuracy in percent, mean ± standard deviation over n seeds. Validation: of the last epoch on training "
         "images held out; by it settings are chosen. Gain: over our own plain network, paired by seed, last epoch, "
-        "with its 95% interval (Student's t), not corrected for the number of rows. The paper reports the best test "
-        "epoch. Contexts and teachers are trained once: the intervals say nothing of other draws of them, and images "
-        "that are validation for a seed may have been training for them.",
+        "with its 95% interval (Student's t) over seeds: all have the same test images, contexts and teachers, and "
+        "the interval says nothing of others; nor is it corrected for the number of rows. The paper's numbers are "
+        f"those of its best test epoch, at its length{_stand_ins(table)}.",
         "",
         f"All rows: {recipe}; {', '.join(f'{x:,}' for x in table['train_images'])} training images; "
         f"{'; '.join(table['hardware'])}; commit {', '.join(table['commits'])}; {', '.join(table['days'])}. images/s: "
         "of training, median over epochs, beside other work.",
     ]
+    if any(c["settings"]["validation_fraction"] < table["recipe"]["validation_fraction"] for c in _contexts_of(table)):
+        lines += [
+            "",
+            "The contexts were trained on images that are held out here: gated networks build on more images than "
+            "plain ones, and their validation images are not new to their contexts.",
+        ]
     if table["corrupted_images"]:
         lines += [
             "",
@@ -79,13 +88,29 @@ def _setting(value):
     return "/".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
+def _stand_ins(table):
+    """Returns whose gains stand beside smaller networks, as the end of a sentence."""
+    found = {row["row"].split("+")[0] for row in table["rows"] if row["paper_gain"] is not None}
+    said = [f"beside {small} its gains are those of {full}" for small, full in STANDS_FOR.items() if small in found]
+    return "".join(f"; {text}" for text in said)
+
+
+def _contexts_of(table):
+    """Returns the contexts of all rows, an extractor as often as rows have it."""
+    return [context for row in table["rows"] for context in row.get("contexts", [])]
+
+
 def _contexts(table):
     """Returns which extractors and teachers there were, as lines."""
+    every = [context["settings"] for context in _contexts_of(table)]
+    always = ("context", "epochs", "batch_size")
+    differ = [k for k in dict.fromkeys(k for s in every for k in s) if len({_setting(s.get(k)) for s in every}) > 1]
     lines = []
     for row in table["rows"]:
         for context in row.get("contexts", []):
             s = context["settings"]
             what = f"{s['context']}, {s['epochs']} epochs, batch {s['batch_size']}, weights {context['sha256'][:12]}"
+            what += "".join(f", {k} {_setting(s[k])}" for k in differ if k in s and k not in always)
             lines.append((what, row["title"]))
     grouped = {what: [title for w, title in lines if w == what] for what, _ in lines}
     found = [f"* Context {what}: {'; '.join(titles)}." for what, titles in grouped.items()]

@@ -13,6 +13,8 @@ from cdc_keras.sources import ZOO
 from cdc_keras.tables.systems import CONTEXTS, SYSTEMS, Row
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
+# Names of TFDS -> what the paper's flagfiles are called, where that is not the same.
+FLAGFILES = {"imagenet_resized/32x32": "imagenet32", "imagenet2012": "imagenet"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,8 @@ def read_flags(path):
 
 def flagfile_of(dataset, task):
     """Returns the path of the flagfile with the paper's settings for a data set and a task."""
-    return CONFIGS / "paper" / (f"{dataset}_extractor.flags" if task == "extractor" else f"{dataset}.flags")
+    name = FLAGFILES.get(dataset, dataset)
+    return CONFIGS / "paper" / (f"{name}_extractor.flags" if task == "extractor" else f"{name}.flags")
 
 
 def jobs(rows, *, seeds, classifier, extractor, runs_dir, folder, released=False):

@@ -64,6 +64,8 @@ def assemble(number, dataset, rows, records, *, recipe, smoke=False):
             entry |= {key: found[0][key] for key in ("parameters", "trainable_parameters")}
             entry["images_per_second"] = float(np.median([r["images_per_second"] for r in found]))
             entry["hours"] = sum(r["hours"] for r in found)
+            entry["hardware"] = sorted({r["hardware"] for r in found})
+            entry["commits"] = sorted({commit for r in found for commit in r["commits"]})
             gates = {r["settings"]["seed"]: r["gate"] for r in found if r["gate"] is not None}
             entry["gate"] = _gates(list(gates.values()))
             entry["gate_losses"] = _losses(gates)
@@ -97,10 +99,12 @@ def assemble(number, dataset, rows, records, *, recipe, smoke=False):
 def _paper(number, dataset, row):
     """Returns what the paper has of a row, in percent, and its gain over the paper's plain row; None without.
 
-    Of a smaller network only the gain of the one it stands for.
+    Of a smaller network only the gain of the one it stands for, and none if that has another teacher.
     """
     table = TABLES[number].paper
     backbone = STANDS_FOR.get(row.backbone, row.backbone)
+    if row.teacher != Row(backbone, row.system).teacher:
+        return None, None
     value, plain = (table.get((backbone, system), {}).get(dataset) for system in (row.system, "plain"))
     if value is None:
         return None, None

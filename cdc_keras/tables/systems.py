@@ -198,10 +198,10 @@ TABLES = {
     ),
     4: Table(
         "ImageNet32x32",
-        ("imagenet32",),
+        ("imagenet_resized/32x32",),
         dict.fromkeys(("resnet32", "resnet56", "resnet110"), BESIDE_OTHERS),
         _on(
-            "imagenet32",
+            "imagenet_resized/32x32",
             resnet32=dict(
                 plain=(37.31, 62.97),
                 at=(37.20, 62.74),
@@ -233,10 +233,10 @@ TABLES = {
     ),
     5: Table(
         "ImageNet",
-        ("imagenet",),
+        ("imagenet2012",),
         dict.fromkeys(_RESNETS, ALONE),
         _on(
-            "imagenet",
+            "imagenet2012",
             resnet18=dict(plain=(70.33, 89.38), se=(70.48, 89.60), cbam=(70.64, 89.83), ours=(71.38, 90.12)),
             resnet34=dict(plain=(73.21, 91.32), se=(73.76, 91.56), cbam=(73.89, 91.73), ours=(74.97, 92.11)),
             resnet50=dict(plain=(75.49, 92.43), se=(76.38, 92.89), cbam=(77.31, 93.44), ours=(77.85, 93.71)),
