@@ -352,7 +352,7 @@ def test_one_that_fails_takes_none_along_that_share_its_process(tmp_path, monkey
             if code := int("+ru" in job.name):
                 break
             finish(job, folder)
-        command = [sys.executable, "-c", f"import sys; sys.exit('error: it is ill' if {code} else 0)"]
+        command = [sys.executable, "-c", f"import sys; sys.exit('error: it is ill:\\n  rest' if {code} else 0)"]
         with log.open("w") as out:
             return schedule._Worker(subprocess.Popen(command, stderr=out), batch, place, log)
 
@@ -366,7 +366,7 @@ def test_one_that_fails_takes_none_along_that_share_its_process(tmp_path, monkey
         share=True,
     )
     assert set(failed) == {"c/vgg13+ru/seed0", "c/vgg16+ru/seed0"}
-    assert all("it is ill" in why for why in failed.values())
+    assert all("exit code 1: it is ill: rest (all of it" in why for why in failed.values())
     assert done == ["c/vgg13+plain/seed0", "c/vgg16+plain/seed0"]
 
 

@@ -169,8 +169,9 @@ def _why(worker):
     """Returns why a worker ended before its work was done, in one line."""
     text = worker.log.read_bytes()[worker.log_start :].decode(errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    said = next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "no output")
-    return f"exit code {worker.process.returncode}: {said.removeprefix('error: ')} (all of it: {worker.log})"
+    first = max((i for i, line in enumerate(lines) if line.startswith("error:")), default=len(lines) - 1)
+    said = " ".join(lines[first:]).removeprefix("error: ") or "no output"  # an error may go on for some lines
+    return f"exit code {worker.process.returncode}: {said} (all of it: {worker.log})"
 
 
 def _stop(busy):
