@@ -43,7 +43,7 @@ families: $(VENV)/installed-dev
 precision: $(VENV)/installed-dev
 	$(RUN) benchmarks/precision.py --data_dir=$(DATA_DIR)
 
-# Every row of all six tables on a few images, then the table of docs/results: ten minutes, then hours, on two cores.
+# Every row of all six tables on a few images, then the tables of docs/results: ten minutes, then hours, on two cores.
 tables: $(VENV)/installed
 	$(RUN) -m cdc_keras.tables --smoke
 	$(RUN) -m cdc_keras.tables --table=1 --table=2 --table=3 --networks=vgg13_slim,resnet20 \

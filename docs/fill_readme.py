@@ -191,19 +191,23 @@ def _short_table(tables):
     rows = sorted(rows.values(), key=lambda row: backbones.index(row["row"].split("+")[0]))
     numbers = [str(table["table"]) for table in tables]
     paper = " (paper: 200)" if dataset in ("cifar10", "cifar100") else ""
-    more = " background gap | minus plain's |" if any("gap" in row["readings"] for row in rows) else ""
+    known = any(row["paper_gain"] is not None for row in rows)
+    gap = any("gap" in row["readings"] for row in rows)
+    said = f" The paper's gains are those of its best test epoch{page.stand_ins(rows)}." if known else ""
+    head = ["network", "seeds", "mean ± std", "gain over plain, 95% interval"]
+    head += (["the paper's gain"] if known else []) + (["background gap", "minus plain's"] if gap else [])
     lines = [
         f"{'Tables' if len(numbers) > 1 else 'Table'} {', '.join(numbers)}, {dataset}, {recipe['epochs']} "
-        f"epochs{paper}, recipe {recipe['recipe']}: test top-1, last epoch, in percent.",
+        f"epochs{paper}, recipe {recipe['recipe']}: test top-1, last epoch, in percent.{said}",
         "",
-        "| network | seeds | mean ± std | gain over plain, 95% interval | the paper's gain |" + more,
-        "|---|---:|---:|---:|---:|" + ("---:|---:|" if more else ""),
+        f"| {' | '.join(head)} |",
+        "|---|" + "---:|" * (len(head) - 1),
     ]
     for row in rows:
         gains, read = row.get("gains", {}), row["readings"]
         cells = [row["title"], str(len(row["seeds"])), page.spread(read["last"]), page.gain(gains.get("last"))]
-        cells += ["" if row["paper_gain"] is None else f"{row['paper_gain']:+.2f}"]
-        cells += [page.spread(read.get("gap")), page.gain(gains.get("gap"))] if more else []
+        cells += ["" if row["paper_gain"] is None else f"{row['paper_gain']:+.2f}"] if known else []
+        cells += [page.spread(read.get("gap")), page.gain(gains.get("gap"))] if gap else []
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

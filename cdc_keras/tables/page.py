@@ -55,7 +55,7 @@ def _said(table):
         "images held out; by it settings are chosen. Gain: over our own plain network, paired by seed, last epoch, "
         "with its 95% interval (Student's t) over seeds: all have the same test images, contexts and teachers, and "
         "the interval says nothing of others; nor is it corrected for the number of rows. The paper's numbers are "
-        f"those of its best test epoch, at its length{_stand_ins(table)}.",
+        f"those of its best test epoch, at its length{stand_ins(table['rows'])}.",
         "",
         f"All rows: {recipe}; {', '.join(f'{x:,}' for x in table['train_images'])} training images; "
         f"{'; '.join(table['hardware'])}; commit {', '.join(table['commits'])}; {', '.join(table['days'])}. images/s: "
@@ -86,13 +86,6 @@ def _said(table):
 
 def _setting(value):
     return "/".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _stand_ins(table):
-    """Returns whose gains stand beside smaller networks, as the end of a sentence."""
-    found = {row["row"].split("+")[0] for row in table["rows"] if row["paper_gain"] is not None}
-    said = [f"beside {small} its gains are those of {full}" for small, full in STANDS_FOR.items() if small in found]
-    return "".join(f"; {text}" for text in said)
 
 
 def _contexts_of(table):
@@ -166,6 +159,13 @@ def _moves(found):
     if not found:
         return ""
     return f"{found['mean']:.2f}, {found['within']:.3f}, {found['across']:.3f}, {found['saturated']:.0%}"
+
+
+def stand_ins(rows):
+    """Returns whose gains stand beside smaller networks in some of a table's rows, as the end of a sentence."""
+    found = {row["row"].split("+")[0] for row in rows if row["paper_gain"] is not None}
+    said = [f"beside {small} its gains are those of {full}" for small, full in STANDS_FOR.items() if small in found]
+    return "".join(f"; {text}" for text in said)
 
 
 def spread(found):
