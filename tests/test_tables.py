@@ -190,10 +190,8 @@ def test_gains_are_paired_by_seed_with_our_own_plain_network():
     gain = next(row for row in table["rows"] if row["row"] == "vgg13+ru")["gains"]["last"]
     assert gain == {"mean": 2.0, "std": pytest.approx(1.414), "n": 2, "half": pytest.approx(12.706, abs=0.001)}
     text = markdown(table)
-    assert (
-        "| vgg13 + RU | 2 | 20.00 ± 0.00 | 57.00 ± 8.48 |" in text
-        and "+2.00 (-10.71 to +14.71) | 75.03 | +0.31 |" in text
-    )
+    assert "| vgg13 + RU | 2 | 20.00 ± 0.00 | 57.00 ± 8.48 |" in text
+    assert "+2.00 (-10.71 to +14.71) | 75.03 | +0.31 |" in text
     assert "Rows of n = 0 have not been trained yet." in text and "| vgg16 + RU | 0 |" in text
     trained = report.assemble(
         2, "cifar100", rows(2, networks=["vgg13"], wanted=("plain", "ru")), found, recipe={"epochs": 3}

@@ -15,7 +15,7 @@ BACKGROUNDS = {
 
 def markdown(table):
     """Returns a table as Markdown."""
-    wide = table["table"] >= 4
+    wide, mixed = table["table"] >= 4, len(table["hardware"]) > 1
     have = {reading for row in table["rows"] for reading in row["readings"]}
     head = ["network", "n", "validation", "last epoch", "best on validation", "best on test"]
     head += ["top-5, last"] if wide else []
@@ -23,7 +23,7 @@ def markdown(table):
     head += ["corrupted", "gain, corrupted"] if "corrupted" in have else []
     backgrounds = [name for name in BACKGROUNDS if name in have]
     head += [BACKGROUNDS[name] for name in backgrounds] + (["gap minus plain's"] if "gap" in have else [])
-    head += ["weights trained", "images/s"] + (["hardware"] if len(table["hardware"]) > 1 else [])
+    head += ["weights trained", "images/s"] + (["hardware"] if mixed else [])
     lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
     for row in table["rows"]:
         r, gains = row["readings"], row.get("gains", {})
@@ -37,7 +37,7 @@ def markdown(table):
         cells += [spread(r.get(name)) for name in backgrounds] + ([gain(gains.get("gap"))] if "gap" in have else [])
         trained = f"{row['trainable_parameters']:,}" if "trainable_parameters" in row else ""
         cells += [trained, f"{row['images_per_second']:.0f}" if row["seeds"] else ""]
-        cells += ["; ".join(row.get("hardware", []))] if len(table["hardware"]) > 1 else []
+        cells += ["; ".join(row.get("hardware", []))] if mixed else []
         lines.append(f"| {' | '.join(cells)} |")
     parts = [f"# Table {table['table']}, {table['dataset']}: {table['title']}", "", *_said(table), "", *lines]
     parts += ["", *_contexts(table), *_against(table), *_gate_table(table)]
@@ -61,7 +61,8 @@ def _said(table):
         f"{'; '.join(table['hardware'])}; commit {', '.join(table['commits'])}; {', '.join(table['days'])}. images/s: "
         "of training, median over epochs, beside other work.",
     ]
-    if any(c["settings"]["validation_fraction"] < table["recipe"]["validation_fraction"] for c in _contexts_of(table)):
+    contexts = [context["settings"] for _, context in _contexts_of(table)]
+    if any(s["validation_fraction"] < table["recipe"]["validation_fraction"] for s in contexts):
         lines += [
             "",
             "The contexts were trained on images that are held out here: gated networks build on more images than "
@@ -89,22 +90,21 @@ def _setting(value):
 
 
 def _contexts_of(table):
-    """Returns the contexts of all rows, an extractor as often as rows have it."""
-    return [context for row in table["rows"] for context in row.get("contexts", [])]
+    """Returns (title of a row, context of it) of all rows, an extractor as often as rows have it."""
+    return [(row["title"], context) for row in table["rows"] for context in row.get("contexts", [])]
 
 
 def _contexts(table):
     """Returns which extractors and teachers there were, as lines."""
-    every = [context["settings"] for context in _contexts_of(table)]
+    every = [context["settings"] for _, context in _contexts_of(table)]
     always = ("context", "epochs", "batch_size")
     differ = [k for k in dict.fromkeys(k for s in every for k in s) if len({_setting(s.get(k)) for s in every}) > 1]
     lines = []
-    for row in table["rows"]:
-        for context in row.get("contexts", []):
-            s = context["settings"]
-            what = f"{s['context']}, {s['epochs']} epochs, batch {s['batch_size']}, weights {context['sha256'][:12]}"
-            what += "".join(f", {k} {_setting(s[k])}" for k in differ if k in s and k not in always)
-            lines.append((what, row["title"]))
+    for title, context in _contexts_of(table):
+        s = context["settings"]
+        what = f"{s['context']}, {s['epochs']} epochs, batch {s['batch_size']}, weights {context['sha256'][:12]}"
+        what += "".join(f", {k} {_setting(s[k])}" for k in differ if k in s and k not in always)
+        lines.append((what, title))
     grouped = {what: [title for w, title in lines if w == what] for what, _ in lines}
     found = [f"* Context {what}: {'; '.join(titles)}." for what, titles in grouped.items()]
     found += [
