@@ -27,14 +27,13 @@ bench: $(VENV)/installed-torch
 	$(RUN) docs/fill_readme.py
 
 reference: $(VENV)/installed-torch
-	$(RUN) -m pytest tests/test_same_numbers.py tests/test_training_step_benchmark.py
+	$(RUN) -m pytest tests/test_same_numbers.py tests/benchmarks/test_training_step.py
 
 # An hour: kills runs twenty times each, compares several devices, and several workers, with one, trains in float16 and
 # audits whole data sets. Then computes every number of the zoo again.
 long: $(VENV)/installed-dev
-	KILLS=20 $(RUN) -m pytest -m "" tests/test_resume.py tests/test_distribution.py tests/test_multi_worker.py \
-		tests/test_numerics.py tests/test_audit.py tests/test_export.py tests/test_networks.py
-	DATA_DIR=$(DATA_DIR) $(RUN) -m pytest -m long tests/test_zoo.py tests/test_readme.py
+	KILLS=20 $(RUN) -m pytest -m "" tests/runs/test_resume.py tests/devices tests/audit tests/export tests/networks
+	DATA_DIR=$(DATA_DIR) $(RUN) -m pytest -m long tests/zoo tests/test_readme.py
 
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 families: $(VENV)/installed-dev
@@ -64,8 +63,8 @@ $(VENV)/bin/python:
 		"error: this needs Python 3.11 to 3.13; name one with make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: $(VENV)/bin/python requirements.txt
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+$(VENV)/installed: $(VENV)/bin/python requirements.txt pyproject.toml
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt

@@ -17,8 +17,11 @@ PLAIN_RUN_DIR = flags.DEFINE_string("plain_run_dir", None, "run of the ungated n
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"settings are given as --name=value; what is {argv[1]!r}?")
-    from cdc_keras import evaluation, zoo  # these import the backend, which --help need not wait for
-    from cdc_keras.progress import quiet_libraries
+    from cdc_keras.cli import quiet_libraries
+
+    from cdc_keras import zoo
+    from cdc_keras.release.verify import evaluate_record, record_table
+    from cdc_keras.runs import evaluation  # these import the backend, which --help need not wait for
 
     quiet_libraries()
     try:
@@ -28,8 +31,8 @@ def main(argv):
             if WEIGHTS.present or PLAIN_RUN_DIR.present:
                 raise UserError("--weights and --plain_run_dir are for a run folder; leave them out with --zoo")
             record = zoo.info(ZOO.value)
-            scores = evaluation.evaluate_record(ZOO.value, split=SPLIT.value, data_dir=DATA_DIR.value)
-            print(evaluation.record_table(record, SPLIT.value, scores))
+            scores = evaluate_record(ZOO.value, split=SPLIT.value, data_dir=DATA_DIR.value)
+            print(record_table(record, SPLIT.value, scores))
             if wrong := zoo.wrong_scores(record, SPLIT.value, scores):
                 sys.exit(f"error: {'; '.join(wrong)}")
             return

@@ -12,14 +12,15 @@ from cdc_keras.errors import UserError
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"settings are given as --name=value; what is {argv[1]!r}?")
-    from cdc_keras import numerics
-    from cdc_keras.progress import quiet_libraries
-    from cdc_keras.training import train
+    from cdc_keras.cli import quiet_libraries
+
+    from cdc_keras.devices import precision
+    from cdc_keras.runs.training import train
 
     quiet_libraries()
     try:
         config = flags.config_from_flags()
-        numerics.share_cores(config)
+        precision.share_cores(config)
         run = train(config, FLAGS.run_dir)
     except UserError as error:
         sys.exit(f"error: {error}")

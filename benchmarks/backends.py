@@ -29,7 +29,7 @@ def train(folder, steps, name):
 
     from cdc_keras.data.pipeline import training_batches
     from cdc_keras.data.shapes import shapes
-    from cdc_keras.disentangler import Disentangler
+    from cdc_keras.trainers.disentangler import Disentangler
 
     random.seed(0)  # of the initial weights
     model = Disentangler(32, 10, fool_ramp_steps=steps // 2)

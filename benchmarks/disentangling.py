@@ -19,14 +19,15 @@ from absl import app, flags
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cdc_keras import data  # noqa: E402
-from cdc_keras.audit import decoding, halves  # noqa: E402
+from cdc_keras.audit import decoding  # noqa: E402
+from cdc_keras.audit.audit import halves  # noqa: E402
 from cdc_keras.audit.bootstrap import interval  # noqa: E402
 from cdc_keras.audit.probes import PROBES, probe  # noqa: E402
-from cdc_keras.progress import quiet_libraries  # noqa: E402
-from cdc_keras.runs import RunFolder  # noqa: E402
-from cdc_keras.sources import load_model  # noqa: E402
-from cdc_keras.visualize import new_figure, save_figure  # noqa: E402
+from cdc_keras.cli import quiet_libraries  # noqa: E402
+from cdc_keras.data.load import load_dataset  # noqa: E402
+from cdc_keras.runs.folder import RunFolder  # noqa: E402
+from cdc_keras.runs.trained import load_trainer  # noqa: E402
+from cdc_keras.visualize.figures import new_figure, save_figure  # noqa: E402
 
 DATASET = flags.DEFINE_enum("dataset", "shapes", ["shapes", "cifar100"], "what to study on")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS has prepared cifar100")
@@ -97,7 +98,7 @@ def train(folder, settings):
 
 def measured(run):
     """Returns what probes, D and decoder make of T on validation images, and how the run was trained."""
-    model, dataset = load_model(run), data.load(run.config())
+    model, dataset = load_trainer(run), load_dataset(run.config())
     classes = len(dataset.class_names)
     learned, scored = halves(dataset, PROBED, 0, "validation")
     contexts = [decoding.contexts(model.encoder, half.images) for half in (learned, scored)]

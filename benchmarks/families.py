@@ -14,9 +14,10 @@ from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+from cdc_keras.cli import quiet_libraries  # noqa: E402
+
 from cdc_keras.config import RunConfig  # noqa: E402
-from cdc_keras.progress import quiet_libraries  # noqa: E402
-from cdc_keras.training import train  # noqa: E402
+from cdc_keras.runs.training import train  # noqa: E402
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS has prepared cifar100", required=True)
 OUT = flags.DEFINE_string("out", "runs/families", "folder for the runs")

@@ -93,11 +93,12 @@ class Torch(Server):
 def exported(name, folder):
     """Returns the paths of a record's SavedModel and ONNX files, and its config's network, size and classes."""
     from cdc_keras import zoo
-    from cdc_keras.export import FORMATS, export
+    from cdc_keras.choices import EXPORT_FORMATS
+    from cdc_keras.export.export import export
 
     record = zoo.info(name)
     config = record.run_config()
-    paths = [str(export(f"zoo:{name}", pathlib.Path(folder, name, format), format=format)) for format in FORMATS]
+    paths = [str(export(f"zoo:{name}", pathlib.Path(folder, name, format), format=format)) for format in EXPORT_FORMATS]
     return *paths, None if config.gated else config.network, config.image_size, len(record.classes)
 
 

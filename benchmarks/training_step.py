@@ -80,11 +80,11 @@ class Ours:
     def __init__(self, row, images, steps_per_call, gated=False, **config):
         import tensorflow as tf
 
-        from cdc_keras import numerics
+        from cdc_keras.devices import precision
 
         self.row, self.steps_per_call = row, steps_per_call
         self.config = config_of(row, gated, steps_per_call=steps_per_call, **config)
-        numerics.share_cores(self.config)
+        precision.share_cores(self.config)
         self.model = model_of(self.config, images // row.batch_size)
         from cdc_keras.data.dataset import Split
 
@@ -166,11 +166,11 @@ def config_of(row, gated, **config):
 
 def model_of(config, steps_per_epoch):
     """Returns the model that train.py would train, the context of a gate from an untrained extractor."""
-    from cdc_keras import models
     from cdc_keras.networks import autoencoder
+    from cdc_keras.trainers.build import build
 
     extractor = autoencoder.encoder(IMAGE_SIZE) if config.gated else None
-    return models.build(config, CLASSES, steps_per_epoch, extractor=extractor)
+    return build(config, CLASSES, steps_per_epoch, extractor=extractor)
 
 
 def multiply_adds(row):
@@ -179,7 +179,7 @@ def multiply_adds(row):
     A step has three times those of the forward pass, but of the frozen extractor only the forward pass itself.
     """
     from cdc_keras import complexity
-    from cdc_keras.layers import FrozenExtractor
+    from cdc_keras.networks.layers import FrozenExtractor
 
     gated, plain = (model_of(config_of(row, gated), 1000).network for gated in (True, False))
     extractor = sum(complexity.macs(layer.network) for layer in gated.layers if isinstance(layer, FrozenExtractor))
@@ -273,7 +273,7 @@ def elsewhere(function, *arguments):
 
 def environment():
     """Returns what a measurement is published with."""
-    from cdc_keras import environment
+    from cdc_keras.runs import environment
 
     return environment.environment()
 

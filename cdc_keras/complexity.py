@@ -11,9 +11,9 @@ import keras
 from absl import app, flags
 from keras import layers
 
-from cdc_keras import gating, graph, networks
-from cdc_keras.layers import ChannelCompatibility, ConditionMaps, FrozenExtractor
-from cdc_keras.networks import autoencoder
+from cdc_keras.gate.attach import attach
+from cdc_keras.networks import autoencoder, graph, registry
+from cdc_keras.networks.layers import ChannelCompatibility, ConditionMaps, FrozenExtractor
 
 
 def macs(model, *, products=False):
@@ -160,7 +160,7 @@ def table():
     lines[0] += "| the paper prints |"
     lines.append("|---" * 3 + "|---:" * 6 + "|---|")
     for name, block_attention, size, classes, weights, cost, printed in NETWORK_ROWS:
-        model = networks.build(name, size, num_classes=classes, block_attention=block_attention)
+        model = registry.build(name, size, num_classes=classes, block_attention=block_attention)
         ours = parameters(model), macs(model)
         counts = " | ".join(_compared(n, e) for n, e in zip(ours, (weights, cost), strict=True))
         label = name if block_attention == "none" else f"{name} + {block_attention.upper()}"
@@ -223,8 +223,8 @@ def _gate_rows():
     """Yields (part, what, ours, expected) of the gate on the networks of Tables 1 to 4."""
     encoder = autoencoder.encoder(32)
     for name, classes in (("resnet32", 1000), ("resnet56", 1000), ("resnet110", 1000), ("vgg13", 10), ("wrn16_10", 10)):
-        network = networks.build(name, 32, num_classes=classes)
-        gated = gating.attach(network, encoder, networks.sites(network, name, 8, 16))
+        network = registry.build(name, 32, num_classes=classes)
+        gated = attach(network, encoder, registry.sites(network, name, 8, 16))
         weights = conv_weights(gated) - conv_weights(network) - conv_weights(encoder)
         resnet = name.startswith("resnet")
         part = f"gate of {name}"
@@ -254,14 +254,14 @@ def _compared(ours, expected):
 def main(argv):
     del argv
     from cdc_keras.errors import UserError
-    from cdc_keras.runs import RunFolder
-    from cdc_keras.sources import load_model
+    from cdc_keras.runs.folder import RunFolder
+    from cdc_keras.runs.trained import load_trainer
 
     if RUN_DIR.value is None:
         print(table())
         return
     try:
-        model = load_model(RunFolder(RUN_DIR.value))
+        model = load_trainer(RunFolder(RUN_DIR.value))
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
     print(scopes_table(getattr(model, "network", None) or model.encoder))

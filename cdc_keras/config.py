@@ -8,7 +8,7 @@ import dataclasses
 import json
 import re
 
-from cdc_keras import distribution, gating, networks, numerics
+from cdc_keras import choices
 from cdc_keras.errors import UserError
 
 PATHS = ("data_dir", "extractor", "teacher")  # the settings that are places on one machine
@@ -16,7 +16,7 @@ WITH_ANY_RUN = ("gate_init", "gate_compatibility")
 INTERVAL = re.compile(r"([1-9]\d*)(s?)")
 
 
-def _field(default, help, *, type=None, choices=None, low=None, high=None):  # noqa: A002
+def _field(default, help, *, type=None, choices=(), low=None, high=None):  # noqa: A002
     metadata = {"help": help, "type": type or default.__class__, "choices": choices, "low": low, "high": high}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -29,7 +29,7 @@ class RunConfig:
         UserError: a value is not one of its choices, or outside its bounds.
     """
 
-    task: str = _field("extractor", "what to train", choices=("extractor", "classifier"))
+    task: str = _field("extractor", "what to train", choices=choices.TASKS)
     seed: int = _field(0, "seeds initial weights, data order, augmentation and every cut", low=0)
 
     dataset: str = _field(
@@ -73,15 +73,15 @@ class RunConfig:
     )
     strategy: str = _field(
         "none",
-        "devices to share every batch among: one (none), all of this machine (mirrored), those of the machines in "
-        "TF_CONFIG (multi_worker), or the cores of a TPU (tpu)",
-        choices=distribution.STRATEGIES,
+        "devices to share every batch among: one (none), all of this machine (mirrored), or those of the machines in "
+        "TF_CONFIG (multi_worker)",
+        choices=choices.STRATEGIES,
     )
     precision: str = _field(
         "float32",
         "of convolutions and activations; weights, batch norm and losses stay float32. On a CPU float32 is fastest, "
         "but for bfloat16 where there are instructions for it; float16 is a hundred times slower (docs/precision.md)",
-        choices=numerics.PRECISIONS,
+        choices=choices.PRECISIONS,
     )
     deterministic: bool = _field(
         False, "repeat a run to the bit, at some cost in speed; without it the seed fixes weights and data order alone"
@@ -92,17 +92,15 @@ class RunConfig:
         "cdcgm",
         "context model of Table 1: all (cdcgm), no discriminator (cgm), no condition either (gm), or the features of a "
         "classifier, --network (dm)",
-        choices=("cdcgm", "cgm", "gm", "dm"),
+        choices=choices.CONTEXTS,
     )
     context_size: int = _field(
         None, "height of T, pixels (paper: 8 at 32 px, 8 or 16 at 128 px, 28 at 224 px)", type=int, low=1
     )
     context_channels: int = _field(64, "channels of E1's and G1's output, which make T (paper: 64)", low=1)
-    skip: str = _field("add", "how E1's output joins G1's to make T", choices=("add", "concat", "none"))
+    skip: str = _field("add", "how E1's output joins G1's to make T", choices=choices.SKIPS)
     fool_weight: float = _field(1e-4, "lambda_fool, weight of the fooling loss after the ramp (paper: 1e-4)", low=0.0)
-    fool_loss: str = _field(
-        "softmax", "fooling loss (paper: softmax, Eq. 1)", choices=("softmax", "wrong_class_ce", "uniform_ce")
-    )
+    fool_loss: str = _field("softmax", "fooling loss (paper: softmax, Eq. 1)", choices=choices.FOOL_LOSSES)
     fool_ramp_steps: int = _field(500_000, "steps over which lambda_fool rises from 0 (paper: 500,000)", low=0)
     fool_ramp_fraction: float = _field(
         None,
@@ -113,9 +111,6 @@ class RunConfig:
     )
     repulsive_weight: float = _field(1e-3, "weight of the repulsive loss; 0 leaves it out (paper: 1e-3)", low=0.0)
     repulsive_delta: float = _field(0.01, "margin of the repulsive loss in image units (paper: 0.01)", low=0.0)
-    repulsive_norm: str = _field(
-        "rms", "norm in the repulsive loss (paper: unspecified)", choices=("rms", "l2", "l1_mean")
-    )
     discriminator_width: int = _field(
         64, "channels of the discriminator's first convolution (paper: unspecified)", low=1
     )
@@ -128,21 +123,21 @@ class RunConfig:
         5.0, "each player's gradients are clipped at this global norm (Lample et al.: 5)", low=0.0
     )
 
-    network: str = _field("resnet20", f"classifier: {'; '.join(f.members for f in networks.FAMILIES)}")
+    network: str = _field("resnet20", f"classifier: {choices.NETWORKS}")
     block_attention: str = _field(
         "none",
         "attention in every block of the network (Tables 3 to 6)",
-        choices=tuple(networks.BLOCK_ATTENTIONS),
+        choices=choices.BLOCK_ATTENTIONS,
     )
     normalization: str = _field(
         "none",
         "bring images to mean 0 and deviation 1 of ImageNet inside the classifier (paper: on ImageNet)",
-        choices=networks.NORMALIZATIONS,
+        choices=choices.NORMALIZATIONS,
     )
     recipe: str = _field(
         "wrn",
         "SGD with Nesterov momentum 0.9 and weight decay 5e-4 (wrn), or with neither (paper)",
-        choices=("wrn", "paper"),
+        choices=choices.RECIPES,
     )
     warmup_epochs: float = _field(2.0, "epochs at learning rate 0.001 before the schedule (paper: 2)", low=0.0)
     learning_rate_drops: tuple = _field(
@@ -166,7 +161,7 @@ class RunConfig:
         "own",
         "T that infers the gate: the image's own, or a control: of the image before it in the batch (shuffled), or of "
         "an extractor that was never trained (untrained)",
-        choices=("own", "shuffled", "untrained"),
+        choices=choices.GATE_CONTEXTS,
     )
     gate_sites: tuple = _field(
         (),
@@ -177,7 +172,7 @@ class RunConfig:
         "neutral",
         "starting as the identity, with M near the end of its sigmoid (neutral) or in its middle, where it moves more "
         "(centred); or He everywhere (paper: unspecified)",
-        choices=gating.INITS,
+        choices=choices.GATE_INITS,
     )
     gate_reduction: int = _field(None, "r by which R and L3 narrow (paper: 2 at 32 px, 4 above)", type=int, low=1)
     gate_residual: bool = _field(True, "False: without the residual unit R (w/o RU of Table 2)")
@@ -185,18 +180,17 @@ class RunConfig:
     gate_compatibility: str = _field(
         "mean",
         "products of the channel compatibility C: averaged, summed (paper: Eq. 4), or no C (w/o CC of Table 2)",
-        choices=("mean", "sum", "none"),
+        choices=choices.COMPATIBILITIES,
     )
     gate_after_relu: bool = _field(False, "True: gate after the activation (Table 2)")
     gate_weight_decay: bool = _field(True, "decay the gate's weights as the network's; False: not at all (recipe wrn)")
     gate_learning_rate_factor: float = _field(1.0, "the gate's learning rate over the network's", low=0.0)
-    gate_final_relu: bool = _field(True, "the ReLU after R(F) + F', where the network has none of its own there")
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
         try:
-            networks.find(self.network)
+            choices.find_network(self.network)
         except ValueError as error:
             raise UserError(str(error)) from None
         if not INTERVAL.fullmatch(self.checkpoint_every):

@@ -12,10 +12,10 @@ import time
 
 from absl import app, flags
 
+from cdc_keras.cli import quiet_libraries
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
-from cdc_keras.progress import quiet_libraries
-from cdc_keras.runs import write_text
+from cdc_keras.weights import write_text
 
 SHAPES = dict(dataset="shapes", background_bias=0.8, train_limit=6000, validation_fraction=0.15, steps_per_call=5)
 EXTRACTOR = RunConfig(task="extractor", **SHAPES, epochs=6, batch_size=32, fool_weight=0.1, fool_ramp_fraction=0.3)
@@ -31,9 +31,9 @@ def demo(out, extractor=EXTRACTOR, plain=PLAIN):
         out: folder for the three runs; finished ones are not trained again.
         extractor, plain: configs of the extractor and of the plain classifier.
     """
-    from cdc_keras import audit
-    from cdc_keras.evaluation import evaluate
-    from cdc_keras.training import train
+    from cdc_keras.audit.audit import audit
+    from cdc_keras.runs.evaluation import evaluate
+    from cdc_keras.runs.training import train
 
     out = pathlib.Path(out)
     started = time.monotonic()
@@ -50,7 +50,7 @@ def demo(out, extractor=EXTRACTOR, plain=PLAIN):
 
     print("== audit", file=sys.stderr)
     # On test images, whose background says nothing of the category, or probes would read that.
-    found = audit.audit(out / "extractor", classifier=out / "plain", seed=extractor.seed)
+    found = audit(out / "extractor", classifier=out / "plain", seed=extractor.seed)
     text = _table(scores, found["readings"])
     write_text(out / "demo.json", json.dumps({"accuracy": scores, "audit": found}, indent=2) + "\n")
     write_text(out / "demo.md", text)

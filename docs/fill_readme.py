@@ -20,8 +20,8 @@ import settings  # noqa: E402
 import training_step  # noqa: E402
 
 from cdc_keras.config import PATHS  # noqa: E402
-from cdc_keras.readings import PLAYERS, READERS  # noqa: E402
-from cdc_keras.tables import page  # noqa: E402
+from cdc_keras.tables import markdown  # noqa: E402
+from cdc_keras.zoo.findings import PLAYERS, READERS  # noqa: E402
 from cdc_keras.zoo.record import INDEX, PRESET, Record  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results"
@@ -193,7 +193,7 @@ def _short_table(tables):
     paper = " (paper: 200)" if dataset in ("cifar10", "cifar100") else ""
     known = any(row["paper_gain"] is not None for row in rows)
     gap = any("gap" in row["readings"] for row in rows)
-    said = f" The paper's gains are those of its best test epoch{page.stand_ins(rows)}." if known else ""
+    said = f" The paper's gains are those of its best test epoch{markdown.stand_ins(rows)}." if known else ""
     head = ["network", "seeds", "mean ± std", "gain over plain, 95% interval"]
     head += (["the paper's gain"] if known else []) + (["background gap", "minus plain's"] if gap else [])
     lines = [
@@ -205,9 +205,9 @@ def _short_table(tables):
     ]
     for row in rows:
         gains, read = row.get("gains", {}), row["readings"]
-        cells = [row["title"], str(len(row["seeds"])), page.spread(read["last"]), page.gain(gains.get("last"))]
+        cells = [row["title"], str(len(row["seeds"])), markdown.spread(read["last"]), markdown.gain(gains.get("last"))]
         cells += ["" if row["paper_gain"] is None else f"{row['paper_gain']:+.2f}"] if known else []
-        cells += [page.spread(read.get("gap")), page.gain(gains.get("gap"))] if gap else []
+        cells += [markdown.spread(read.get("gap")), markdown.gain(gains.get("gap"))] if gap else []
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -14,12 +14,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cdc_keras import distribution, networks, optimizers
-from cdc_keras.classifier import Classifier
 from cdc_keras.data.dataset import Split
 from cdc_keras.data.pipeline import evaluation_batches, evaluation_steps, training_batches
-from cdc_keras.disentangler import Disentangler
-from cdc_keras.distillation import AttentionTransfer, pair_by_resolution
+from cdc_keras.devices import cluster, distribution
+from cdc_keras.networks import registry
+from cdc_keras.trainers import optimizers
+from cdc_keras.trainers.classifier import Classifier
+from cdc_keras.trainers.disentangler import Disentangler
+from cdc_keras.trainers.distillation import AttentionTransfer, pair_by_resolution
 
 BATCH, EVALUATED = 32, 45  # 45 is 32 + 13, and neither is 13 a multiple of 2 nor of 4
 
@@ -30,12 +32,12 @@ def build(kind):
         model = Disentangler(32, 10, fool_ramp_steps=0, fool_loss="wrong_class_ce")
         model.compile()
         return model
-    student = networks.build("resnet8", 32, num_classes=10, block_attention="cbam")
+    student = registry.build("resnet8", 32, num_classes=10, block_attention="cbam")
     if kind == "classifier":
         model = Classifier(student)
     else:
-        teacher = networks.build("wrn10_1", 32, num_classes=10)
-        pairs = pair_by_resolution(student, networks.groups("resnet8"), teacher, networks.groups("wrn10_1"))
+        teacher = registry.build("wrn10_1", 32, num_classes=10)
+        pairs = pair_by_resolution(student, registry.groups("resnet8"), teacher, registry.groups("wrn10_1"))
         model = AttentionTransfer(student, pairs, teacher)
     model.compile(optimizers.recipe("wrn", 0.05))
     return model
@@ -66,7 +68,7 @@ def main(kind, replicas, floatx, steps):
     keras.config.set_floatx(floatx)
     if os.environ.get("TF_CONFIG"):
         weights, others = run(kind, "multi_worker", replicas, steps)
-        if distribution.cluster().index > 0:
+        if cluster.from_environment().index > 0:
             return
         del os.environ["TF_CONFIG"]
     else:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from absl import flags
 
-from cdc_keras import distribution
 from cdc_keras.audit import __main__ as audit
+from cdc_keras.devices import cluster
 from cdc_keras.tables import __main__ as tables
-from cdc_keras.tables.plan import read_flags
+from cdc_keras.tables.jobs import read_flags
 from cdc_keras.tables.systems import rows
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -153,10 +153,10 @@ def test_its_python_example_loads_a_released_extractor():
 
 
 def test_its_python_example_gates_mobilenet(monkeypatch, tmp_path):
-    from cdc_keras import sources
     from cdc_keras.networks import autoencoder
+    from cdc_keras.runs import trained as sources
 
-    monkeypatch.setattr(sources, "load_extractor", lambda path: autoencoder.encoder(32))
+    monkeypatch.setattr(sources, "load", lambda path: autoencoder.encoder(32))
     scope = {}
     exec(blocks("python")[1], scope)
     assert scope["gated"].output_shape == (None, 10)
@@ -188,7 +188,7 @@ def test_the_launchers_of_the_scaling_document_give_every_worker_its_tf_config(l
     assert done.returncode == 0, done.stderr
     config, flags = done.stdout.splitlines()
     monkeypatch.setenv("TF_CONFIG", config)
-    cluster = distribution.cluster()
-    assert cluster.index == 1 and len(cluster.addresses) == 2
+    workers = cluster.from_environment()
+    assert workers.index == 1 and len(workers.addresses) == 2
     assert flags.startswith("--strategy=multi_worker --flagfile=configs/paper/imagenet.flags")
     assert "--run_dir=/shared" in flags

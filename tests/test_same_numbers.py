@@ -10,8 +10,9 @@ import pytest
 import reference
 import tensorflow as tf
 
-from cdc_keras import networks, optimizers
-from cdc_keras.distillation import attention_map, transfer_loss
+from cdc_keras.networks import registry
+from cdc_keras.trainers import optimizers
+from cdc_keras.trainers.distillation import attention_map, transfer_loss
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def noise(size, count):
 
 def network_with_weights(name, size, block_attention="none"):
     """A network with weights that no default hides, and batch-norm statistics under which activations stay near 1."""
-    network = networks.build(name, size, num_classes=10, block_attention=block_attention)
+    network = registry.build(name, size, num_classes=10, block_attention=block_attention)
     reference.randomise(network.variables)
     norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in norms:
@@ -93,7 +94,7 @@ def test_resnet50_gives_the_logits_of_keras_applications(size):
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [96, 97])
 def test_vgg16_gives_the_features_of_keras_applications_where_batch_norm_is_the_identity(size):
-    ours = networks.build("vgg16", size, num_classes=10)
+    ours = registry.build("vgg16", size, num_classes=10)
     reference.randomise(ours.variables)
     theirs = keras.applications.VGG16(weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3))
     for layer in ours.layers:

@@ -23,8 +23,8 @@ def define(values=flags.FLAGS):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"settings are given as --name=value; what is {argv[1]!r}?")
-    from cdc_keras import audit  # this imports the backend, which --help need not wait for
-    from cdc_keras.progress import quiet_libraries
+    from cdc_keras.audit.audit import audit, folder  # this imports the backend, which --help need not wait for
+    from cdc_keras.cli import quiet_libraries
 
     quiet_libraries()
     values = flags.FLAGS
@@ -32,7 +32,7 @@ def main(argv):
         if (values.run_dir is None) == (values.extractor is None):
             raise UserError("give the extractor to audit either as --run_dir=runs/... or as --extractor=zoo:<name>")
         source = values.run_dir or values.extractor
-        audit.audit(
+        audit(
             source,
             rivals=_rivals(values.rivals),
             classifier=values.classifier,
@@ -45,7 +45,7 @@ def main(argv):
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped")
-    out = audit.folder(source, values.out)
+    out = folder(source, values.out)
     print((out / "audit.md").read_text())
     print(f"audit.json, audit.md and audit.png are in {out}")
 

@@ -10,8 +10,8 @@ from cdc_keras.audit import decoding
 from cdc_keras.audit.bootstrap import interval
 from cdc_keras.audit.erasure import leace
 from cdc_keras.audit.probes import PROBES, probe, small_pixels, standardized
-from cdc_keras.progress import duration
-from cdc_keras.readings import Reading
+from cdc_keras.trainers.callbacks import duration
+from cdc_keras.zoo.findings import Reading
 
 NUISANCES = ("texture", "hue")  # factors that are probed for where they are known
 BINS = 6  # a factor that is a real number becomes so many classes

@@ -1,7 +1,7 @@
 """The audit for people: its table with what belongs to it, and its figure."""
 
-from cdc_keras import readings as all_readings
-from cdc_keras.visualize import new_figure, save_figure
+from cdc_keras.visualize.figures import new_figure, save_figure
+from cdc_keras.zoo import findings as all_readings
 
 
 def text(result, audit, figure):

@@ -9,8 +9,8 @@ numbers an image for that, because the pixels' positions themselves would take g
 import keras
 import numpy as np
 
-from cdc_keras import distribution
 from cdc_keras.data.dataset import StreamSplit
+from cdc_keras.devices import distribution
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf

@@ -30,9 +30,9 @@ def main(argv):
             raise UserError("give what to export either as --run_dir=runs/... or as --zoo=<name>")
         if values.out is None:
             raise UserError("say where to with --out, a folder for the model")
-        from cdc_keras.export import METADATA, export  # these import the backend, which --help need not wait for
-        from cdc_keras.progress import quiet_libraries
-        from cdc_keras.sources import ZOO
+        from cdc_keras.choices import ZOO
+        from cdc_keras.cli import quiet_libraries
+        from cdc_keras.export.export import METADATA, export  # these import the backend, which --help need not wait for
 
         quiet_libraries()
         source = values.run_dir if values.zoo is None else f"{ZOO}{values.zoo}"

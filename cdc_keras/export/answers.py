@@ -3,9 +3,9 @@
 import keras
 import tensorflow as tf
 
-from cdc_keras import graph
 from cdc_keras.data.pipeline import scale
-from cdc_keras.gating import ATTENTION, EXTRACTOR, gate_outputs
+from cdc_keras.gate.parts import ATTENTION, EXTRACTOR, gate_outputs
+from cdc_keras.networks import graph
 from cdc_keras.visualize.maps import focus_map, last_features
 
 TOP = 5
@@ -17,7 +17,7 @@ def answers(found):
     They are those of `export` that take pixels; in the place of top_labels they give top_classes, (B, min(5, K)) int32.
 
     Args:
-        found: the `Source` of a trained network.
+        found: the `Trained` of a trained network.
     """
     if found.config.task == "extractor":
         context = lambda images: {"context": found.network(scale(images), training=False)}  # noqa: E731

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from cdc_keras import graph
-from cdc_keras.layers import FrozenExtractor
+from cdc_keras.networks import graph
+from cdc_keras.networks.layers import FrozenExtractor
 
 OUTPUT_AXIS = {keras.layers.Conv2D: 3, keras.layers.Conv2DTranspose: 2}  # of the kernel
 

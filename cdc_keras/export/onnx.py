@@ -16,7 +16,7 @@ def write(folder, found):
 
     Args:
         folder: `pathlib.Path` of the version of the model, which is there.
-        found: the `Source` of a trained network.
+        found: the `Trained` of a trained network.
 
     Raises:
         UserError: tf2onnx is not installed.

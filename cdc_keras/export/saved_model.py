@@ -19,7 +19,7 @@ def write(folder, name, found, classes):
     Args:
         folder: `pathlib.Path` of the version of the model, which is there.
         name: of the model.
-        found: the `Source` of a trained network.
+        found: the `Trained` of a trained network.
         classes: path of a text file with a category a line; it becomes an asset.
     """
     module, signatures = served(found, classes)
@@ -39,7 +39,7 @@ def served(found, classes):
     def labelled(function, images):
         answer = function(images)
         if "top_classes" in answer:
-            answer["top_labels"] = tf.gather(tf.constant(found.classes), answer.pop("top_classes"))
+            answer["top_labels"] = tf.gather(tf.constant(found.class_names), answer.pop("top_classes"))
         return answer
 
     pixels = tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")

@@ -2,8 +2,8 @@
 
 from keras import layers
 
-from cdc_keras.layers import ChannelPool
 from cdc_keras.networks.common import HE_NORMAL, batch_norm, conv
+from cdc_keras.networks.layers import ChannelPool
 
 REDUCTION = 16  # Hu et al. 2018, Sec. 4; Woo et al. 2018, Sec. 3
 SE_LEAST_WIDTH = 4  # a CIFAR ResNet's 16 channels over 16 would leave one
@@ -44,12 +44,12 @@ def cbam(x, name):
     return layers.Multiply(name=f"{name}_out")([x, positions])
 
 
-BLOCK_ATTENTIONS = {"none": None, "se": squeeze_excite, "cbam": cbam}
+_BLOCKS = {"none": None, "se": squeeze_excite, "cbam": cbam}
 
 
 def attend(x, kind, name):
-    """Returns x after the block attention `kind`, a key of `BLOCK_ATTENTIONS`."""
-    attention = BLOCK_ATTENTIONS[kind]
+    """Returns x after the block attention `kind`, one of `choices.BLOCK_ATTENTIONS`."""
+    attention = _BLOCKS[kind]
     return x if attention is None else attention(x, f"{name}_{kind}")
 
 

@@ -3,8 +3,8 @@
 import keras
 from keras import layers
 
-from cdc_keras.layers import ConditionMaps, Dropout
 from cdc_keras.networks.common import HE_NORMAL, batch_norm, conv, image_input
+from cdc_keras.networks.layers import ConditionMaps, Dropout
 
 # A.1: (kernel, stride) of the groups of E1, then of E2, by (image size, context size). The printed text shows seven
 # groups for "six"; one 3/1 is a line-break artefact, and this reading fits the T resolution of all four rows.
@@ -22,13 +22,13 @@ EMBEDDED_CONDITION = 10  # A.1: a ten-dimensional conditional vector where there
 
 
 def encoder(image_size, *, context_size=None, context_channels=CONTEXT_CHANNELS, skip="add", name="encoder"):
-    """Returns the extractor: images (B, S, S, 3) in [-1, 1] -> T (B, h, h, C), 2 C channels with `skip="concat"`.
+    """Returns the extractor: images (B, S, S, 3) in [-1, 1] -> T (B, h, h, C).
 
     Args:
         image_size: 32, 128 or 224 pixels.
         context_size: h, pixels; 8 at 32 px, 8 (default) or 16 at 128 px, 28 at 224 px.
         context_channels: C, of E1's and of G1's output.
-        skip: how E1's output joins G1's: "add", "concat" or "none". The joined tensor is T, so that the decoder sees
+        skip: how E1's output joins G1's: "add" or "none". The joined tensor is T, so that the decoder sees
             nothing the discriminator does not.
 
     Raises:
@@ -50,10 +50,8 @@ def encoder(image_size, *, context_size=None, context_channels=CONTEXT_CHANNELS,
 
     if skip == "add":
         x = layers.Add(name="context")([x, e1_output])
-    elif skip == "concat":
-        x = layers.Concatenate(name="context")([x, e1_output])
     elif skip != "none":
-        raise ValueError(f'skip must be "add", "concat" or "none", not {skip!r}')
+        raise ValueError(f'skip must be "add" or "none", not {skip!r}')
     return keras.Model(images, x, name=name)
 
 

@@ -3,8 +3,8 @@
 import keras
 from keras import layers
 
-from cdc_keras import distribution
-from cdc_keras.layers import BatchNormalization
+from cdc_keras.devices import distribution
+from cdc_keras.networks.layers import BatchNormalization
 
 # The PyTorch defaults the paper trained with; Keras' own are momentum 0.99, epsilon 1e-3, and Glorot.
 BN_MOMENTUM = 0.9

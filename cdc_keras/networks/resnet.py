@@ -3,9 +3,9 @@
 import keras
 from keras import layers
 
-from cdc_keras.layers import ZeroChannels
 from cdc_keras.networks.attention import attend
 from cdc_keras.networks.common import batch_norm, classify, conv, image_input
+from cdc_keras.networks.layers import ZeroChannels
 
 CIFAR_WIDTHS = (16, 32, 64)  # He et al. 2015a, Sec. 4.2
 # He et al. 2015a, Table 1: blocks of each stage.

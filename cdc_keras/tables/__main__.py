@@ -42,8 +42,8 @@ def define(values=flags.FLAGS):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"settings are given as --name=value; what is {argv[1]!r}?")
-    from cdc_keras.progress import quiet_libraries
-    from cdc_keras.tables import tables  # this imports the backend, which --help need not wait for
+    from cdc_keras.cli import quiet_libraries
+    from cdc_keras.tables.work import tables  # this imports the backend, which --help need not wait for
 
     quiet_libraries()
     values = flags.FLAGS

@@ -3,9 +3,9 @@
 import numpy as np
 from keras import ops
 
-from cdc_keras import graph
 from cdc_keras.data.pipeline import scale
-from cdc_keras.gating import ATTENTION, EXTRACTOR, gate_outputs
+from cdc_keras.gate.parts import ATTENTION, EXTRACTOR, gate_outputs
+from cdc_keras.networks import graph
 
 BATCH = 250
 SATURATED = 0.02  # of the range: M or C this close to an end hardly passes a gradient

@@ -1,7 +1,7 @@
 """A table as a picture: what every row gains over the plain network, seed by seed."""
 
 from cdc_keras.tables.systems import Row
-from cdc_keras.visualize import new_figure, save_figure
+from cdc_keras.visualize.figures import new_figure, save_figure
 
 ROW_HEIGHT, WIDTH = 0.32, 9.0  # inches
 OURS, PAPERS = "#1f5fa8", "#b3541e"

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 
-from cdc_keras import numerics
+from cdc_keras.devices import precision
 from cdc_keras.errors import UserError
-from cdc_keras.progress import duration
-from cdc_keras.runs import RunFolder, flagfile, write_text
+from cdc_keras.runs.folder import RunFolder, flagfile
 from cdc_keras.tables.scores import stored
+from cdc_keras.trainers.callbacks import duration
+from cdc_keras.weights import write_text
 
 MOST_AT_ONCE = 8  # on a CPU; each holds its data set in memory
 REPORT_EVERY = 30.0  # seconds
@@ -54,7 +55,7 @@ def places(count=None):
     if not hasattr(os, "sched_getaffinity"):
         return [{}]
     cores = sorted(os.sched_getaffinity(0))
-    count = min(count or MOST_AT_ONCE, numerics.cores())
+    count = min(count or MOST_AT_ONCE, precision.cores())
     return [{"cores": cores[i::count]} for i in range(count)]
 
 

@@ -4,17 +4,18 @@ import json
 
 import numpy as np
 
-from cdc_keras import data
 from cdc_keras.config import RunConfig
 from cdc_keras.data.backgrounds import BACKGROUNDS, background_variants
 from cdc_keras.data.corruptions import COMMON, SEVERITIES, corrupt
 from cdc_keras.data.dataset import Split
-from cdc_keras.environment import environment
-from cdc_keras.evaluation import classification_scores, logits_of
-from cdc_keras.runs import RunFolder, write_text
-from cdc_keras.sources import load_model
+from cdc_keras.data.load import load_dataset
+from cdc_keras.runs.environment import environment
+from cdc_keras.runs.evaluation import classification_scores, logits_of
+from cdc_keras.runs.folder import RunFolder
+from cdc_keras.runs.trained import load_trainer
 from cdc_keras.tables.gate_use import gate_use
-from cdc_keras.tables.plan import settings_of
+from cdc_keras.tables.jobs import settings_of
+from cdc_keras.weights import write_text
 
 RECORD = "record.json"
 HISTORY = ("val_top1", "test_top1", "test_top5")
@@ -34,9 +35,9 @@ def record(run, row, *, corrupted_images):
     if (there := stored(run, corrupted_images)) is not None:
         return there
     config, about, rows = run.config(), run.read_record(), run.rows()
-    network = load_model(run).network
+    network = load_trainer(run).network
     # In random order: of the first ones, and of the image before each, the category says nothing.
-    test = data.load(config).test.drawn(0, max(MOST_IMAGES, corrupted_images))
+    test = load_dataset(config).test.drawn(0, max(MOST_IMAGES, corrupted_images))
     found = {
         "row": row,
         "settings": settings_of(config),

@@ -18,10 +18,10 @@ def main(argv):
         os.sched_setaffinity(0, {int(core) for core in values.cores})
     import keras
 
-    from cdc_keras.progress import quiet_libraries
-    from cdc_keras.tables.plan import read_flags
+    from cdc_keras.cli import quiet_libraries
+    from cdc_keras.runs.training import train
+    from cdc_keras.tables.jobs import read_flags
     from cdc_keras.tables.scores import record
-    from cdc_keras.training import train
 
     quiet_libraries()
     folder = pathlib.Path(values.runs_dir)

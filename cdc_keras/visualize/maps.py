@@ -4,10 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from cdc_keras import graph
 from cdc_keras.data.pipeline import scale
 from cdc_keras.errors import UserError
-from cdc_keras.gating import ATTENTION, gate_outputs
+from cdc_keras.gate.parts import ATTENTION, gate_outputs
+from cdc_keras.networks import graph
 
 BATCH = 256  # images at a time
 COARSEST = 4  # positions along a side of a feature map; one of fewer does not say where

@@ -12,8 +12,8 @@ import urllib.request
 import h5py
 
 from cdc_keras.errors import UserError
-from cdc_keras.readings import SHA256
-from cdc_keras.runs import sha256
+from cdc_keras.weights import sha256
+from cdc_keras.zoo.findings import SHA256
 from cdc_keras.zoo.record import INDEX, PRESET, File, check_name, read_json
 
 TEXT_LIMIT = 2**20  # bytes of an index or a preset.json

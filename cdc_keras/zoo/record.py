@@ -9,7 +9,7 @@ import typing
 
 from cdc_keras.config import PATHS, RunConfig
 from cdc_keras.errors import UserError
-from cdc_keras.readings import SHA256, Audit
+from cdc_keras.zoo.findings import SHA256, Audit
 
 INDEX, PRESET, CARD, FLAGS = "index.json", "preset.json", "README.md", "flags.txt"
 DISENTANGLER = "disentangler.weights.h5"

@@ -5,15 +5,15 @@ import types
 import numpy as np
 import pytest
 
-from cdc_keras import data
 from cdc_keras.data.class_names import NAMES
+from cdc_keras.data.load import load_dataset
 
 
 def load(folder, name, classes, **arrays):
     images, labels = np.zeros((classes, 4, 4, 3), np.uint8), np.arange(classes)
     np.savez(folder / f"{name}.npz", x_train=images, y_train=labels, x_test=images, y_test=labels, **arrays)
     settings = {"image_size": None, "train_limit": None, "crop_area": None, "validation_fraction": 0.0, "seed": 0}
-    return data.load(types.SimpleNamespace(dataset=name, data_dir=str(folder), **settings))
+    return load_dataset(types.SimpleNamespace(dataset=name, data_dir=str(folder), **settings))
 
 
 @pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])

@@ -5,9 +5,10 @@ import types
 import numpy as np
 import pytest
 
-from cdc_keras.data import imagenet150k, load
+from cdc_keras.data import imagenet150k
 from cdc_keras.data.crop import fitted, squeezed
 from cdc_keras.data.dataset import Split, StreamSplit
+from cdc_keras.data.load import load_dataset
 from cdc_keras.errors import UserError
 
 CLASSES = 1000
@@ -65,7 +66,7 @@ def read(stored, monkeypatch):
     monkeypatch.setattr(imagenet150k, "TEST_PER_CLASS", 1)
     values = {"dataset": "imagenet150k", "data_dir": str(stored), "image_size": None, "validation_fraction": 1 / 3}
     values |= {"background_bias": 0.0, "train_limit": None, "crop_area": None, "seed": 0}
-    return lambda **changed: load(types.SimpleNamespace(**(values | changed)))
+    return lambda **changed: load_dataset(types.SimpleNamespace(**(values | changed)))
 
 
 def test_it_is_held_in_memory_at_128_pixels_with_validation_cut_from_training(read):

@@ -3,8 +3,8 @@ import types
 import numpy as np
 import pytest
 
-from cdc_keras.data import load
 from cdc_keras.data.arrays import load_npz
+from cdc_keras.data.load import load_dataset
 from cdc_keras.data.split import cut_training, reported, stratified_cut
 from cdc_keras.errors import UserError
 
@@ -75,12 +75,12 @@ def test_a_fast_read_reports_nothing(capsys):
 
 
 def test_shapes_are_the_size_that_the_flags_say():
-    data = load(config(train_limit=200, validation_fraction=0.25, image_size=16))
+    data = load_dataset(config(train_limit=200, validation_fraction=0.25, image_size=16))
     assert (len(data.train), len(data.validation), data.image_size) == (200, 50, 16)
 
 
 def test_an_npz_in_data_dir_is_read_bit_for_bit(npz):
-    data = load(config(dataset="cifar10", data_dir=str(npz.parent)))
+    data = load_dataset(config(dataset="cifar10", data_dir=str(npz.parent)))
     with np.load(npz) as stored:
         assert np.array_equal(data.test.images, stored["x_test"])
     assert (len(data.train), len(data.validation), len(data.test)) == (36, 4, 10)
@@ -112,16 +112,16 @@ def test_a_pickled_or_damaged_npz_is_refused(tmp_path):
 )
 def test_numbers_out_of_bounds_are_refused_by_name(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
-        load(config(**wrong))
+        load_dataset(config(**wrong))
 
 
 def test_random_crops_of_images_that_come_at_their_size_are_refused(npz):
     for source in ({}, {"dataset": "cifar10", "data_dir": str(npz.parent)}):
         with pytest.raises(UserError, match="leave crop_area out"):
-            load(config(crop_area=0.1, **source))
+            load_dataset(config(crop_area=0.1, **source))
 
 
 def test_a_folder_without_a_path_or_a_size_is_refused(tmp_path):
     for given in ({"data_dir": str(tmp_path)}, {"image_size": 32}):
         with pytest.raises(UserError, match="data_dir and image_size"):
-            load(config(dataset="folder", **given))
+            load_dataset(config(dataset="folder", **given))

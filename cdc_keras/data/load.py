@@ -1,0 +1,102 @@
+"""Data sets by name: `load_dataset(config)` gives a `Dataset` whatever its source."""
+
+import os
+import pathlib
+
+from cdc_keras.data.arrays import load_npz
+from cdc_keras.data.class_names import named
+from cdc_keras.data.folder import load_folder
+from cdc_keras.data.imagenet150k import load_imagenet150k
+from cdc_keras.data.shapes import load_shapes
+from cdc_keras.data.tfds_source import load_tfds
+from cdc_keras.errors import UserError
+
+SHAPES_TRAIN_SIZE, SHAPES_TEST_SIZE = 10_000, 2_000
+
+
+def load_dataset(config):
+    """The `Dataset` that `config` asks for.
+
+    Args:
+        config: has these attributes.
+            dataset: "shapes" (rendered, no files), "folder" (class folders of image files), "imagenet150k" (150 images
+                per class of TFDS' imagenet2012) or the name of a TFDS set, which is read from
+                `<data_dir>/<dataset>.npz` where that file exists, else as TFDS prepared it.
+            data_dir: where the files are; for TFDS None is its own default folder.
+            image_size: height and width, pixels; None is the native size, which a folder does not have, and 128 for
+                imagenet150k.
+            validation_fraction: share of training that becomes validation, in [0, 1).
+            background_bias: probability in [0, 1] that a category fixes its background; only `shapes` reads it.
+            train_limit: at most this many training images, every class in proportion; None is all, for `shapes` 10,000.
+            crop_area: None, or in (0, 1]: trains on random resized crops of at least this share of a whole image's area
+                (ImageNet: 0.08); the training split is then a `StreamSplit`. Not for `shapes` and .npz files.
+            seed: decides what is rendered and which images become validation.
+
+    Raises:
+        UserError: the data set is unknown, not there, or not what it should be.
+    """
+    if config.image_size is not None and config.image_size < 1:
+        raise UserError(f"image_size is a positive number of pixels, but it is {config.image_size}")
+    if config.train_limit is not None and config.train_limit < 1:
+        raise UserError(f"train_limit is a positive number of images, but it is {config.train_limit}")
+    if not 0 <= config.validation_fraction < 1:
+        raise UserError(f"validation_fraction is at least 0 and below 1, but it is {config.validation_fraction}")
+    if config.crop_area is not None and not 0 < config.crop_area <= 1:
+        raise UserError(f"crop_area is above 0 and at most 1, but it is {config.crop_area}")
+    return LOADERS.get(config.dataset, _load_named)(config)
+
+
+def _data_dir(config):
+    """`data_dir` with ~ filled in, which no shell does inside --data_dir=~/..."""
+    return None if config.data_dir is None else os.path.expanduser(config.data_dir)
+
+
+def _refuse_crops(config, what):
+    if config.crop_area is not None:
+        raise UserError(f"crop_area crops whole images as they are read from files, but {what}: leave crop_area out")
+
+
+def _load_shapes(config):
+    _refuse_crops(config, "shapes are rendered at their size")
+    train_size = config.train_limit or SHAPES_TRAIN_SIZE
+    return load_shapes(
+        seed=config.seed,
+        background_bias=config.background_bias,
+        image_size=config.image_size or 32,
+        train_size=train_size,
+        validation_size=round(train_size * config.validation_fraction),
+        test_size=SHAPES_TEST_SIZE,
+    )
+
+
+def _load_folder(config):
+    if config.data_dir is None or config.image_size is None:
+        raise UserError("a folder of images needs its path and a size to bring them to: give data_dir and image_size")
+    return load_folder(_data_dir(config), crop_area=config.crop_area, **_common(config))
+
+
+def _load_imagenet150k(config):
+    return load_imagenet150k(data_dir=_data_dir(config), crop_area=config.crop_area, **_common(config))
+
+
+def _load_named(config):
+    arrays = pathlib.Path(_data_dir(config) or ".", f"{config.dataset}.npz")
+    if config.data_dir is not None and arrays.is_file():
+        _refuse_crops(config, f"{arrays} holds them at one size")
+        dataset = load_npz(arrays, name=config.dataset, **_common(config))
+    else:
+        dataset = load_tfds(config.dataset, data_dir=_data_dir(config), crop_area=config.crop_area, **_common(config))
+    return named(dataset)
+
+
+def _common(config):
+    return {
+        "image_size": config.image_size,
+        "validation_fraction": config.validation_fraction,
+        "train_limit": config.train_limit,
+        "seed": config.seed,
+    }
+
+
+# Every other name is a TFDS set.
+LOADERS = {"shapes": _load_shapes, "folder": _load_folder, "imagenet150k": _load_imagenet150k}

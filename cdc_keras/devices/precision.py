@@ -1,0 +1,98 @@
+"""In which precision networks compute, whether a run repeats to the bit, and what of that can not be had.
+
+Under mixed_bfloat16 and mixed_float16 convolutions and activations are of 16 bits. In float32 stay what 16 bits would
+harm: variables, their gradients and the optimizers' state; batch norm and its statistics; means over positions or
+channels; the products that C adds up (`layers.ChannelCompatibility`), which overflow float16; logits and
+reconstructions; attention maps and everything else in a loss; and the running means of the readings.
+"""
+
+import contextlib
+import os
+
+import keras
+
+from cdc_keras.errors import UserError
+
+
+@contextlib.contextmanager
+def policy(name):
+    """The context in which layers that are made compute in the precision `name`, one of `choices.PRECISIONS`.
+
+    A layer keeps the precision it was made with; the policy of the process is afterwards what it was before.
+    """
+    before = keras.config.dtype_policy()
+    if before.name == name:
+        yield
+        return
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def full(x):
+    """Returns a tensor in float32, or as it is if that is wider."""
+    return keras.ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+
+
+def prepare(config):
+    """Makes this process compute as `config` says, before anything is allocated.
+
+    Determinism is TensorFlow's for the whole process, and stays on.
+
+    Args:
+        config: a `RunConfig`.
+
+    Raises:
+        UserError: this backend can not, and why.
+    """
+    jax = keras.backend.backend() == "jax"
+    if jax and config.precision == "mixed_float16":
+        raise UserError(
+            "precision=mixed_float16 needs Keras' loss scaling, which skips steps in a way that JAX can not compile "
+            "into our step; take mixed_bfloat16, or set KERAS_BACKEND=tensorflow"
+        )
+    if config.deterministic and jax:
+        _refuse_jax_accelerator()
+    elif config.deterministic:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+        tf.random.set_seed(config.seed)  # an operation without a seed of its own would be refused
+
+
+def share_cores(config):
+    """Gives every operation of an extractor's training half of the CPU's cores, and the rest to those beside it.
+
+    Its operations are small and many do not wait for one another: with the two players' networks side by side a step on
+    two cores takes 0.75 (batch 32) to 0.84 (batch 64) of the time that it takes with both cores in every operation. A
+    classifier is one chain of larger operations, which such halves make slower, so it is left as it is; so are GPUs.
+
+    Args:
+        config: a `RunConfig`.
+
+    Raises:
+        RuntimeError: TensorFlow has started already; this is for the beginning of a program.
+    """
+    if keras.backend.backend() != "tensorflow" or config.classifies:
+        return
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        tf.config.threading.set_intra_op_parallelism_threads(max(cores() // 2, 1))
+
+
+def cores():
+    """Returns the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _refuse_jax_accelerator():
+    import jax
+
+    if (platform := jax.default_backend()) != "cpu":
+        raise UserError(
+            f"deterministic can not be promised under JAX on a {platform}, where XLA chooses and times its kernels "
+            "anew; leave it out, or set JAX_PLATFORMS=cpu or KERAS_BACKEND=tensorflow"
+        )

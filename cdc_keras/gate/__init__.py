@@ -1,0 +1,1 @@
+"""The gate (Sec. 3): attention inferred from T, spliced into any functional classifier."""

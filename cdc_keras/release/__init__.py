@@ -1,0 +1,1 @@
+"""Making and checking the records of the zoo."""

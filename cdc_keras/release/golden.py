@@ -1,0 +1,46 @@
+"""The golden output of a network: what it gives on noise, by which it is known to compute the same elsewhere."""
+
+import numpy as np
+
+from cdc_keras.errors import UserError
+from cdc_keras.zoo.record import PRESET, Golden
+
+TOLERANCE = 1e-4  # absolute; float32 convolutions of two libraries
+GOLDEN_VALUES = 8
+
+
+def golden(network, seed=0, images=2):
+    """Returns the `Golden` of a network: its output on `images` images of noise."""
+    noise = np.random.default_rng(seed).random((images, *network.input_shape[1:])) * 2 - 1
+    outputs = np.asarray(network(noise.astype("float32"), training=False), np.float64)
+    if not np.isfinite(outputs).all():
+        raise UserError(f"the outputs of {network.name} are not finite; it was trained to NaN")
+    indices = np.unique(np.linspace(0, outputs.size - 1, GOLDEN_VALUES).astype(int))
+    return Golden(
+        seed=seed,
+        images=images,
+        shape=outputs.shape,
+        mean=float(outputs.mean()),
+        std=float(outputs.std()),
+        indices=tuple(indices.tolist()),
+        values=tuple(outputs.ravel()[indices].tolist()),
+        tolerance=TOLERANCE,
+    )
+
+
+def differences(network, record):
+    """Returns where the golden output of a network is not what its record says, as sentences."""
+    expected = record.golden
+    try:
+        found = golden(network, expected.seed, expected.images)
+    except UserError as error:
+        return [str(error)]
+    if (found.shape, found.indices) != (expected.shape, expected.indices):
+        return [f"gives {found.shape} on the golden input, and {PRESET} says {expected.shape}"]
+    pairs = {"mean": (found.mean, expected.mean), "std": (found.std, expected.std)}
+    pairs |= {f"output {i}": x for i, *x in zip(found.indices, found.values, expected.values, strict=True)}
+    return [
+        f"gives {came:.6g} as the {what} of the golden output, and {PRESET} says {said:.6g}"
+        for what, (came, said) in pairs.items()
+        if not abs(came - said) <= expected.tolerance
+    ]

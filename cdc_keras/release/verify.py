@@ -1,0 +1,84 @@
+"""Whether the records of a zoo are what they say: files, cards, networks and every number."""
+
+import os
+import sys
+
+from cdc_keras.errors import UserError
+from cdc_keras.release.card import card
+from cdc_keras.release.golden import differences
+from cdc_keras.zoo import files as zoo_files
+from cdc_keras.zoo.files import FolderZoo
+from cdc_keras.zoo.loading import load_disentangler, load_network, read_record
+from cdc_keras.zoo.record import CARD, DISENTANGLER, INDEX, PRESET
+
+
+def verify(names=None, *, data_dir=None, numbers=True):
+    """Returns what is wrong with the records, as sentences that name the file and the difference; empty if nothing is.
+
+    Recomputed are size and sha256 of every file, the card, fingerprint, number of parameters and the golden output;
+    then, of what has passed, every score and the audit, from the weights and the data: minutes to hours. What can not
+    be, as the data are not there, is wrong, too.
+
+    Args:
+        names: records to verify; all, and the index, by default.
+        data_dir: where the data are; TFDS' own default folder if not given.
+        numbers: False leaves out scores and audits.
+
+    Raises:
+        UserError: there is no record of one of the names, or no zoo.
+    """
+    zoo = zoo_files.current()
+    index = zoo.index()
+    problems = [] if names is not None or not isinstance(zoo, FolderZoo) else _strays(zoo, index)
+    for name in sorted(index) if names is None else names:
+        if names is not None:
+            zoo.listed(name)
+        print(f"verifying {name}: files, card, network", file=sys.stderr, flush=True)
+        found = problems_of(zoo, name)
+        if numbers and not found:
+            from cdc_keras.release.verify import wrong_numbers  # by evaluation and audit, which open records themselves
+
+            found = wrong_numbers(zoo, name, data_dir)
+        problems += found
+    return problems
+
+
+def _strays(zoo, index):
+    """Returns the folders of a zoo that its index does not list, as sentences."""
+    folders = sorted(path.parent.name for path in zoo.path.glob(f"[!.]*/{PRESET}"))
+    return [f"{zoo.path / INDEX} does not list {x}; make it with zoo.add" for x in folders if x not in index]
+
+
+def problems_of(zoo, name):
+    """Returns what is wrong with the record in the folder `name`, as sentences."""
+    try:
+        record = read_record(zoo, name)
+    except UserError as error:
+        return [str(error)]
+    problems = []
+    for file, expected in {record.weights.file: record.weights, **record.files}.items():
+        try:
+            zoo_files.check_file(zoo.bring(name, file, expected), expected)
+        except UserError as error:
+            problems.append(str(error))
+    folder = zoo.path / name
+    missing = sorted(record.must_hold - set(record.files))
+    problems += [f"{folder / PRESET} does not list {x}; make the record again" for x in missing]
+    if isinstance(zoo, FolderZoo):  # a cache may hold what an older record had
+        strays = set(os.listdir(folder)) - {PRESET, record.weights.file, *record.files}
+        problems += [f"{folder / x} is not in {PRESET}; remove it" for x in sorted(strays)]
+    if (folder / CARD).is_file() and (folder / CARD).read_bytes() != card(record).encode():
+        problems.append(f"{folder / CARD} is not the card that {PRESET} gives; make it again with zoo.card.card")
+    try:
+        network = load_network(zoo, name, record)
+    except UserError as error:
+        return problems + ([] if str(error) in problems else [str(error)])
+    if (count := network.count_params()) != record.parameters:
+        problems.append(f"{folder / PRESET} says {record.parameters} parameters; the network has {count}")
+    problems += [f"{folder / record.weights.file}: {x}" for x in differences(network, record)]
+    if DISENTANGLER in record.files:
+        try:
+            load_disentangler(zoo, name, record)
+        except UserError as error:
+            problems += [] if str(error) in problems else [str(error)]
+    return problems

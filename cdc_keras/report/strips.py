@@ -1,0 +1,101 @@
+"""Strips of image files: what a classifier says of them and where it looks."""
+
+import pathlib
+
+import numpy as np
+
+from cdc_keras.data.folder import read_image
+from cdc_keras.data.pipeline import scale
+from cdc_keras.errors import UserError
+from cdc_keras.gate.parts import gate_outputs
+from cdc_keras.runs.trained import load_trained
+from cdc_keras.visualize import figures
+
+
+def of_classifier(source, paths, path, *, plain=None, site=None):
+    """Writes the strip of a trained classifier, with Grad-CAM; see `visualize.strip`.
+
+    Args:
+        source: path of a finished run, or "zoo:<name>".
+        paths: image files.
+        path: PNG to write.
+        plain: the plain counterpart of a gated classifier, in the same way, or None.
+        site: name of the gated layer to look into; the shallowest by default.
+
+    Raises:
+        UserError: one of them is none, or can not be read.
+    """
+    found = load_trained(source, "classifier")
+    counterpart = None if plain is None else load_trained(plain, "classifier", role="plain classifier")
+    is_gated = bool(gate_outputs(found.network))
+    if counterpart is not None:
+        ours, theirs = ((x.config.image_size, x.class_names) for x in (found, counterpart))
+        if not is_gated or gate_outputs(counterpart.network) or ours != theirs:
+            raise UserError(
+                "a plain classifier is drawn beside a gated one of the same images and categories; "
+                f"{source} and {plain} are not such a pair"
+            )
+    if site is not None and not is_gated:
+        raise UserError(f"{source} has no gate to look into; leave the site out")
+    images = _read(paths, found.config.image_size)
+    said = np.asarray(found.network(scale(images), training=False)).argmax(axis=1)
+    networks = {"gated": None, "plain": found.network}
+    if is_gated:
+        networks = {"gated": found.network, "plain": counterpart and counterpart.network}
+    try:
+        figures.strip(
+            images,
+            path=path,
+            site=site,
+            count=len(images),
+            labels=[found.class_names[c] for c in said],
+            grad_cam=True,
+            **networks,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"can not write {path}: {error.strerror}; choose another place with --out") from error
+
+
+def of_saved_model(folder, paths, path):
+    """Writes the strip of what an exported classifier explains: M, where it has one, and its focus.
+
+    Args:
+        folder: path of a version of the model.
+        paths: image files.
+        path: PNG to write.
+
+    Raises:
+        UserError: it is no exported classifier, or an image can not be read.
+    """
+    import tensorflow as tf
+
+    if not pathlib.Path(folder, "saved_model.pb").is_file():
+        raise UserError(f"{folder} is no SavedModel; name a version, models/<name>/<version>")
+    signatures = tf.saved_model.load(str(folder)).signatures
+    if "explain" not in signatures:
+        raise UserError(f"{folder} has no signature explain, as it is of no classifier; export one")
+    (spec,) = signatures["explain"].structured_input_signature[1].values()
+    images = _read(paths, spec.shape[1])
+    seen = {key: value.numpy() for key, value in signatures["explain"](images=tf.constant(images)).items()}
+    maps = {"focus": seen["focus"]}
+    if "attention" in seen:
+        factor = images.shape[1] // seen["attention"].shape[1]
+        maps = {"M": seen["attention"].repeat(factor, axis=1).repeat(factor, axis=2)} | maps
+    labels = [label.decode() for label in seen["top_labels"][:, 0]]
+    try:
+        figures.draw_strip(images, maps, path, title=pathlib.Path(folder).resolve().parent.name, labels=labels)
+    except OSError as error:
+        raise UserError(f"can not write {path}: {error.strerror}; choose another place with --out") from error
+
+
+def _read(paths, size):
+    """Returns image files as (N, size, size, 3) uint8."""
+    images = []
+    for path in paths:
+        try:
+            images.append(read_image(path, size))
+        except Exception as error:  # PIL's decoders raise almost anything
+            raise UserError(f"{path} can not be read as an image ({error}); leave it out") from error
+    return np.stack(images)

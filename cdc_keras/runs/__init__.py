@@ -1,0 +1,1 @@
+"""Run folders: training into one, going on with it, scoring it, and the trained models they hold."""

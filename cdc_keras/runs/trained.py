@@ -1,0 +1,205 @@
+"""Trained models by where they are: a run folder, or a record of the zoo, `zoo:<name>`.
+
+They compute in float32, in whatever precision they were trained, unless a run that trains takes them into its own.
+"""
+
+import dataclasses
+import random
+
+import keras
+
+from cdc_keras.choices import record_name
+from cdc_keras.config import RunConfig
+from cdc_keras.errors import UserError
+from cdc_keras.networks import registry
+from cdc_keras.runs.folder import RunFolder
+from cdc_keras.trainers.build import build, in_precision, untrained_extractor
+from cdc_keras.trainers.distillation import pair_by_resolution
+from cdc_keras.weights import load_weights, sha256
+from cdc_keras.zoo import loading
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network and what is known of it.
+
+    Attributes:
+        network: functional model.
+        config: the `RunConfig` it was trained with.
+        class_names: names of its categories.
+        sha256: of the file its weights came from.
+        record_sha256: of preset.json, for a record of the zoo.
+    """
+
+    network: keras.Model
+    config: RunConfig
+    class_names: tuple[str, ...]
+    sha256: str
+    record_sha256: str | None = None
+
+
+def load(place):
+    """Returns a trained network as a functional `keras.Model`, in float32.
+
+    An extractor maps images (B, S, S, 3) in [-1, 1] to T (B, h, h, C), a classifier to logits (B, num_classes).
+
+    Args:
+        place: path of a finished run, or "zoo:<name>".
+
+    Raises:
+        UserError: it is neither, or its weights are damaged.
+    """
+    return load_trained(place).network
+
+
+def load_trained(place, kind=None, *, role=None, precision="float32"):
+    """Returns the `Trained` of a run or a record.
+
+    Args:
+        place: path of a finished run, or "zoo:<name>".
+        kind: "extractor" or "classifier" if it has to be one.
+        role: what it is needed as, for messages; `kind` by default.
+        precision: to compute in, one of `choices.PRECISIONS`.
+
+    Raises:
+        UserError: there is no such network, it is of the other kind, or it is damaged.
+    """
+    role = role or kind or "network"
+    name = record_name(place)
+    if name is not None:
+        return _from_zoo(name, kind, role, precision)
+    run = RunFolder(place)
+    config = run.config()
+    is_kind = {None: True, "extractor": config.task == "extractor", "classifier": config.classifies}
+    if not is_kind[kind]:
+        raise UserError(f"the {role} {place} is a run of task {config.task}; give one of task {kind}")
+    if not run.finished:
+        raise UserError(f"the {role} in {place} has not finished training; run its train.py command again")
+    class_names = tuple(run.read_record()["data"]["classes"])
+    if config.task == "extractor" and kind != "classifier":
+        network, sha256_of_weights = _extractor_of_run(run, config, precision)
+    else:
+        network, sha256_of_weights = load_trainer(run, precision).network, sha256(run.checkpoint(run.steps()[-1]))
+    return Trained(network, config, class_names, sha256_of_weights)
+
+
+def load_context(config):
+    """Returns the `Trained` extractor that gates the classifier of a config, in its precision.
+
+    Args:
+        config: a `RunConfig`. Under gate_context=untrained the network has initial weights, drawn by the config's seed;
+            what else is known is that of the trained one, in whose form it is built.
+
+    Raises:
+        UserError: as for `load_trained`.
+    """
+    trained = load_trained(config.extractor, "extractor", precision=config.precision)
+    if config.gate_context != "untrained":
+        return trained
+    random.seed(f"context {config.seed}")  # Keras draws the seeds of initial weights from it
+    network = untrained_extractor(in_precision(trained.config, config.precision))
+    return dataclasses.replace(trained, network=network)
+
+
+def load_teacher(config, class_names):
+    """Returns the `Trained` classifier whose attention is transferred, in the student's precision.
+
+    Args:
+        config: of the student; it names the teacher.
+        class_names: the student's.
+
+    Raises:
+        UserError: that is no finished classifier of the same images and categories.
+    """
+    place = config.teacher
+    teacher = load_trained(place, "classifier", role="teacher", precision=config.precision)
+    if teacher.config.image_size != config.image_size:
+        raise UserError(
+            f"the teacher {place} sees images of {teacher.config.image_size} px, the student of {config.image_size} "
+            "px; train both at one size"
+        )
+    if teacher.class_names != tuple(class_names):
+        raise UserError(f"the teacher {place} was trained on other categories than {config.dataset} has")
+    return teacher
+
+
+def untrained_model(config, classes, run, steps_per_epoch, extractor=None, teacher=None):
+    """Returns the untrained model of a run, see `trainers.build.build`.
+
+    Args:
+        config: the run's resolved `RunConfig`.
+        classes: number of categories.
+        run: the `RunFolder`. Once it has checkpoints, they hold the extractor's weights.
+        steps_per_epoch: for the schedules.
+        extractor, teacher: `Trained`s of a run that starts or goes on; none for a model that is only evaluated.
+    """
+    pairs = None
+    if config.teacher is not None and teacher is not None:
+        ours, theirs = registry.groups(config.network), registry.groups(teacher.config.network)
+        pairs = lambda network: pair_by_resolution(network, ours, teacher.network, theirs)  # noqa: E731
+    elif config.teacher is not None:
+        pairs = lambda network: run.read_record()["transfer"]  # noqa: E731
+    if config.gated and config.gate_attention and extractor is None:
+        stored = RunConfig.from_json(run.extractor_config.read_text())
+        extractor = untrained_extractor(in_precision(stored, config.precision))
+    elif extractor is not None:
+        extractor = extractor.network
+    return build(
+        config, classes, steps_per_epoch, extractor=extractor, teacher=teacher and teacher.network, pairs=pairs
+    )
+
+
+def load_trainer(run, precision="float32"):
+    """Returns the model of a run folder, `Disentangler` or `Classifier`, at its newest checkpoint; not to train on.
+
+    Args:
+        run: a `RunFolder`.
+        precision: to compute in, one of `choices.PRECISIONS`.
+
+    Raises:
+        UserError: there is no checkpoint, or it is damaged or of another network.
+    """
+    config, record = in_precision(run.config(), precision), run.read_record()
+    if not run.steps():
+        raise UserError(f"{run.path} has no checkpoint yet; let train.py finish an epoch first")
+    model = untrained_model(config, len(record["data"]["classes"]), run, record["steps_per_epoch"])
+    if config.classifies:
+        model.compile()  # without optimizer: loss scaling gives its state another form in the checkpoint
+    run.check_fingerprint(model)
+    run.load_checkpoint(model)
+    return model
+
+
+def load_disentangler(place):
+    """Returns the trained `Disentangler` of an extractor.
+
+    Args:
+        place: path of a run of an extraction network, or "zoo:<name>" of an extractor's record that has one.
+
+    Raises:
+        UserError: it is damaged, or not there.
+    """
+    name = record_name(place)
+    if name is not None:
+        return loading.load_disentangler(*loading.find(name))
+    return load_trainer(RunFolder(place))
+
+
+def _extractor_of_run(run, config, precision):
+    """Returns (extractor, sha256 of its weights) of a finished run."""
+    weights = run.extractor_weights
+    known = run.read_record()["extractor_sha256"]
+    if not weights.is_file() or sha256(weights) != known:
+        raise UserError(f"{weights} is not the file the run wrote (sha256 differs); train it again")
+    extractor = untrained_extractor(in_precision(config, precision))
+    load_weights(extractor, weights)
+    return extractor, known
+
+
+def _from_zoo(name, kind, role, precision):
+    zoo, folder, record = loading.find(name)
+    if kind not in (None, record.kind):
+        raise UserError(f"the {role} zoo:{name} is a record of kind {record.kind}; give one of kind {kind}")
+    network = loading.load_network(zoo, folder, record, precision)
+    preset_sha256 = sha256(zoo.path / folder / loading.PRESET)  # where it was read from
+    return Trained(network, record.run_config(), record.classes, record.weights.sha256, preset_sha256)

@@ -1,0 +1,205 @@
+"""Tables 1 to 6 of the paper, row by row: what is trained, how it is scored, and what is said of it.
+
+python -m cdc_keras.tables --table=2 --data_dir=... trains every row with three seeds, as many at a time as there are
+devices, and writes the table as Markdown, JSON and a plot. The same command goes on where it was stopped.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+
+from cdc_keras.errors import UserError
+from cdc_keras.tables import assemble, schedule, smoke
+from cdc_keras.tables.jobs import flagfile_of, is_of, jobs_of, read_flags, settings_of
+from cdc_keras.tables.markdown import markdown
+from cdc_keras.tables.plot import plot
+from cdc_keras.tables.systems import TABLES
+from cdc_keras.tables.systems import rows as rows_of
+from cdc_keras.weights import write_text
+
+RECORDS = "records.json"
+# What of the recipe a table says; what a run has beside it stands in its record.
+RECIPE = (
+    *("recipe", "epochs", "batch_size", "learning_rate", "warmup_epochs", "learning_rate_drops"),
+    *("learning_rate_factor", "validation_fraction", "precision"),
+)
+
+
+def tables(numbers, *, runs_dir, out=None, smoke=False, **settings):
+    """Trains and scores what is missing of some tables, writes them, and returns {run: why} of those that failed.
+
+    A row whose record lies in `out` already, with the same settings, is not trained again.
+
+    Args:
+        numbers: of the tables; all in a smoke test, if None.
+        runs_dir: folder for the runs, in one folder for each data set.
+        out: folder for the tables and the records; that of the runs if None.
+        smoke: try every row, far too shortly to mean anything.
+        **settings: as the flags of `python -m cdc_keras.tables` say.
+
+    Raises:
+        UserError: what is asked for is not there, before anything is trained.
+    """
+    if not numbers and not smoke:
+        raise UserError("say which table: --table=1 to --table=6")
+    work = [_Work(n, pathlib.Path(runs_dir), out, smoke, **settings) for n in numbers or TABLES]
+    jobs = {job.name: job for one in work for job in one.missing()}
+
+    def done(job, record):
+        for one in work:
+            one.keep(job, record)
+
+    failed = {}
+    if jobs:
+        images = work[0].corrupted_images
+        failed = schedule.run(
+            list(jobs.values()), runs_dir, done, at_once=settings["at_once"], corrupted_images=images, share=smoke
+        )
+    for one in work:
+        one.write()
+    return failed
+
+
+class _Work:
+    """One table, from its rows to its files; what is wrong with what was asked is found here, before any training."""
+
+    def __init__(
+        self,
+        number,
+        runs_dir,
+        out,
+        smoke_test,
+        *,
+        dataset,
+        data_dir,
+        seeds,
+        epochs,
+        rows,
+        networks,
+        classifier_flags,
+        extractor_flags,
+        extractors,
+        corrupted_images,
+        at_once,
+    ):
+        self.number, self.smoke = number, smoke_test
+        self.rows, self.asked = rows_of(number, networks=networks), rows_of(number, networks=networks, wanted=rows)
+        if smoke_test:
+            self.dataset = f"smoke{smoke.IMAGE_SIZES[number]}"
+            seeds, released, corrupted_images = 1, False, smoke.CORRUPTED_IMAGES
+            classifier, extractor = smoke.configs(number, smoke.images(runs_dir / "smoke_images"))
+        else:
+            self.dataset = dataset or TABLES[number].datasets[0]
+            released = extractors == "zoo"
+            classifier, extractor = (
+                read_flags(path or flagfile_of(self.dataset, task))
+                for task, path in (("classifier", classifier_flags), ("extractor", extractor_flags))
+            )
+            self._check(classifier, extractor)
+            changes = {"data_dir": data_dir} if data_dir else {}
+            extractor = dataclasses.replace(extractor, **changes)
+            classifier = dataclasses.replace(classifier, **changes, **({"epochs": epochs} if epochs else {}))
+        self.corrupted_images = corrupted_images
+        self.out = runs_dir / self.dataset if out is None else pathlib.Path(out)
+        self.recipe = self._recipe(classifier)
+        jobs = jobs_of(
+            self.rows,
+            seeds=range(seeds),
+            classifier=classifier,
+            extractor=extractor,
+            runs_dir=runs_dir,
+            folder=self.dataset,
+            released=released,
+        )
+        self.jobs = {job.name: smoke.small(job) if smoke_test else job for job in jobs}
+        self._check_out()
+
+    def _check(self, classifier, extractor):
+        for config, task in ((classifier, "classifier"), (extractor, "extractor")):
+            if config.task != task or config.dataset != self.dataset:
+                raise UserError(
+                    f"{task}_flags is a flagfile of task {task} on {self.dataset}, but says {config.task} on "
+                    f"{config.dataset}; name another, or another dataset"
+                )
+            if config.extractor or config.teacher:
+                raise UserError(f"{task}_flags names an extractor or a teacher, which the rows decide; leave it out")
+
+    def _recipe(self, classifier):
+        """Returns what a table says of the settings of its rows, {name: value}."""
+        config = classifier.resolved(classifier.image_size or 32)
+        warmup, drops = config.warmup_epochs, config.learning_rate_drops
+        if warmup and drops and warmup >= drops[0] * config.epochs:
+            raise UserError(
+                f"a warm-up of {warmup:g} epochs does not fit before the first drop, at {drops[0]:.0%} of "
+                f"{config.epochs} epochs; give more epochs, or classifier_flags with a shorter warm-up"
+            )
+        settings = settings_of(config)
+        return {name: settings[name] for name in RECIPE}
+
+    def _check_out(self):
+        self._stored()
+        path = self.out / f"table{self.number}.json"
+        if path.is_file() and (there := json.loads(path.read_text())["dataset"]) != self.dataset:
+            raise UserError(f"{self.out} holds Table {self.number} of {there}; choose another out for {self.dataset}")
+
+    def missing(self):
+        """Returns the `Job`s without a record, and those that they need, and says how many there are."""
+        records = self._stored()
+        jobs = self.jobs.values()
+        recorded = {job.name for job in jobs if job.row and self._record_of(job, records)}
+        wanted = {job.name for job in jobs if job.row in self.asked}
+        missing = wanted - recorded
+        needed = {need for name in missing for need in self.jobs[name].needs}
+        found = [job for job in jobs if job.name in missing | needed]
+        print(
+            f"Table {self.number}, {self.dataset}: {len(wanted & recorded)} of {len(wanted)} runs are on record, "
+            f"{len(found)} to do",
+            file=sys.stderr,
+        )
+        return found
+
+    def keep(self, job, record):
+        """Keeps the record of a run, in the place of an older one of the same, if it is of this table.
+
+        Raises:
+            UserError: it is that of another run.
+        """
+        if job.name not in self.jobs:
+            return
+        if self._record_of(job, [record]) is None:
+            raise UserError(f"{job.name} was trained with other settings than these; choose another runs_dir")
+        records = [r for r in self._stored() if self._record_of(job, [r]) is None] + [record]
+        order = lambda r: (r["row"], r["settings"]["epochs"], r["settings"]["seed"])  # noqa: E731
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_text(self.out / RECORDS, json.dumps(sorted(records, key=order), indent=1) + "\n")
+        self.write()
+
+    def _record_of(self, job, records):
+        return next((r for r in records if is_of(r, job, self.jobs, self.corrupted_images)), None)
+
+    def _stored(self):
+        path = self.out / RECORDS
+        if not path.is_file():
+            return []
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path} can not be read: {error}; put it right or choose another out") from None
+
+    def write(self):
+        """Writes the table, of the runs that are on record: the rows that were asked for, and those there before."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        records = self._stored()
+        found = [self._record_of(job, records) for job in self.jobs.values() if job.row in self.rows]
+        found = [record for record in found if record is not None]
+        there = {record["row"] for record in found}
+        rows = [row for row in self.rows if row in self.asked or row.name in there]
+        table = assemble.assemble(self.number, self.dataset, rows, found, recipe=self.recipe, smoke=self.smoke)
+        name = f"table{self.number}"
+        write_text(self.out / f"{name}.json", json.dumps(table, indent=1) + "\n")
+        write_text(self.out / f"{name}.md", markdown(table))
+        try:
+            plot(table, self.out / f"{name}.png")
+        except ImportError as error:  # a machine without matplotlib: the runs are worth more
+            print(f"no plot: {error}", file=sys.stderr)

@@ -1,0 +1,211 @@
+"""From a configuration to the model it says, in the precision it says."""
+
+import dataclasses
+import random
+import re
+
+import keras
+
+from cdc_keras.devices import distribution
+from cdc_keras.devices.precision import policy
+from cdc_keras.errors import UserError
+from cdc_keras.gate.attach import attach
+from cdc_keras.networks import autoencoder, graph, registry
+from cdc_keras.trainers import optimizers
+from cdc_keras.trainers.classifier import Classifier
+from cdc_keras.trainers.disentangler import Disentangler
+from cdc_keras.trainers.distillation import AttentionTransfer, resolution
+
+RESOLUTION = re.compile(r"(\d+)x\1")
+
+
+def build(config, classes, steps_per_epoch, *, extractor=None, teacher=None, pairs=None):
+    """Returns the compiled, untrained `Disentangler`, `Classifier` or `AttentionTransfer` of a resolved config.
+
+    Args:
+        config: a `RunConfig` without None for image_size, epochs, batch_size and learning_rate.
+        classes: number of categories.
+        steps_per_epoch: for the schedules.
+        extractor: functional model that gates the classifier, if its config says so.
+        teacher: trained functional classifier whose attention is transferred; none for a model that is only evaluated.
+        pairs: with attention transfer, a function of the student's network that returns the pairs of layers.
+
+    Raises:
+        UserError: the config asks for what can not be built, in one sentence.
+    """
+    random.seed(config.seed)  # from Python's generator Keras draws the seeds of initial weights and dropout
+    calls = config.steps_per_call if keras.backend.backend() == "tensorflow" else 1
+    if distribution.replicas() > 1:
+        calls = 1  # Keras' loop over steps fails in TensorFlow's collectives
+    try:
+        if not config.classifies:
+            model = _disentangler(config, classes, steps_per_epoch)
+            model.compile(config.learning_rate, clip_norm=config.clip_norm, steps_per_execution=calls)
+            return model
+        network = classifier(config, classes, extractor)
+        if config.task == "extractor":
+            _features(network, config)  # what will be kept of it exists
+        if pairs is None:
+            model = Classifier(network)
+        else:
+            model = AttentionTransfer(network, pairs(network), teacher, config.transfer_weight)
+        schedule = optimizers.step_schedule(
+            config.learning_rate,
+            epochs=config.epochs,
+            steps_per_epoch=steps_per_epoch,
+            warmup_epochs=config.warmup_epochs,
+            drops=config.learning_rate_drops,
+            factor=config.learning_rate_factor,
+        )
+        optimizer = optimizers.recipe(
+            config.recipe,
+            schedule,
+            gate_decays=config.gate_weight_decay,
+            gate_rate_factor=config.gate_learning_rate_factor,
+        )
+        model.compile(optimizer, steps_per_execution=calls)
+        return model
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def classifier(config, classes, extractor=None):
+    """Returns the network of a classifier, gated as the config says.
+
+    Args:
+        config: a resolved `RunConfig`.
+        classes: number of categories.
+        extractor: functional model, images in [-1, 1] -> T, for a gate with attention.
+    """
+    with policy(config.precision):
+        network = _plain_network(config, classes)
+        if not config.gated:
+            return network
+        return attach(
+            network,
+            extractor,
+            _sites(config, network, extractor),
+            reduction=config.gate_reduction,
+            init=config.gate_init,
+            residual=config.gate_residual,
+            attention=config.gate_attention,
+            compatibility=config.gate_compatibility,
+            after_relu=config.gate_after_relu,
+            shuffle_context=config.gate_context == "shuffled",
+        )
+
+
+def in_precision(config, precision):
+    """Returns a run's config for building its networks in another precision; on one device, as float16 demands."""
+    return dataclasses.replace(config, precision=precision, strategy="none")
+
+
+def untrained_extractor(config):
+    """Returns the extractor of a run of task extractor, with initial weights."""
+    with policy(config.precision):
+        if config.context == "dm":
+            return _features(_plain_network(config, classes=2), config)  # the head, which knows the classes, is cut off
+        return autoencoder.encoder(
+            config.image_size,
+            context_size=config.context_size,
+            context_channels=config.context_channels,
+            skip=config.skip,
+        )
+
+
+def untrained_disentangler(config, classes):
+    """Returns the `Disentangler` of a run of task extractor, uncompiled and with initial weights; not to train.
+
+    Args:
+        config: a resolved `RunConfig`, of any context but dm.
+        classes: number of categories.
+    """
+    return _disentangler(config, classes, steps_per_epoch=1)  # which matter in training alone
+
+
+def extractor_of(model, config):
+    """Returns the extractor inside the model of an extractor run: images in [-1, 1] -> T.
+
+    Args:
+        model: what `build` returned for `config`.
+        config: a `RunConfig` of task extractor; under context dm, the model is a classifier and T the output of its
+            group at T's resolution.
+    """
+    return _features(model.network, config) if config.context == "dm" else model.encoder
+
+
+def _disentangler(config, classes, steps_per_epoch):
+    with policy(config.precision):
+        return Disentangler(
+            config.image_size,
+            classes,
+            context=config.context,
+            context_size=config.context_size,
+            context_channels=config.context_channels,
+            skip=config.skip,
+            fool_weight=config.fool_weight,
+            fool_ramp_steps=ramp_steps(config, steps_per_epoch),
+            fool_loss=config.fool_loss,
+            repulsive_weight=config.repulsive_weight,
+            repulsive_delta=config.repulsive_delta,
+            discriminator_width=config.discriminator_width,
+            discriminators=config.discriminators,
+            discriminator_steps=config.discriminator_steps,
+            seed=config.seed,
+        )
+
+
+def ramp_steps(config, steps_per_epoch):
+    """Returns the number of steps over which lambda_fool rises."""
+    if config.fool_ramp_fraction is None:
+        return config.fool_ramp_steps
+    return round(config.fool_ramp_fraction * config.epochs * steps_per_epoch)
+
+
+def _plain_network(config, classes):
+    return registry.build(
+        config.network,
+        config.image_size,
+        num_classes=classes,
+        block_attention=config.block_attention,
+        normalization=config.normalization,
+    )
+
+
+def _sites(config, network, extractor):
+    """Returns the names of the layers to gate; by default those at T's resolution and at twice it (A.1)."""
+    asked = config.gate_sites
+    if not asked:
+        size = extractor.output_shape[1] if extractor is not None else _context_size(config)
+        if size is None:
+            raise UserError("give gate_sites: without a context there is no resolution to choose default sites by")
+        asked = (f"{2 * size}x{2 * size}", f"{size}x{size}")
+    sites = []
+    for site in asked:
+        size = RESOLUTION.fullmatch(site)
+        found = registry.sites(network, config.network, int(size[1])) if size else [site]
+        if not found:
+            ends = _resolutions(network, config)
+            raise UserError(f"no group of {config.network} ends at {site}, to be gated there; {ends}; give gate_sites")
+        sites += found
+    return sites
+
+
+def _resolutions(network, config):
+    tensors = graph.outputs(network)[1]
+    return "its groups end at " + ", ".join(resolution(tensors[name]) for name in registry.groups(config.network))
+
+
+def _context_size(config):
+    return config.context_size or autoencoder.CONTEXT_SIZES.get(config.image_size)
+
+
+def _features(network, config):
+    """Returns the part of a classifier that ends with its group at T's resolution (DM of Table 1)."""
+    size = _context_size(config)
+    rebuilt, tensors = graph.outputs(network)
+    for name in registry.groups(config.network):
+        if tensors[name].shape[1] == size:
+            return keras.Model(rebuilt.inputs[0], tensors[name], name="encoder")
+    ends = _resolutions(network, config)
+    raise UserError(f"no group of {config.network} ends at T's resolution, {size}; {ends}; give context_size")

@@ -1,0 +1,72 @@
+"""A classifier in training: any functional network, plain or gated, under cross-entropy."""
+
+from keras import ops
+
+from cdc_keras.trainers import optimizers
+from cdc_keras.trainers.losses import cross_entropies
+from cdc_keras.trainers.metrics import Mean, hits
+from cdc_keras.trainers.step import StepModel
+
+
+class Classifier(StepModel):
+    """Trains `network`, which stays a functional model of its own.
+
+    Args:
+        network: functional model, images (B, S, S, 3) in [-1, 1] -> logits (B, classes).
+    """
+
+    def __init__(self, network, **kwargs):
+        super().__init__(**kwargs)
+        self.network = network
+        self.trackers = [Mean("loss"), Mean("top1"), Mean("top5")]
+        self.built = True
+
+    def compile(self, optimizer=None, steps_per_execution=1):
+        """Takes the optimizer, loss scaling added where it is needed; a model that is only evaluated needs none."""
+        if optimizer is not None:
+            optimizer = optimizers.loss_scaled(optimizer, self.network)
+            optimizer.build(self.trainable_variables)
+        super().compile(optimizer=optimizer, steps_per_execution=steps_per_execution, auto_scale_loss=False)
+
+    @property
+    def metrics(self):
+        return list(self.trackers)
+
+    def call(self, images, training=False):
+        """Returns the logits."""
+        return self.network(images, training=training)
+
+    def update(self, images, labels):
+        """Moves the network's trainable variables by one step and returns loss, top-1 and top-5 so far."""
+
+        def loss():
+            logits = self.network(images, training=True)
+            # Layers of a user's own network may bring penalties of their own.
+            total = ops.mean(cross_entropies(labels, logits)) + sum(self.network.losses)
+            return total, (total, logits)
+
+        variables = self.trainable_variables
+        (value, logits), gradients = self.gradients(loss, variables, self.optimizer)
+        self.optimizer.apply(gradients, variables)
+        return self.track(value, labels, logits)
+
+    def assess(self, images, labels):
+        """Returns loss, top-1 and top-5 so far, in inference mode; labels of -1 are padding."""
+        there, labels = labels >= 0, ops.maximum(labels, 0)
+        logits = self.network(images, training=False)
+        return self.track(cross_entropies(labels, logits), labels, logits, there)
+
+    def track(self, loss, labels, logits, there=None):
+        """Adds one batch to the running means and returns them.
+
+        Args:
+            loss: (B,), or the mean over the batch.
+            labels: (B,) integer categories.
+            logits: (B, classes).
+            there: (B,), whether an example counts; all do by default.
+        """
+        mean_loss, top1, top5 = self.trackers
+        mean_loss.update_state(loss, sample_weight=ops.shape(labels)[0] if there is None else there)
+        top1.update_state(hits(logits, labels), sample_weight=there)
+        top5.update_state(hits(logits, labels, k=5), sample_weight=there)
+        return self.get_metrics_result()

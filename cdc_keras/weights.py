@@ -1,0 +1,102 @@
+"""Files that appear whole or not at all: weights, and text; and how a file or a network is known again."""
+
+import hashlib
+import math
+import os
+import pathlib
+
+from cdc_keras.devices import distribution
+from cdc_keras.errors import UserError
+
+STEPS = "steps"  # path of the variable that counts a trainer's steps, which is no part of a network
+ZEROS = bytes(2**20)
+
+
+def save_weights(model, path):
+    """Writes the weights of `model`, with its optimizer's state, to a temporary name and then renames it.
+
+    Raises:
+        UserError: the disk is full or not writable; what was at `path` before is still there.
+    """
+    temporary = path.with_name(f".{path.name.removesuffix('.weights.h5')}.partial.weights.h5")
+    try:
+        _try_space(temporary, model)
+        distribution.alone(lambda: model.save_weights(temporary, overwrite=True))
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"could not save {path}: {error}. The checkpoint before it is intact; free some space"
+        ) from error
+
+
+def _try_space(path, model):
+    """Raises OSError if there is no room for the weights of `model` at `path`: HDF5 would print pages about it."""
+    of_optimizer = model.optimizer.variables if getattr(model, "optimizer", None) else []
+    # Keras saves what is inside a `MultiOptimizer` twice; 4,096 bytes are more than HDF5 needs to describe an array.
+    size = sum(4096 + math.prod(v.shape) * 4 for v in (*model.variables, *of_optimizer, *of_optimizer))
+    with path.open("wb") as file:
+        for _ in range(size // len(ZEROS) + 1):
+            file.write(ZEROS)
+
+
+def load_weights(model, path, otherwise=""):
+    """Loads what `save_weights` wrote.
+
+    Args:
+        model: of the structure that was saved.
+        path: the file.
+        otherwise: what to do if it can not be loaded, for the message.
+
+    Raises:
+        UserError: the file is damaged, or of another model.
+    """
+    try:
+        model.load_weights(path)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{path} can not be loaded into this model: {str(error).splitlines()[0]}{otherwise}") from error
+
+
+def fingerprint(model):
+    """Returns the sha256 of the path, shape and dtype of every variable of `model` that is part of a network.
+
+    Keras loads the weight file of a deeper model into a shallower one without an error; equal fingerprints exclude it.
+    """
+    variables = [v for v in model.variables if "seed_generator" not in v.path and v.path != STEPS]
+    lines = [f"{v.path} {tuple(v.shape)} {v.dtype}" for v in variables]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def sha256(path):
+    """Returns the sha256 of a file."""
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+
+
+def write_text(path, text):
+    """Writes a text file whole or not at all.
+
+    Raises:
+        UserError: the disk is full or not writable; what was at `path` before is still there.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_text(text)
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"could not write {path}: {error.strerror}; free some space, then run the same command"
+        ) from error
+
+
+def _sync(path):
+    """Has a file on the disk before its name is changed, and a folder after."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

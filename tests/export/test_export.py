@@ -1,0 +1,305 @@
+"""The exported model: it answers as the Keras model does where there is nothing but TensorFlow, and bears bad input."""
+
+import io
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+import serving
+import tensorflow as tf
+from commands import run_command
+from PIL import Image
+from tensorflow_serving.apis import prediction_log_pb2
+
+from cdc_keras import zoo
+from cdc_keras.data.folder import read_image
+from cdc_keras.data.pipeline import scale
+from cdc_keras.errors import UserError
+from cdc_keras.export import __main__, folding
+from cdc_keras.export.export import METADATA, export
+from cdc_keras.export.image_bytes import decode_batch
+from cdc_keras.networks import autoencoder, graph
+from cdc_keras.networks.preresnet import wide_resnet
+from cdc_keras.networks.resnet import cifar_resnet
+from cdc_keras.networks.vgg import vgg
+from cdc_keras.visualize.maps import focus_map
+from cdc_keras.weights import sha256
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NAME, EXTRACTOR = "cifar100_resnet20_gated", "cifar100"
+SITES = ("stage2_block3_add", "stage3_block3_add")
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (128, 32, 32, 3), dtype=np.uint8)
+
+
+def encoded(image, kind="PNG", **options):
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def picture(height, width, mode="RGB"):
+    """A picture without much detail, as photographs are."""
+    shape = (height // 4 + 1, width // 4 + 1, len(mode)) if len(mode) > 1 else (height // 4 + 1, width // 4 + 1)
+    small = Image.fromarray(RNG.integers(0, 256, shape, dtype=np.uint8))
+    return small.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return export(f"zoo:{NAME}", tmp_path_factory.mktemp("models") / NAME)
+
+
+@pytest.fixture(scope="module")
+def loaded(exported):
+    return tf.saved_model.load(str(exported))
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """What the Keras model gives for IMAGES, by output."""
+    model = zoo.load(NAME)
+    weights = {f"channel_weights_{site}": f"gate_{site}_compatibility" for site in SITES}
+    names = {"context": "extractor", "attention": "gate_attention", "out": f"gate_{SITES[-1]}_out", **weights}
+    inside = graph.activations(model, list(names.values()))(scale(IMAGES), training=False)
+    found = {output: np.asarray(inside[layer]) for output, layer in names.items()}
+    probabilities = np.asarray(keras.ops.softmax(model(scale(IMAGES), training=False)))
+    best = np.argsort(-probabilities, axis=1)[:, :5]
+    found |= {"probabilities": probabilities, "top_scores": np.take_along_axis(probabilities, best, axis=1)}
+    found["top_labels"] = np.array(zoo.info(NAME).classes)[best]
+    found["focus"] = np.asarray(focus_map(keras.ops.relu(found.pop("out")), 32))
+    found["attention"] = found["attention"][..., 0]
+    return found | {output: found[output][:, 0, 0] for output in weights}
+
+
+@pytest.mark.slow
+def test_tensorflow_alone_answers_as_the_keras_model_does_and_survives_hostile_bytes(exported, expected, tmp_path):
+    inputs = {
+        f"{name} images {n}": IMAGES[:n] for name in ("serving_default", "explain", "context") for n in (1, 7, 128)
+    }
+    pngs = np.array([encoded(image) for image in IMAGES])
+    inputs |= {f"serve_bytes image_bytes {n}": pngs[:n] for n in (1, 7, 128)}
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    command = [sys.executable, "-I", ROOT / "tests/serving.py", exported, tmp_path / "inputs.npz", tmp_path / "out.npz"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    with np.load(tmp_path / "out.npz") as answers:
+        answers = dict(answers)
+    assert answers.pop("refused") == 10_010  # the images that only cost much are answered, but for the one with texts
+    assert answers.pop("grown") < 500_000  # kB
+    seen = set()
+    for name, answer in answers.items():
+        signature, _, n, output = name.split(" ")
+        reference = expected[output][: int(n)]
+        if output == "top_labels":
+            assert np.array_equal(answer.astype(str), reference), name
+        else:
+            np.testing.assert_allclose(answer, reference, atol=1e-5, err_msg=name)
+        seen.add((signature, output))
+    answer = {"probabilities", "top_labels", "top_scores"}
+    explained = answer | {"focus", "attention", *(f"channel_weights_{site}" for site in SITES)}
+    wanted = {"serving_default": answer, "serve_bytes": answer, "explain": explained, "context": {"context"}}
+    assert seen == {(name, output) for name, outputs in wanted.items() for output in outputs}
+
+
+def test_an_extractor_answers_with_its_context(tmp_path):
+    model = tf.saved_model.load(str(export(f"zoo:{EXTRACTOR}", tmp_path / "T")))
+    expected = zoo.load(EXTRACTOR)(scale(IMAGES[:3]), training=False)
+    for name in ("serving_default", "context"):
+        np.testing.assert_allclose(
+            model.signatures[name](images=tf.constant(IMAGES[:3]))["context"], expected, atol=1e-5
+        )
+    pngs = tf.constant([encoded(image) for image in IMAGES[:3]])
+    np.testing.assert_allclose(model.signatures["serve_bytes"](image_bytes=pngs)["context"], expected, atol=1e-5)
+    assert set(model.signatures) == {"serving_default", "serve_bytes", "context"}
+
+
+@pytest.mark.parametrize(
+    "build, left",
+    [
+        (lambda: cifar_resnet(8, num_classes=10), 0),
+        (lambda: vgg(13, num_classes=10, width=8), 0),
+        (lambda: wide_resnet(10, 1, num_classes=10), 4),  # batch norms that come before their convolutions
+        (lambda: autoencoder.encoder(32), 0),
+    ],
+)
+def test_folded_batch_norms_change_nothing_but_the_number_of_layers(build, left):
+    network = build()
+    for variable in network.variables:  # no batch norm is as it was made, none divides by next to nothing
+        low = 0.5 if "variance" in variable.path or "gamma" in variable.path else -0.5
+        variable.assign(RNG.uniform(low, low + 1, variable.shape) * (0.1 if "kernel" in variable.path else 1))
+    images, model = scale(IMAGES[:3]), folding.folded(network)
+    np.testing.assert_allclose(model(images, training=False), network(images, training=False), rtol=1e-4, atol=1e-4)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(norms) == left and len(model.layers) < len(network.layers)
+    before = [variable.numpy() for variable in network.variables]
+    assert all(np.array_equal(x, y.numpy()) for x, y in zip(before, network.variables, strict=True))
+
+
+def test_a_convolution_that_something_else_takes_too_keeps_its_batch_norm():
+    x = inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="conv")(x)
+    normed = keras.layers.BatchNormalization()(x)
+    network = keras.Model(inputs, keras.layers.Add()([x, normed]))
+    network.layers[2].set_weights([RNG.uniform(0.5, 1.5, 4) for _ in range(4)])
+    images = RNG.normal(size=(2, 8, 8, 3)).astype("float32")
+    model = folding.folded(network)
+    assert len(model.layers) == len(network.layers)
+    np.testing.assert_allclose(model(images), network(images), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_onnx_runtime_answers_as_the_keras_model_does(expected, tmp_path, capsys):
+    run_command(__main__, f"--zoo={NAME}", f"--out={tmp_path / NAME}", "--format=onnx")
+    assert "serve_bytes: not converted, as ONNX has no operator that decodes JPEG" in capsys.readouterr().out
+    folder, numbers = tmp_path / NAME / "1", {label: i for i, label in enumerate(zoo.info(NAME).classes)}
+    assert (folder / "classes.txt").read_text().splitlines() == list(numbers)
+    found = expected | {"top_classes": np.vectorize(numbers.get)(expected["top_labels"])}
+    for name in ("serving_default", "explain", "context"):
+        session = onnxruntime.InferenceSession(folder / f"{name}.onnx")
+        outputs = [output.name for output in session.get_outputs()]
+        assert set(outputs) == set(json.loads((folder / METADATA).read_text())["signatures"][name]["outputs"])
+        for n in (1, 7, 128):
+            for output, answer in zip(outputs, session.run(None, {"images": IMAGES[:n]}), strict=True):
+                np.testing.assert_allclose(answer, found[output][:n], atol=1e-4, err_msg=f"{name} {output}")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("shape", [(32, 32), (33, 47), (200, 133), (20, 50), (500, 31), (1, 1)])
+def test_bytes_become_the_pixels_that_training_would_see(kind, shape):
+    image = encoded(picture(*shape), kind)
+    (pixels,) = decode_batch(tf.constant([image]), 32).numpy().astype(int)
+    difference = np.abs(pixels - read_image(io.BytesIO(image), 32))
+    assert difference.max() <= (0 if shape == (32, 32) else 1)  # PIL rounds to 8 bits between rows and columns
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "L", "P", "CMYK", "16 bits"])
+def test_transparent_grey_palette_and_deep_images_too(mode):
+    if mode == "RGBA":
+        image = encoded(picture(50, 60, "RGBA"))
+    elif mode == "16 bits":
+        image = encoded(np.asarray(picture(50, 60, "L")).astype(np.uint16) * 257)
+    elif mode == "P":
+        image = encoded(picture(50, 60).quantize(20))
+    else:
+        image = encoded(picture(50, 60).convert(mode), "PNG" if mode == "L" else "JPEG")
+    (pixels,) = decode_batch(tf.constant([image]), 32).numpy().astype(int)
+    assert np.abs(pixels - read_image(io.BytesIO(image), 32)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "image, sentence",
+    [
+        (b"", "no JPEG and no PNG"),
+        (encoded(IMAGES[0], "GIF"), "no JPEG and no PNG"),
+        (b"\x89PNG\r\n\x1a\n12345", "ends within its header"),
+        (serving.png_that_says(20_000, 20_000), r"at most 16777216 pixels; .*\[20000\] \[20000\]"),
+        (encoded(IMAGES[0])[:500], "Invalid PNG data"),
+        (encoded(picture(64, 64), "JPEG")[:800], "Invalid JPEG data"),
+    ],
+)
+def test_one_bad_image_fails_its_whole_request_and_says_why(loaded, image, sentence):
+    serve = loaded.signatures["serve_bytes"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=sentence):
+        serve(image_bytes=tf.constant([encoded(IMAGES[0]), image]))
+    assert serve(image_bytes=tf.constant([encoded(IMAGES[0])]))["probabilities"].shape == (1, 100)
+
+
+def test_an_empty_batch_and_one_of_another_shape_or_type_are_refused(loaded):
+    for name, function in loaded.signatures.items():
+        empty = tf.zeros((0,), tf.string) if name == "serve_bytes" else tf.zeros((0, 32, 32, 3), tf.uint8)
+        (spec,) = function.structured_input_signature[1].values()
+        with pytest.raises(tf.errors.InvalidArgumentError, match="send at least one image"):
+            function(**{spec.name: empty})
+        other = (
+            [b"", [[b""]]] if name == "serve_bytes" else [IMAGES[0], IMAGES[:1, :31], IMAGES[:1, ..., :2], IMAGES[None]]
+        )
+        for wrong in other:
+            with pytest.raises(tf.errors.InvalidArgumentError, match="is not compatible with expected shape"):
+                function(**{spec.name: tf.constant(wrong)})
+    for wrong in (np.full((1, 32, 32, 3), np.nan, np.float32), IMAGES[:1].astype(np.int32)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="expected to be a uint8 tensor"):
+            loaded.signatures["serving_default"](images=tf.constant(wrong))
+
+
+def test_the_warm_up_asks_every_signature_once(exported, loaded):
+    records = list(tf.data.TFRecordDataset(str(exported / "assets.extra/tf_serving_warmup_requests")))
+    requests = [prediction_log_pb2.PredictionLog.FromString(x.numpy()).predict_log.request for x in records]
+    assert {request.model_spec.signature_name for request in requests} == set(loaded.signatures)
+    for request in requests:
+        assert request.model_spec.name == NAME
+        assert all(tf.make_ndarray(x).shape[0] == 1 for x in serving.predict(loaded, request).outputs.values())
+
+
+def test_a_model_does_not_say_where_it_was_made(exported):
+    for file in ("saved_model.pb", METADATA):
+        assert str(exported.parents[1]).encode() not in (exported / file).read_bytes()
+
+
+def test_metadata_and_assets_say_what_it_is(exported):
+    about = json.loads((exported / METADATA).read_text())
+    assert about["record_sha256"] == sha256(ROOT / "zoo" / NAME / "preset.json")
+    assert about["weights_sha256"] == zoo.info(NAME).weights.sha256
+    assert (about["source"], about["kind"], about["classes"]) == (f"zoo:{NAME}", "classifier", 100)
+    assert (exported / "assets/classes.txt").read_text().split("\n")[:-1] == list(zoo.info(NAME).classes)
+    assert about["signatures"]["serve_bytes"]["inputs"] == {"image_bytes": "string (None,)"}
+
+
+@pytest.mark.long
+def test_saved_model_cli_shows_and_runs_every_signature(exported, loaded, tmp_path):
+    np.save(tmp_path / "images.npy", IMAGES[:2])
+    np.save(tmp_path / "image_bytes.npy", np.array([encoded(image) for image in IMAGES[:2]]))
+    command = pathlib.Path(sys.executable).with_name("saved_model_cli")
+    started = [[command, "show", "--dir", exported, "--all"]]
+    for name, function in loaded.signatures.items():
+        (spec,) = function.structured_input_signature[1].values()
+        arguments = ["--inputs", f"{spec.name}={tmp_path / spec.name}.npy", "--outdir", tmp_path / name]
+        started.append([command, "run", "--dir", exported, "--tag_set", "serve", "--signature_def", name, *arguments])
+    running = [subprocess.Popen(x, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for x in started]
+    printed = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0] * 5
+    for name, function in loaded.signatures.items():
+        assert f"signature_def['{name}']" in printed[0]
+        for output in function.structured_outputs:
+            assert f"outputs['{output}']" in printed[0]
+            assert len(np.load(tmp_path / name / f"{output}.npy", allow_pickle=output == "top_labels")) == 2
+
+
+def test_versions_follow_each_other_and_none_is_written_again(tmp_path):
+    out = tmp_path / "model"
+    assert [export("zoo:cifar100", out).name, export("zoo:cifar100", out).name] == ["1", "2"]
+    with pytest.raises(UserError, match="2 exists; a version is not written again"):
+        export("zoo:cifar100", out, version=2)
+    assert export("zoo:cifar100", out, version=7).name == "7" and export("zoo:cifar100", out).name == "8"
+    assert sorted(path.name for path in out.iterdir()) == ["1", "2", "7", "8"]
+    with pytest.raises(UserError, match="version is a whole number above 0, not 0"):
+        export("zoo:cifar100", out, version=0)
+    with pytest.raises(UserError, match="format is one of saved_model, onnx, not 'onyx'"):
+        export("zoo:cifar100", out, format="onyx")
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ([], "give what to export either as --run_dir"),
+        (["--zoo=cifar100", "--run=runs/x"], "give what to export either as --run_dir"),
+        (["--zoo=cifar100"], "say where to with --out"),
+        (["--run_dir=nowhere", "--out=OUT"], "nowhere is no run folder"),
+        (["--zoo=cifar10000", "--out=OUT"], "there is no record .cifar10000"),
+        (["--zoo=cifar100", "--out=FILE"], "can not write a model to"),
+    ],
+)
+def test_bad_input_is_answered_with_one_sentence(arguments, sentence, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    places = {"OUT": str(tmp_path / "out"), "FILE": str(tmp_path / "file")}
+    for place, path in places.items():
+        arguments = [argument.replace(place, path) for argument in arguments]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=sentence) as stopped:
+        run_command(__main__, *arguments)
+    assert str(stopped.value).startswith("error: ") and not list(tmp_path.glob("out/*"))

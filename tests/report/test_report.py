@@ -1,0 +1,232 @@
+"""report.html and the strips of image files, by their command."""
+
+import base64
+import dataclasses
+import html.parser
+import re
+
+import numpy as np
+import pytest
+import serving
+import tensorflow as tf
+from commands import run_command
+from PIL import Image
+
+from cdc_keras.config import RunConfig
+from cdc_keras.data import load as data
+from cdc_keras.data.dataset import StreamSplit
+from cdc_keras.export.export import export
+from cdc_keras.report import __main__
+from cdc_keras.report import page as report
+from cdc_keras.runs.folder import RunFolder
+from cdc_keras.runs.training import train
+from cdc_keras.visualize import figures as visualize
+from cdc_keras.visualize import maps as maps_of
+
+EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=1)
+PLAIN = dataclasses.replace(EXTRACTOR, task="classifier", network="resnet8", warmup_epochs=0.1)
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would see: headings, cells of tables, pictures, and what is not closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.headings, self.cells, self.pictures, self.open, self.links = [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag == "img":
+            kind, _, content = attributes["src"].partition("base64,")
+            assert kind == "data:image/png;" and attributes["alt"]
+            self.pictures.append(base64.b64decode(content))
+        self.links += [attributes["href"]] if tag == "a" else []
+        assert not {"src", "href"} & set(attributes) or tag in ("img", "a")  # nothing is fetched
+        self.open += [tag] if tag not in ("img", "meta") else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] in (["h2"], ["td"]):
+            (self.headings if self.open[-1] == "h2" else self.cells).append(data)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_test_images():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "SHAPES_TEST_SIZE", 100)
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs(few_test_images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    train(EXTRACTOR, folder / "extractor")
+    train(PLAIN, folder / "plain")
+    train(dataclasses.replace(PLAIN, extractor=str(folder / "extractor")), folder / "gated")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def page(folder):
+    found = Page((folder / "report.html").read_text())
+    assert not found.open and all(picture.startswith(b"\x89PNG") for picture in found.pictures)
+    assert found.links == [f"#{re.sub(r'[^a-z]+', '-', title.lower())}" for title in found.headings]
+    return found
+
+
+@pytest.mark.slow
+def test_the_report_of_an_extractor(runs, capsys):
+    (runs / "extractor/pictures/curves.png").unlink()  # a run that was stopped may have old ones, or none
+    run_command(__main__, f"--run={runs / 'extractor'}")
+    assert f"written: {runs / 'extractor' / 'report.html'}" in capsys.readouterr().out
+    found = page(runs / "extractor")
+    titles = ["Run", "Curves", "Health", "Scores", "Reconstructions", "Swapped conditions", "Audit"]
+    assert found.headings == titles and len(found.pictures) == 3
+    assert {"discriminator_accuracy", "lambda_fool", "fooling_gradient_norm", "repulsive_active"} <= set(found.cells)
+    assert any("chance is 10.0%" in cell for cell in found.cells)
+
+
+def test_the_audit_is_part_of_the_report(runs):
+    markdown = "# Audit\n\nSome probes.\n\n| read | T |\n|---|---|\n| the <category> | 41.0% |\n\n* A note.\n"
+    (runs / "extractor" / "audit.md").write_text(markdown)
+    run_command(__main__, f"--run_dir={runs / 'extractor'}")
+    assert {"the <category>", "41.0%"} <= set(page(runs / "extractor").cells)
+    assert "<li>A note.</li>" in (runs / "extractor/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_report_of_a_gated_classifier_beside_its_plain_one(runs):
+    run_command(__main__, f"--run_dir={runs / 'gated'}", f"--plain={runs / 'plain'}")
+    found = page(runs / "gated")
+    titles = ["Run", "Curves", "Scores", "Confusion", "Best categories", "Worst categories", "Localisation"]
+    assert found.headings == titles and len(found.pictures) == 4
+    maps = [
+        "M",
+        "before the gate",
+        "suppressed",
+        "after R",
+        "last features, gated",
+        "last features, plain",
+        "Grad-CAM, gated",
+    ]
+    at = found.cells.index("M")
+    assert found.cells[at : at + 3 * len(maps) : 3] == maps
+    assert all(0 <= float(cell) <= 1 for cell in found.cells[at + 1 : at + 3 * len(maps) : 3])
+    masks = data.load_dataset(RunFolder(runs / "gated").config()).test.factors["mask"]
+    flat = np.zeros(masks.shape)
+    same = found.cells.index("a map that is the same everywhere")
+    expected = [f"{maps_of.iou(flat, masks).mean():.3f}", f"{maps_of.pointing(flat, masks).mean():.1%}"]
+    assert found.cells[same + 1 : same + 3] == expected
+
+
+def test_categories_without_test_images_are_neither_best_nor_worst(runs, monkeypatch):
+    accuracy, drawn = np.array([np.nan, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, np.nan, np.nan]), []
+    monkeypatch.setattr(report, "_accuracies", lambda *_: accuracy)
+    monkeypatch.setattr(report, "_strips", lambda dataset, classes, *_: drawn.append(list(classes)) or "")
+    report.report(runs / "plain")
+    assert drawn == [[7, 6, 5], [1, 2, 3]]
+
+
+def test_images_that_are_decoded_on_the_way_have_no_strips(runs, monkeypatch):
+    load = data.load
+
+    def streamed(config):
+        dataset = load(config)
+        images = tf.data.Dataset.from_tensor_slices((dataset.test.images, dataset.test.labels))
+        return dataclasses.replace(dataset, test=StreamSplit(lambda *_, **__: images, len(dataset.test)))
+
+    monkeypatch.setattr(data, "load", streamed)
+    monkeypatch.setattr(RunFolder, "check_data", lambda *_: None)
+    report.report(runs / "plain")
+    assert "No strips: the test images are decoded on the way" in (runs / "plain/report.html").read_text()
+
+
+def test_the_report_of_a_plain_classifier(runs):
+    run_command(__main__, f"--run_dir={runs / 'plain'}")
+    found = page(runs / "plain")
+    assert "resnet8, plain" in found.cells and "last features, plain" in found.cells and "M" not in found.cells
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    figures = []
+    monkeypatch.setattr(visualize, "save_figure", lambda figure, path: figures.append(figure))
+    return figures
+
+
+def columns(figure):
+    return [ax.get_title().replace("\n", " ") for ax in figure.axes if ax.get_title()]
+
+
+@pytest.mark.parametrize("plain", [[], ["--plain=zoo:cifar100_resnet20"]])
+def test_image_files_are_looked_at_by_a_record_of_the_zoo(plain, images, tmp_path, drawn):
+    run_command(__main__, "--zoo=cifar100_resnet20_gated", f"--images={images}", f"--out={tmp_path / 'x.png'}", *plain)
+    (figure,) = drawn
+    assert columns(figure)[:4] == ["input", "M, 0 to 1", "M, stretched", "before the gate"]
+    assert ("last features, plain" in columns(figure)) == bool(plain) and "Grad-CAM, gated" in columns(figure)
+    assert len(figure.axes) == 3 * len(columns(figure)) + 1  # a row for each image, and the scale of M
+
+
+def test_a_run_and_what_was_exported_of_it_see_the_same(images, runs, tmp_path, drawn):
+    first, second = images / "0.png", images / "1.png"
+    model = export(runs / "gated", tmp_path / "model")
+    run_command(__main__, f"--saved_model={model}", f"--images={first},{second}")
+    run_command(__main__, f"--run_dir={runs / 'gated'}", f"--images={first},{second}")
+    exported, own = drawn
+    assert columns(exported) == ["input", "M, 0 to 1", "M, stretched", "focus"]
+    for title, other in (("M, 0 to 1", "M, 0 to 1"), ("focus", "last features, gated")):
+        pair = [
+            np.asarray(figure.axes[columns(figure).index(name)].images[0].get_array(), float)
+            for figure, name in ((exported, title), (own, other))
+        ]
+        np.testing.assert_allclose(*pair, atol=1 if title == "focus" else 1e-5)  # grey levels, values of M
+    assert exported.axes[0].get_ylabel() == own.axes[0].get_ylabel()
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ([], "give one of --run_dir"),
+        (["--zoo=cifar100_resnet20", "--run_dir=x"], "give one of --run_dir"),
+        (["--zoo=cifar100_resnet20"], "say which images"),
+        (["--zoo=cifar100_resnet20", "--images=nowhere.png"], "there is no image nowhere.png"),
+        (["--zoo=cifar100_resnet20", "--images=EMPTY/empty"], "holds no image"),
+        (["--zoo=cifar100_resnet20", "--images=EMPTY/bad.txt"], "can not be read as an image"),
+        (["--zoo=cifar100", "--images=IMAGES"], "is of kind extractor; give one of kind classifier"),
+        (["--zoo=cifar100_resnet20_gated", "--images=IMAGES", "--site=stem"], "no gate at stem; gated are"),
+        (["--zoo=cifar100_resnet20", "--images=IMAGES", "--out=nowhere/x.png"], "can not write nowhere/x.png"),
+        (["--zoo=cifar100_resnet20", "--images=EMPTY/bomb.png"], "can not be read as an image"),
+        (["--zoo=cifar100_resnet20", "--images=IMAGES", "--plain=zoo:cifar100_resnet20"], "are not such a pair"),
+        (["--zoo=cifar100_resnet20", "--images=IMAGES", "--site=stem"], "has no gate to look into"),
+        (["--saved_model=EMPTY", "--images=IMAGES"], "is no SavedModel"),
+        (["--saved_model=EMPTY", "--images=IMAGES", "--plain=x"], "--plain does nothing for --saved_model"),
+        (["--run_dir=x", "--out=x.html"], "--out does nothing for a report"),
+        (["--run_dir=x", "--images=IMAGES", "--data_dir=x"], "--data_dir does nothing with --images"),
+        (["--run_dir=nowhere"], "nowhere is no run folder"),
+    ],
+)
+def test_bad_input_is_answered_with_one_sentence(arguments, sentence, images, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.txt").write_text("no image")
+    (tmp_path / "bomb.png").write_bytes(serving.png_that_says(20_000, 20_000))
+    monkeypatch.chdir(tmp_path)
+    arguments = [x.replace("EMPTY", str(tmp_path)).replace("IMAGES", str(images)) for x in arguments]
+    with pytest.raises(SystemExit, match=sentence) as stopped:
+        run_command(__main__, *arguments)
+    assert str(stopped.value).startswith("error: ") and [path.name for path in tmp_path.glob("*.png")] == ["bomb.png"]
+
+
+def test_an_exported_extractor_explains_nothing(images, tmp_path):
+    with pytest.raises(SystemExit, match="has no signature explain"):
+        run_command(__main__, f"--saved_model={export('zoo:cifar100', tmp_path / 'T')}", f"--images={images}")

@@ -1,0 +1,363 @@
+"""Whole runs through `train` and the command line, on tiny amounts of `shapes`."""
+
+import dataclasses
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from cdc_keras.config import RunConfig
+from cdc_keras.data.dataset import Split
+from cdc_keras.errors import UserError
+from cdc_keras.runs import training
+from cdc_keras.runs.evaluation import classification_scores, evaluate, load_run, logits_of
+from cdc_keras.runs.folder import RunFolder
+from cdc_keras.runs.trained import load, load_context
+from cdc_keras.runs.training import train
+from cdc_keras.weights import fingerprint, load_weights, save_weights
+
+EXTRACTOR = RunConfig(
+    train_limit=64,
+    batch_size=16,
+    epochs=2,
+    validation_fraction=0.3,
+    discriminators=2,
+    discriminator_reset_epochs=1,
+)
+PLAIN = dataclasses.replace(EXTRACTOR, task="classifier", network="vgg13_slim", warmup_epochs=0.1)
+
+
+@pytest.fixture(scope="module")
+def extractor_run(tmp_path_factory):
+    return train(EXTRACTOR, tmp_path_factory.mktemp("a run, with spaces") / "ex-tractor")
+
+
+def weights_of(model):
+    return [np.asarray(w) for w in model.weights]
+
+
+def copy_of(run, folder):
+    return RunFolder(shutil.copytree(run.path, folder / "copy"))
+
+
+def test_a_run_folder_holds_settings_versions_metrics_checkpoints_and_pictures(extractor_run):
+    record = extractor_run.read_record()
+    assert record["finished"] and record["versions"]["keras"] == keras.__version__ and record["hardware"]
+    assert extractor_run.config() == EXTRACTOR.resolved(32)
+    assert [row["epoch"] for row in extractor_run.rows()] == [1, 2]
+    assert {"lambda_fool", "discriminator_accuracy", "fooling_gradient_norm", "repulsive_active"} <= set(
+        extractor_run.rows()[0]
+    )
+    assert extractor_run.steps() == [4, 8]
+    assert list((extractor_run.path / "tensorboard").glob("events*"))
+    names = {path.name for path in extractor_run.pictures.glob("*.png")}
+    assert names == {"curves.png", "reconstructions.png", "condition_swaps.png"}
+
+
+def test_the_test_split_is_scored_after_every_epoch_if_asked(tmp_path):
+    run = train(dataclasses.replace(PLAIN, epochs=1, test_every_epoch=True), tmp_path)
+    (row,) = run.rows()
+    assert sorted(name for name in row if name.startswith("test_")) == ["test_loss", "test_top1", "test_top5"]
+    model, dataset, _ = load_run(run)
+    scores = classification_scores(*logits_of(model.network, dataset.test)[:2])
+    assert row["test_top1"] == pytest.approx(scores["top1"], abs=1e-3)
+
+
+def test_a_control_is_gated_by_an_extractor_with_initial_weights_that_the_run_keeps(extractor_run, tmp_path):
+    config = dataclasses.replace(PLAIN, extractor=str(extractor_run.path), gate_context="untrained", epochs=1)
+    first, again, other = (load_context(dataclasses.replace(config, seed=s)).network.get_weights() for s in (0, 0, 1))
+    kept = load_run(train(config, tmp_path))[0].network.get_layer("extractor").network.get_weights()
+    trained = load(extractor_run.path).get_weights()
+    same = lambda a, b: all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))  # noqa: E731
+    assert same(first, again) and same(first, kept) and not same(first, other) and not same(first, trained)
+
+
+def test_the_stored_flags_start_the_same_run_again(extractor_run):
+    result = cli(f"--flagfile={extractor_run.path}/flags.txt", f"--run_dir={extractor_run.path}")
+    assert result.returncode == 0 and "is finished: 2 epochs" in result.stderr
+
+
+def test_a_run_stopped_in_mid_epoch_goes_on_to_the_same_weights(extractor_run, tmp_path, monkeypatch):
+    calls = []
+
+    def stop_at_step_six(self, batch, logs=None):
+        calls.append(batch)
+        self.model.stop_training = self.stopped = len(calls) == 6
+
+    monkeypatch.setattr(training.StopOnSignal, "on_train_batch_end", stop_at_step_six)
+    run = train(EXTRACTOR, tmp_path)
+    assert not run.finished and run.steps() == [4, 6]
+    run = train(EXTRACTOR, tmp_path)
+    assert run.finished and len(run.rows()) == 2
+    straight, resumed = (load_run(r)[0] for r in (extractor_run, run))
+    for a, b in zip(weights_of(straight), weights_of(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_nan_stops_the_run_and_leaves_the_last_good_checkpoint_alone(extractor_run, tmp_path, monkeypatch):
+    run = copy_of(extractor_run, tmp_path)
+    run.checkpoint(8).unlink()
+    before = run.checkpoint(4).read_bytes()
+
+    def poisoned(*args, **kwargs):
+        return training_batches(*args, **kwargs).map(lambda images, labels: (images * np.nan, labels))
+
+    training_batches = training.training_batches
+    monkeypatch.setattr(training, "training_batches", poisoned)
+    with pytest.raises(UserError, match="NaN or infinite.*the last checkpoint is from before"):
+        train(EXTRACTOR, run.path)
+    assert run.steps() == [4] and run.checkpoint(4).read_bytes() == before
+
+
+def test_a_run_stopped_between_its_last_checkpoint_and_its_record_is_finished_by_the_same_command(
+    extractor_run, tmp_path
+):
+    run = copy_of(extractor_run, tmp_path)
+    weights = run.extractor_weights.read_bytes()
+    run.extractor_weights.unlink()
+    run.record(finished=False, extractor_sha256=None, last_epoch=None)
+    assert train(EXTRACTOR, run.path).finished
+    assert len(run.extractor_weights.read_bytes()) == len(weights)
+    assert run.read_record()["last_epoch"]["epoch"] == 2
+
+
+def test_an_unfinished_extractor_gates_nothing(extractor_run, tmp_path):
+    run = copy_of(extractor_run, tmp_path)
+    run.record(finished=False)
+    with pytest.raises(UserError, match="has not finished training"):
+        load(run.path)
+
+
+def test_other_data_in_the_place_of_those_trained_on_are_refused(extractor_run):
+    with pytest.raises(UserError, match="test_labels_sha256 differ"):
+        other = training.load_dataset(EXTRACTOR)
+        extractor_run.check_data(dataclasses.replace(other, test=other.test.take(slice(None, None, -1))))
+
+
+def test_a_plain_run_of_another_network_is_refused_before_scoring(extractor_run):
+    with pytest.raises(UserError, match="is to be gated and .* plain"):
+        evaluate(extractor_run.path, plain_run_dir=extractor_run.path)
+
+
+def test_a_second_run_with_other_settings_is_refused_with_the_difference_named(extractor_run):
+    with pytest.raises(UserError, match="seed is 0 there and 1 now; fool_weight is 0.0001 there and 0.1 now"):
+        train(dataclasses.replace(EXTRACTOR, seed=1, fool_weight=0.1), extractor_run.path)
+
+
+def test_a_folder_with_other_files_in_it_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("")
+    with pytest.raises(UserError, match="is no run folder"):
+        train(EXTRACTOR, tmp_path)
+
+
+def test_a_gated_classifier_trains_and_is_scored_with_pictures(extractor_run, tmp_path):
+    config = dataclasses.replace(PLAIN, epochs=1, extractor=str(extractor_run.path))
+    run = train(config, tmp_path / "gated")
+    plain = train(dataclasses.replace(PLAIN, epochs=1), tmp_path / "plain")
+    scores = evaluate(run.path, weights="best", plain_run_dir=plain.path)
+    assert 0 <= scores["top1"] <= scores["top5"] <= 1 and scores["images_per_second"] > 0
+    counts = np.loadtxt(run.path / "confusion-test-best.csv", delimiter=",", skiprows=1, usecols=range(1, 11))
+    assert counts.sum() == scores["images"] and np.trace(counts) == pytest.approx(scores["top1"] * scores["images"])
+    assert {"strips.png", "confusion-test-best.png", "curves.png"} == {p.name for p in run.pictures.glob("*.png")}
+    # the extractor inside the trained classifier is the one of its own run, to the bit
+    inside = load_run(run)[0].network.get_layer("extractor").network
+    for a, b in zip(weights_of(inside), weights_of(load(extractor_run.path)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_residual_unit_alone_needs_no_extractor(tmp_path):
+    run = train(dataclasses.replace(PLAIN, epochs=1, gate_attention=False), tmp_path)
+    names = [layer.name for layer in load_run(run)[0].network.layers]
+    assert "gate_block3_conv2_bn_out" in names and "extractor" not in names
+
+
+def test_complexity_counts_the_model_of_a_run_scope_by_scope(tmp_path):
+    run = train(dataclasses.replace(PLAIN, epochs=1, gate_attention=False), tmp_path / "run")
+    command = [sys.executable, "-m", "cdc_keras.complexity", f"--run_dir={run.path}"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert [line.split("|")[1].strip() for line in printed.splitlines()] == ["scope", "---", "network", "gate", "all"]
+
+
+def test_changed_extractor_weights_are_refused(extractor_run, tmp_path):
+    run = copy_of(extractor_run, tmp_path)
+    weights = bytearray(run.extractor_weights.read_bytes())
+    weights[-1] ^= 1
+    run.extractor_weights.write_bytes(weights)
+    with pytest.raises(UserError, match="sha256 differs"):
+        load(run.path)
+
+
+def test_a_truncated_checkpoint_is_named(extractor_run, tmp_path):
+    run = copy_of(extractor_run, tmp_path)
+    run.checkpoint(8).write_bytes(run.checkpoint(8).read_bytes()[:1000])
+    with pytest.raises(UserError, match="step-00000008.weights.h5 can not be loaded"):
+        load_run(run)
+
+
+def test_fingerprints_tell_a_deeper_model_apart_where_keras_does_not(tmp_path):
+    def tower(depth):
+        x = inputs = keras.Input((4,))
+        for i in range(depth):
+            x = keras.layers.Dense(4, name=f"dense{i}")(x)
+        return keras.Model(inputs, x)
+
+    assert fingerprint(tower(2)) == fingerprint(tower(2)) != fingerprint(tower(3))
+
+
+def test_a_full_disk_while_saving_leaves_the_old_file_and_says_so(tmp_path):
+    model = keras.Sequential([keras.Input((512,)), keras.layers.Dense(512)])
+    path = tmp_path / "step-00000001.weights.h5"
+    save_weights(model, path)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match="could not save .*step-00000001.weights.h5"):
+            save_weights(model, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
+    load_weights(model, path)
+
+
+def cli(*arguments, **kwargs):
+    return subprocess.run(
+        [sys.executable, "train.py", *arguments], capture_output=True, text=True, env=dict(os.environ), **kwargs
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--run_dir=RUN", "--task=extractor", "--epochs=0"], "epochs"),
+        (["--run_dir=RUN", "--task=extractor", "stray"], "stray"),
+        (["--run_dir=RUN"], "task"),
+        (["--run_dir=RUN", "--task=classifier", "--extractor=RUN"], "is no run folder"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_a_status_that_is_not_zero(arguments, sentence, tmp_path):
+    result = cli(*(a.replace("RUN", str(tmp_path / "run")) for a in arguments))
+    assert result.returncode not in (0, 130) and sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()  # the corrected command is not refused by what this one left
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (dict(batch_size=100, train_limit=20), "batch_size is 100 but there are only 20"),
+        (dict(dataset="cifar100", data_dir="RUN"), "download_and_prepare"),
+        (dict(task="classifier", epochs=2), "warm-up of 2.0 epochs does not fit"),
+        (dict(image_size=48), "presets for 32 px"),
+        (dict(task="classifier", gate_attention=False, image_size=64, train_limit=256), "give gate_sites"),
+    ],
+)
+def test_a_run_that_can_not_be_is_refused_before_its_folder_is_made(settings, sentence, tmp_path):
+    run = tmp_path / "run"
+    settings = {name: str(run) if value == "RUN" else value for name, value in settings.items()}
+    with pytest.raises(UserError, match=sentence):
+        train(RunConfig(**settings), run)
+    assert not run.exists()
+
+
+def test_two_do_not_train_in_one_folder_at_a_time(extractor_run):
+    with extractor_run.lock(), pytest.raises(UserError, match="another process is training in"):
+        train(EXTRACTOR, extractor_run.path)
+    train(EXTRACTOR, extractor_run.path)
+
+
+def test_a_shuffled_context_is_scored_in_random_order_and_any_other_as_stored(monkeypatch):
+    class Asked:
+        def evaluate(self, labels, **how):
+            seen.append(labels)
+            return {}
+
+    seen, labels = [], np.repeat(np.arange(10), 50)
+    monkeypatch.setattr(training, "evaluation_batches", lambda split, *a, **k: split.labels)
+    split = Split(np.zeros((500, 32, 32, 3), np.uint8), labels)
+    for context in ("own", "shuffled"):
+        config = RunConfig(task="classifier", extractor="zoo:shapes", gate_context=context)
+        training.evaluate_split(Asked(), split, config)
+    assert np.array_equal(seen[0], labels) and np.array_equal(np.sort(seen[1]), labels)
+    assert np.mean(seen[1] == np.roll(seen[1], 1)) < 0.2  # of the category of the image before
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="is a file, not a run folder"):
+        train(RunConfig(train_limit=64), tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_a_run_trained_under_tensorflow_evaluates_under_jax(extractor_run, tmp_path):
+    run = copy_of(extractor_run, tmp_path)
+    expected = evaluate(run.path)
+    done = subprocess.run(
+        [sys.executable, "evaluate.py", f"--run_dir={run.path}"],
+        env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    got = json.loads((run.path / "evaluation-test-last.json").read_text())
+    assert got["environment"]["backend"] == "jax"
+    # float32 convolutions of two libraries, averaged over 2,000 images
+    for name in ("reconstruction_loss", "discriminator_loss"):
+        assert got[name] == pytest.approx(expected[name], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_jax_trains_a_whole_run_without_importing_tensorflow_and_tensorflow_evaluates_it(tmp_path):
+    program = (
+        "import sys; from cdc_keras.runs.training import train; from cdc_keras.config import RunConfig;"
+        "train(RunConfig(train_limit=32, batch_size=16, epochs=1, validation_fraction=0.5), sys.argv[1]);"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "run"],
+        env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    trained = RunFolder(tmp_path / "run").rows()[-1]
+    assert evaluate(tmp_path / "run", split="validation")["reconstruction_loss"] == pytest.approx(
+        trained["val_reconstruction_loss"], rel=1e-4
+    )
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_goes_on(tmp_path):
+    run = RunFolder(tmp_path / "run")
+
+    def start_and_interrupt(number):
+        # An epoch of some minutes, so that no machine is done with it before the signal.
+        arguments = [f"--run_dir={run.path}", "--task=extractor", "--train_limit=40000", "--batch_size=8", "--epochs=1"]
+        process = subprocess.Popen([sys.executable, "train.py", *arguments], stderr=subprocess.PIPE, text=True)
+        while len(list(run.path.glob("tensorboard/*"))) < number:
+            assert process.poll() is None, process.communicate()[1]  # the event file is made as training begins
+            time.sleep(0.2)
+        time.sleep(12)
+        process.send_signal(signal.SIGINT)
+        stderr = process.communicate(timeout=60)[1]
+        assert process.returncode == 130 and "Traceback" not in stderr, stderr
+        return stderr
+
+    stderr = start_and_interrupt(1)
+    (first,) = run.steps()
+    assert 0 < first < 5000 and f"saved after step {first} of 5000" in stderr
+    stderr = start_and_interrupt(2)
+    assert f"going on after step {first}" in stderr and run.steps()[-1] > first
+    assert not run.finished and run.rows() == []
