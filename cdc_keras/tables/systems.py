@@ -38,7 +38,7 @@ CONTEXTS = {
 }
 
 SE, CBAM = {"block_attention": "se"}, {"block_attention": "cbam"}
-AS_PRINTED = {"gate_init": "paper", "gate_compatibility": "sum"}
+AS_PRINTED = {"gate_init": "he", "gate_compatibility": "sum"}
 SYSTEMS = {
     "plain": System(""),
     "dm": System("+ DM", context="dm"),
@@ -68,6 +68,13 @@ SYSTEMS = {
     "untrained": System("+ Ours with an untrained extractor (control)", {"gate_context": "untrained"}, "cdcgm"),
     "wider": System("(control: plain, as many weights as are trained with the gate)", matched=0),
     "wider_all": System("(control: plain, as many weights as with gate and extractor)", matched=1),
+}
+# The gates on record started as "neutral".
+SYSTEMS = {
+    name: dataclasses.replace(system, settings={"gate_init": "neutral", **system.settings})
+    if system.context is not None or system.settings.get("gate_attention") is False
+    else system
+    for name, system in SYSTEMS.items()
 }
 CONTROLS = (
     *("as_printed", "centred", "undecayed", "faster", "strong"),
