@@ -1,19 +1,30 @@
-"""Category Disentangled Context (CDC) for Keras 3: extractors, the gate they drive, and how both are trained."""
+"""Category Disentangled Context (CDC) for Keras 3: extractors, the gate they drive, and how both are trained.
+
+Nothing heavy is imported before it is used: `import cdc_keras` loads neither Keras nor TensorFlow. Once Keras is
+imported, before or after, it knows the layers of gated models, so that `keras.models.load_model` opens them.
+"""
 
 import importlib
 
+import wrapt
+
 __version__ = "0.1.0"
-__all__ = ["attach", "load", "usable_sites", "zoo"]
-_PLACES = {"attach": "gate.attach", "usable_sites": "gate.attach", "load": "runs.trained"}
+__all__ = ["__version__", "attach", "decode_predictions", "load", "preprocess_input", "usable_sites", "zoo"]
+
+
+@wrapt.when_imported("keras")
+def _register_layers(keras):
+    del keras
+    importlib.import_module("cdc_keras.networks.layers")
 
 
 def __getattr__(name):
     if name == "zoo":
         return importlib.import_module("cdc_keras.zoo")
-    if name not in _PLACES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(importlib.import_module(f"cdc_keras.{_PLACES[name]}"), name)
+    return getattr(importlib.import_module("cdc_keras.api"), name)
 
 
 def __dir__():
-    return [*__all__, "__version__"]
+    return list(__all__)

@@ -4,6 +4,7 @@ They compute in float32, in whatever precision they were trained, unless a run t
 """
 
 import dataclasses
+import os
 import random
 
 import keras
@@ -38,7 +39,7 @@ class Trained:
     record_sha256: str | None = None
 
 
-def load(place):
+def load(place: str | os.PathLike[str]) -> keras.Model:
     """Returns a trained network as a functional `keras.Model`, in float32.
 
     An extractor maps images (B, S, S, 3) in [-1, 1] to T (B, h, h, C), a classifier to logits (B, num_classes).
@@ -48,6 +49,11 @@ def load(place):
 
     Raises:
         UserError: it is neither, or its weights are damaged.
+
+    Example:
+        >>> import cdc_keras
+        >>> cdc_keras.load("zoo:shapes").output_shape
+        (None, 8, 8, 64)
     """
     return load_trained(place).network
 

@@ -5,6 +5,7 @@ import math
 import os
 import pathlib
 
+import keras
 import numpy as np
 
 from cdc_keras.errors import UserError
@@ -139,31 +140,51 @@ def _record_of_extractor(zoo, extractor):
     return record
 
 
-def names():
-    """Returns the sorted names of the records there are."""
+def names() -> list[str]:
+    """Returns the sorted names of the records there are.
+
+    Example:
+        >>> from cdc_keras import zoo
+        >>> "shapes" in zoo.names()
+        True
+    """
     return sorted(zoo_files.current().index())
 
 
-def info(name):
+def info(name: str | os.PathLike[str]) -> Record:
     """Returns the `Record` of a name, or of the path of a record's folder.
 
     Raises:
         UserError: there is no such record, or its preset.json is not the one that was released.
+
+    Example:
+        >>> from cdc_keras import zoo
+        >>> zoo.info("shapes").kind
+        'extractor'
     """
     return find(name)[2]
 
 
-def load(name):
+def load(name: str | os.PathLike[str]) -> keras.Model:
     """Returns the released network as a functional `keras.Model` of the record's name, all its weights frozen.
 
     An extractor maps images (B, S, S, 3) in [-1, 1] to T (B, h, h, C), a classifier to logits (B, classes). A gated
     classifier contains its extractor. All compute in float32, in whatever precision they were trained. Only a zoo at a
-    URL is ever asked for over the network, and once.
+    URL is ever asked for over the network, and once. `cdc_keras.preprocess_input` brings pixels from 0 to 255 to [-1, 1],
+    and `cdc_keras.decode_predictions` turns logits into names and probabilities.
 
     Args:
         name: of a record, see `names`, or the path of a record's folder, with a separator in it.
 
     Raises:
         UserError: there is no such record, or a file of it is not the one that was released.
+
+    Example:
+        >>> import numpy as np
+        >>> import cdc_keras
+        >>> pixels = np.zeros((1, 32, 32, 3), "uint8")
+        >>> extractor = cdc_keras.zoo.load("shapes")
+        >>> tuple(extractor(cdc_keras.preprocess_input(pixels)).shape)
+        (1, 8, 8, 64)
     """
     return load_network(*find(name))
