@@ -30,14 +30,15 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def attention(context, weights):
+def attention(context, weights, of=sigmoid):
     """M of T (B, h, w, C): L1 of [mean_c T; max_c T] (Eq. 3).
 
     Args:
         weights: {layer name: {variable name: array}}, as `by_layer` returns.
+        of: what makes M of the last map of L1.
     """
     x = relu(conv_bn(pool(context), "gate_l1_conv1", weights))
-    return sigmoid(conv_bn(x, "gate_l1_conv2", weights))
+    return of(conv_bn(x, "gate_l1_conv2", weights))
 
 
 def embedded_context(context, weights):
@@ -87,19 +88,19 @@ def gate(
     compatible=True,
     scale=1.0,
     reduce=np.sum,
-    final=True,
+    of=sigmoid,
 ):
-    """ReLU(R(F) + F * M * C) (Eq. 5), or with parts left out; `name` is the prefix of the site's layers."""
+    """R(F) + F * M * C (Eq. 5 before its ReLU), or with parts left out; `name` is the prefix of the site's layers."""
     features, context = features.astype("float64"), context.astype("float64")
     size, out = features.shape[1], features
     if attend:
-        out = out * at_size(attention(context, weights), size)
+        out = out * at_size(attention(context, weights, of), size)
     if attend and compatible:
         embedded = at_size(embedded_context(context, weights), size)
         out = out * scale * compatibility(features, embedded, name, weights, reduce)[:, None, None, :]
     if residual:
         out = out + bottleneck(features, f"{name}_r", weights)
-    return relu(out) if final else out
+    return out
 
 
 def by_layer(model):

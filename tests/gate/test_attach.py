@@ -7,7 +7,8 @@ import reference
 import tensorflow as tf
 from keras import layers
 
-from cdc_keras.gate.attach import attach, usable_sites
+from cdc_keras.gate.attach import attach
+from cdc_keras.gate.parts import parts
 from cdc_keras.networks import autoencoder, registry
 
 RNG = np.random.default_rng(0)
@@ -36,7 +37,7 @@ def gate_variables(gated, plain):
 
 
 def randomised_gate(plain, extractor, **arguments):
-    printed = {"init": "paper", "compatibility": "sum"}
+    printed = {"init": "he", "compatibility": "sum"}
     gated = attach(plain, extractor, ["site"], **printed | arguments)
     reference.randomise(gate_variables(gated, plain))
     return gated
@@ -59,11 +60,11 @@ def assert_close(got, expected):
         ({"attention": False}, {"attend": False}),
         ({"compatibility": "none"}, {"compatible": False}),
         ({"compatibility": "mean"}, {"reduce": np.mean}),
-        ({"final_relu": False}, {"final": False}),
         ({"init": "neutral"}, {"scale": 2.0}),
-        ({"init": "centred"}, {"scale": 4.0}),
+        ({"init": "centred"}, {"scale": 2.0, "of": lambda z: 2 * reference.sigmoid(z)}),
+        ({"init": "identity"}, {"scale": 2.0, "of": lambda z: reference.sigmoid(z + 3) / reference.sigmoid(3)}),
     ],
-    ids=lambda value: ",".join(value) or "as printed",
+    ids=lambda value: ",".join(str(value.get(key, key)) for key in value if key not in ("scale", "of")) or "as printed",
 )
 def test_the_gate_computes_equations_3_to_5(stride, arguments, of_reference):
     plain, extractor = features_model(stride), small_extractor()
@@ -71,6 +72,15 @@ def test_the_gate_computes_equations_3_to_5(stride, arguments, of_reference):
     features, context = plain(IMAGES).numpy(), extractor(IMAGES).numpy()
     expected = reference.gate(features, context, "gate_site", reference.by_layer(gated), **of_reference)
     assert_close(gated(IMAGES, training=False), expected)
+
+
+def test_the_relu_of_equation_5_is_the_one_that_the_network_has_behind_the_site():
+    plain, extractor = features_model(2, relu=True), small_extractor()
+    gated = randomised_gate(plain, extractor)
+    features = keras.Model(plain.input, plain.get_layer("site").output)(IMAGES).numpy()
+    summed = reference.gate(features, extractor(IMAGES).numpy(), "gate_site", reference.by_layer(gated))
+    assert (summed < 0).mean() > 0.1
+    assert_close(gated(IMAGES, training=False), reference.relu(summed))
 
 
 def test_the_reference_is_tried_where_attention_and_compatibility_are_neither_0_nor_1():
@@ -86,7 +96,7 @@ def test_after_relu_gates_what_the_relu_gives():
     plain, extractor = features_model(4, relu=True), small_extractor()
     gated = randomised_gate(plain, extractor, after_relu=True)
     features, context = plain(IMAGES).numpy(), extractor(IMAGES).numpy()
-    expected = reference.gate(features, context, "gate_site_relu", reference.by_layer(gated))
+    expected = reference.relu(reference.gate(features, context, "gate_site_relu", reference.by_layer(gated)))
     assert_close(gated(IMAGES, training=False), expected)
 
 
@@ -104,7 +114,7 @@ def test_with_r_0_m_1_and_c_1_the_network_is_the_plain_one_bit_for_bit(name):
     plain = registry.build(name, 32, num_classes=10)
     reference.randomise(plain.variables)
     expected = plain(IMAGES, training=False).numpy()
-    gated = attach(plain, autoencoder.encoder(32), registry.sites(plain, name, 8, 16))
+    gated = attach(plain, autoencoder.encoder(32), registry.sites(plain, name, 8, 16), init="neutral")
     # "neutral" has R = 0 and C = 2 * sigmoid(0), which is exactly 1; M is sigmoid(100), 1 in float32.
     bn = gated.get_layer("gate_l1_conv2_bn")
     bn.gamma.assign([0.0])
@@ -115,7 +125,7 @@ def test_with_r_0_m_1_and_c_1_the_network_is_the_plain_one_bit_for_bit(name):
 @pytest.mark.parametrize("stride", [4, 2, 8])
 def test_a_neutral_gate_starts_within_a_tenth_of_the_plain_network(stride):
     plain = features_model(stride)
-    gated = attach(plain, small_extractor(), ["site"], final_relu=False)
+    gated = attach(plain, small_extractor(), ["site"], init="neutral")
     features = plain(IMAGES).numpy()
     # R = 0 and C = 1 exactly. Batch norm makes M sigmoid(3 + z), z of mean 0 and variance 1 whatever the weights are:
     # 1 - M has a root mean square of about 0.085 for a normal z.
@@ -171,7 +181,7 @@ def test_the_extractor_stays_frozen_when_the_network_inside_it_is_made_trainable
 def test_every_trainable_weight_gets_a_gradient():
     plain = registry.build("resnet20", 32, num_classes=10)
     # A gate that starts as the identity has none in front of its zeros until these have moved.
-    gated = attach(plain, autoencoder.encoder(32), registry.sites(plain, "resnet20", 8, 16), init="paper")
+    gated = attach(plain, autoencoder.encoder(32), registry.sites(plain, "resnet20", 8, 16), init="he")
     with tf.GradientTape() as tape:
         loss = keras.ops.mean(
             keras.losses.sparse_categorical_crossentropy(np.arange(3), gated(IMAGES, training=True), from_logits=True)
@@ -194,12 +204,12 @@ def test_an_impossible_site_is_an_error_listing_the_usable_ones(site, message):
     x = layers.Conv2D(4, 3, strides=2, padding="same", name="good")(images)
     x = layers.Conv2D(4, 5, name="odd")(x)
     plain = keras.Model(images, layers.Dense(3, name="logits")(layers.Flatten(name="flat")(x)))
-    with pytest.raises(ValueError, match=f"{message}.*usable sites: good$"):
+    with pytest.raises(ValueError, match=f"{message}.*usable sites, best first: good$"):
         attach(plain, small_extractor(), [site])
 
 
 def test_no_site_at_all_is_an_error_listing_the_usable_ones():
-    with pytest.raises(ValueError, match="name at least one site; usable are: site"):
+    with pytest.raises(ValueError, match="name at least one site; usable are, best first: site"):
         attach(features_model(4), small_extractor(), [])
 
 
@@ -237,16 +247,19 @@ def test_a_relu_that_is_a_plain_operation_is_the_only_one_too():
     assert gated.get_layer("gate_site_out").activation.__name__ == "linear"
 
 
-@pytest.mark.parametrize("final_relu", [True, False])
-def test_a_site_that_no_relu_follows_gets_one_unless_final_relu_is_false(final_relu):
-    gated = attach(features_model(4), small_extractor(), ["site"], final_relu=final_relu)
-    assert (gated.get_layer("gate_site_out").activation.__name__ == "relu") is final_relu
+@pytest.mark.parametrize("name", ["wrn10_1", "preresnet110"])
+def test_where_no_relu_follows_the_gate_adds_none(name):
+    """In a pre-activation network it is behind the next block's batch norm, and the shortcut goes past it."""
+    plain = registry.build(name, 32, num_classes=10)
+    gated = attach(plain, autoencoder.encoder(32))
     reference.randomise(gated.variables)
-    assert bool(tf.reduce_min(gated(IMAGES, training=False)) >= 0) is final_relu
+    assert [gate.name for gate in parts(gated).sites] == registry.sites(plain, name, 16, 8)
+    out = keras.Model(gated.input, [gated.get_layer(gate.out).output for gate in parts(gated).sites])
+    assert all(float(tf.reduce_min(x)) < 0 for x in out(IMAGES, training=False))
 
 
 def test_after_relu_without_a_relu_is_an_error():
-    with pytest.raises(ValueError, match="no ReLU follows layer 'site'"):
+    with pytest.raises(ValueError, match="no ReLU follows layer 'site', so it cannot be gated after ReLU"):
         attach(features_model(4), small_extractor(), ["site"], after_relu=True)
 
 
@@ -256,24 +269,6 @@ def test_after_relu_with_a_relu_used_twice_is_our_error_and_not_keras():
     plain = keras.Model(images, relu(layers.Conv2D(8, 3, padding="same", name="site")(x)))
     with pytest.raises(ValueError, match="'shared_relu' is applied more than once"):
         attach(plain, small_extractor(), ["site"], after_relu=True)
-
-
-@pytest.mark.slow
-def test_mobilenet_v2_of_keras_applications_can_be_gated_trained_and_reloaded(tmp_path):
-    plain = keras.applications.MobileNetV2(
-        (128, 128, 3), alpha=0.35, weights=None, classes=3, classifier_activation=None
-    )
-    gated = attach(plain, autoencoder.encoder(128), ["block_5_add", "block_12_add"])
-    activations = {gated.get_layer(f"gate_{site}_out").activation.__name__ for site in ("block_5_add", "block_12_add")}
-    assert activations == {"relu"}  # its bottlenecks are linear
-
-    images = RNG.uniform(-1, 1, (4, 128, 128, 3)).astype("float32")
-    gated.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    history = gated.fit(images, np.arange(4) % 3, batch_size=2, epochs=1, verbose=0)
-    assert np.isfinite(history.history["loss"]).all()
-    gated.save(tmp_path / "gated.keras")
-    reloaded = keras.models.load_model(tmp_path / "gated.keras")
-    np.testing.assert_array_equal(reloaded(images, training=False), gated(images, training=False))
 
 
 def test_a_network_that_takes_pixels_hands_the_extractor_its_own_range():
@@ -307,9 +302,3 @@ def test_a_saved_gated_network_reloads_with_identical_outputs(tmp_path):
     np.testing.assert_array_equal(reloaded(IMAGES, training=False), gated(IMAGES, training=False))
     reloaded.trainable = True
     assert len(reloaded.trainable_variables) == len(gated.trainable_variables)
-
-
-def test_usable_sites_are_those_at_the_contexts_resolution_times_or_by_a_whole_number():
-    names = usable_sites(registry.build("vgg13_slim", 32, num_classes=10), autoencoder.encoder(32))
-    assert "block3_conv2_bn" in names and "block5_conv1" in names
-    assert not {"pool", "logits"} & set(names)
