@@ -2,6 +2,8 @@
 
 import keras
 
+CONVERSION = type(keras.ops.convert_to_tensor(keras.KerasTensor((1,)))._keras_history.operation)
+
 
 def rebuild(model, call, inputs=None):
     """Returns `model` rebuilt from the same layers (and weights), each applied by `call(layer, *args, **kwargs)`.
@@ -48,12 +50,19 @@ def flatten(model):
                 f"the models inside this one have several layers named {twice[0]!r}; give each layer a name of its own"
             )
 
-        def call(layer, *args, **kwargs):
-            # Called as a layer, a model is one node of the graph; its own `call` adds a node for each of its layers.
-            return layer.call(*args, **kwargs) if _is_nested(layer) else layer(*args, **kwargs)
-
-        flat = rebuild(flat, call)
+        flat = rebuild(rebuild(flat, _unfolded), _unconverted)
     return flat
+
+
+def _unfolded(layer, *args, **kwargs):
+    # Called as a layer, a model is one node of the graph; its own `call` adds a node for each of its layers.
+    return layer.call(*args, **kwargs) if _is_nested(layer) else layer(*args, **kwargs)
+
+
+def _unconverted(layer, *args, **kwargs):
+    # ... and one before them that makes a tensor of what is one.
+    output = layer(*args, **kwargs)
+    return args[0] if isinstance(layer, CONVERSION) and output.dtype == args[0].dtype else output
 
 
 def _is_nested(layer):
