@@ -159,7 +159,7 @@ def _copied(model):
 
 
 def _without_activation(layer, *args, **kwargs):
-    """Returns what a layer gives before the activation that is fused into it, by a layer of the same name and weights."""
+    """Returns what a layer gives before the activation fused into it, by a layer of the same name and weights."""
     bare = type(layer).from_config({**layer.get_config(), "activation": "linear"})
     features = bare(*args, **kwargs)
     bare.set_weights(layer.get_weights())

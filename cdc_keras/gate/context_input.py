@@ -74,7 +74,7 @@ def _only_follower(tensor, calls):
 
 
 def _range_of_rescaling(layer):
-    """Returns (low, high) of the images, which a `Rescaling` brings to about [0, 1] or [-1, 1]; None if it is unclear."""
+    """Returns (low, high) of images that a `Rescaling` brings to about [0, 1] or [-1, 1]; None if it is unclear."""
     scale, offset = np.unique(layer.scale), np.unique(layer.offset)
     if len(scale) != 1 or len(offset) != 1:
         return None

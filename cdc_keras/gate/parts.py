@@ -76,7 +76,7 @@ def parts(gated):
 
 
 def output_at(model, layer):
-    """Returns the name of the layer that gives what follows `layer` sees: the gate's output, or `layer` without gate."""
+    """Returns the name of the layer whose output goes on from `layer`: the gate there, or `layer` without one."""
     return gate_outputs(model).get(layer, layer)
 
 

@@ -265,8 +265,8 @@ class ChannelCompatibility(keras.layers.Layer):
 class UnitSigmoid(keras.layers.Layer):
     """sigmoid(z + bias) / sigmoid(bias): exactly 1 where z is 0, between 0 and `scale` elsewhere.
 
-    Computed as 1 + 2 a t / (1 + t + a (1 - t)) with a = exp(-bias) and t = tanh(z / 2), so that no rounding of a sigmoid
-    stands between a gate that has not learnt yet and the identity.
+    Computed as 1 + 2 a t / (1 + t + a (1 - t)) with a = exp(-bias) and t = tanh(z / 2), so that no rounding stands
+    between a gate that has not learnt yet and the identity.
 
     Args:
         bias: where on the sigmoid z = 0 lies; the larger, the closer `scale` is to 1.

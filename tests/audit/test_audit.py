@@ -353,7 +353,7 @@ def test_a_network_that_may_have_seen_the_test_images_is_refused():
     check()
     with pytest.raises(UserError, match="it was trained with image_size 128, the extractor with None"):
         check(image_size=128)
-    for gated in ({}, {"task": "classifier", "extractor": "of another machine", "gate_init": "paper"}):
+    for gated in ({}, {"task": "classifier", "extractor": "of another machine", "gate_init": "he"}):
         with pytest.raises(UserError, match="seed 0 holds out for testing, its own seed being 1"):
             check(seed=1, **gated)
 

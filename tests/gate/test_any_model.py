@@ -1,4 +1,4 @@
-"""The gate in other people's models: where it stands, what its extractor sees, and what is said where it cannot stand."""
+"""The gate in other people's models: where it stands, what its extractor sees, and what is said if it cannot."""
 
 import keras
 import numpy as np
