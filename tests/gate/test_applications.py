@@ -1,6 +1,6 @@
 """The model classes of keras.applications take a gate at their default sites, as docs/applications.md says.
 
-`python tests/gate/test_applications.py` writes its table anew; CLASSES=VGG16,VGG19 in the environment does so for these.
+`python tests/gate/test_applications.py` writes its table anew; CLASSES=VGG16,VGG19 before it does so for these.
 """
 
 import inspect
