@@ -17,8 +17,9 @@ PLAIN_RUN_DIR = flags.DEFINE_string("plain_run_dir", None, "run of the ungated n
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"settings are given as --name=value; what is {argv[1]!r}?")
-    from cdc_keras import zoo
     from cdc_keras.cli import quiet_libraries
+
+    from cdc_keras import zoo
     from cdc_keras.release.verify import evaluate_record, record_table
     from cdc_keras.runs import evaluation  # these import the backend, which --help need not wait for
 

@@ -13,6 +13,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"settings are given as --name=value; what is {argv[1]!r}?")
     from cdc_keras.cli import quiet_libraries
+
     from cdc_keras.devices import precision
     from cdc_keras.runs.training import train
 
