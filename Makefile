@@ -6,7 +6,7 @@ RUN := TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 .PHONY: demo test quick lint bench reference long families precision disentangling tables clean
 
 demo: $(VENV)/installed
-	$(RUN) -m cdc_keras.demo --out=runs/demo
+	$(RUN) -m cdc_keras demo --out=runs/demo
 
 test: $(VENV)/installed-dev
 	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -44,11 +44,11 @@ precision: $(VENV)/installed-dev
 
 # Every row of all six tables on a few images, then the tables of docs/results: ten minutes, then hours, on two cores.
 tables: $(VENV)/installed
-	$(RUN) -m cdc_keras.tables --smoke
-	$(RUN) -m cdc_keras.tables --table=1 --table=2 --table=3 --networks=vgg13_slim,resnet20 \
+	$(RUN) -m cdc_keras tables --smoke
+	$(RUN) -m cdc_keras tables --table=1 --table=2 --table=3 --networks=vgg13_slim,resnet20 \
 		--classifier_flags=configs/cifar100_short.flags --extractors=zoo --corrupted_images=1000 --data_dir=$(DATA_DIR) \
 		--out=docs/results/cifar100_short
-	$(RUN) -m cdc_keras.tables --table=2 --dataset=shapes --networks=vgg13_slim --rows=plain,ours,ru,shuffled,untrained \
+	$(RUN) -m cdc_keras tables --table=2 --dataset=shapes --networks=vgg13_slim --rows=plain,ours,ru,shuffled,untrained \
 		--classifier_flags=configs/shapes_biased.flags --extractor_flags=configs/shapes_biased_extractor.flags \
 		--corrupted_images=1000 --out=docs/results/shapes_biased
 	$(RUN) docs/fill_readme.py

@@ -2,7 +2,7 @@
 
     python benchmarks/latency.py --out latency.json
 
-Ours is the SavedModel that `python -m cdc_keras.export` writes, its signature serving_default called from Python. ONNX
+Ours is the SavedModel that `cdc-keras export` writes, its signature serving_default called from Python. ONNX
 Runtime runs what the same command writes with --format=onnx, PyTorch the peer of `torch_peers.py`, with preprocessing,
 softmax and the five best as ours. A gated network has no peer in PyTorch. Each runs in a process of its own, and they
 take turns, one round each; a round's latency is the median of its requests, ratios are medians of the rounds' ratios.

@@ -434,7 +434,7 @@ def test_a_context_model_that_is_a_part_of_a_classifier_has_no_scores_and_no_ext
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda run: (run / "audit.png").unlink(), "has audit.json without audit.png; run python -m cdc_keras.audit"),
+        (lambda run: (run / "audit.png").unlink(), "has audit.json without audit.png; run cdc-keras audit"),
         (lambda run: (run / "audit.json").write_text("{}"), "is the audit of other weights; run python -m"),
     ],
 )
@@ -764,8 +764,8 @@ def test_a_gated_classifier_is_added_after_its_extractor(runs, tmp_path, monkeyp
     ("break_it", "message"),
     [
         (lambda run: run.record(finished=False), "has not finished training"),
-        (lambda run: (run.path / "evaluation-validation-last.json").unlink(), "is not scored; run evaluate.py"),
-        (lambda run: run.checkpoint(run.steps()[-1]).rename(run.checkpoint(9)), "is not scored; run evaluate.py"),
+        (lambda run: (run.path / "evaluation-validation-last.json").unlink(), "is not scored; run cdc-keras evaluate"),
+        (lambda run: run.checkpoint(run.steps()[-1]).rename(run.checkpoint(9)), "is not scored; run cdc-keras evaluate"),
     ],
 )
 def test_a_run_that_is_not_finished_or_not_scored_is_not_added(break_it, message, runs, tmp_path, monkeypatch):
