@@ -1,6 +1,6 @@
 """The exported model beside ONNX Runtime and PyTorch on the same network and cores: latency of a request.
 
-    python benchmarks/latency.py --out latency.json
+    python -m benchmarks.latency --out latency.json
 
 Ours is the SavedModel that `cdc-keras export` writes, its signature serving_default called from Python. ONNX
 Runtime runs what the same command writes with --format=onnx, PyTorch the peer of `torch_peers.py`, with preprocessing,
@@ -16,15 +16,12 @@ import json
 import os
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[i]) for i in (0, 1)]
-
-import training_step  # noqa: E402
+from benchmarks import training_step
 
 RECORDS = ("cifar100_resnet20", "cifar100_resnet20_gated")
 BATCHES = {1: 100, 64: 10}  # images in a request: requests in a round
@@ -76,7 +73,8 @@ class Onnx(Server):
 class Torch(Server):
     def __init__(self, network, classes, batch, image_size):
         import torch
-        import torch_peers
+
+        from benchmarks import torch_peers
 
         super().__init__(batch, image_size)
         model = torch_peers.network(network, classes).eval()

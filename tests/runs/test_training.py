@@ -181,7 +181,7 @@ def test_the_residual_unit_alone_needs_no_extractor(tmp_path):
 
 def test_complexity_counts_the_model_of_a_run_scope_by_scope(tmp_path):
     run = train(dataclasses.replace(PLAIN, epochs=1, gate_attention=False), tmp_path / "run")
-    command = [sys.executable, "-m", "cdc_keras.complexity", f"--run_dir={run.path}"]
+    command = [sys.executable, "-m", "cdc_keras", "complexity", f"--model={run.path}"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert [line.split("|")[1].strip() for line in printed.splitlines()] == ["scope", "---", "network", "gate", "all"]
 
@@ -304,7 +304,7 @@ def test_a_run_trained_under_tensorflow_evaluates_under_jax(extractor_run, tmp_p
     run = copy_of(extractor_run, tmp_path)
     expected = evaluate(run.path)
     done = subprocess.run(
-        [sys.executable, "evaluate.py", f"--run_dir={run.path}"],
+        [sys.executable, "evaluate.py", f"--model={run.path}"],
         env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
