@@ -1,6 +1,6 @@
-"""What makes T free of the category? python benchmarks/disentangling.py --dataset=cifar100 --data_dir=...
+"""What makes T free of the category? python -m benchmarks.disentangling --dataset=cifar100 --data_dir=...
 
-Short runs of the extractor that differ from one another in one thing, trained by train.py and then read by fresh probes
+Short runs of the extractor that differ from one another in one thing, trained by cdc-keras and read by fresh probes
 on validation images: trained on one half, scored on the other. A narrower T holds less of everything, so every run is
 set beside context models without a discriminator (CGM) of several widths: what counts is how much less the probes read
 than from a CGM of the same reconstruction error. Runs that are finished are not trained again. Writes
@@ -16,22 +16,20 @@ import sys
 import numpy as np
 from absl import app, flags
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from cdc_keras.audit import decoding  # noqa: E402
-from cdc_keras.audit.audit import halves  # noqa: E402
-from cdc_keras.audit.bootstrap import interval  # noqa: E402
-from cdc_keras.audit.probes import PROBES, probe  # noqa: E402
-from cdc_keras.cli import quiet_libraries  # noqa: E402
-from cdc_keras.data.load import load_dataset  # noqa: E402
-from cdc_keras.runs.folder import RunFolder  # noqa: E402
-from cdc_keras.runs.trained import load_trainer  # noqa: E402
-from cdc_keras.visualize.figures import new_figure, save_figure  # noqa: E402
+from cdc_keras.audit import decoding
+from cdc_keras.audit.audit import halves
+from cdc_keras.audit.bootstrap import interval
+from cdc_keras.audit.probes import PROBES, probe
+from cdc_keras.cli import quiet_libraries
+from cdc_keras.data.load import load_dataset
+from cdc_keras.runs.folder import RunFolder
+from cdc_keras.runs.trained import load_trainer
+from cdc_keras.visualize.figures import new_figure, save_figure
 
 DATASET = flags.DEFINE_enum("dataset", "shapes", ["shapes", "cifar100"], "what to study on")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS has prepared cifar100")
 OUT = flags.DEFINE_string("out", "runs/disentangling", "folder for the runs")
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "disentangling.json"
 PROBED = 10_000  # validation images, half of them for the probes to learn from
 
@@ -87,11 +85,11 @@ def main(argv):
 
 
 def train(folder, settings):
-    """Trains a run by train.py, which goes on with one that was stopped."""
+    """Trains a run by cdc-keras train, which goes on with one that was stopped."""
     asked = {"task": "extractor", "dataset": DATASET.value, "run_dir": folder, **settings}
     if DATA_DIR.value is not None:
         asked["data_dir"] = DATA_DIR.value
-    command = [sys.executable, ROOT / "train.py", *(f"--{k}={v}" for k, v in asked.items())]
+    command = [sys.executable, "-m", "cdc_keras", "train", *(f"--{k}={v}" for k, v in asked.items())]
     if code := subprocess.run(command).returncode:
         sys.exit(code)
 

@@ -1,4 +1,4 @@
-"""Short real training runs, one per family of networks and baseline: python benchmarks/families.py --data_dir=...
+"""Short real training runs, one per family of networks and baseline: python -m benchmarks.families --data_dir=...
 
 Each trains on 4,000 images of CIFAR-100 for a few epochs. Nothing is claimed from the accuracies; what is shown is that
 every network learns: the loss of the last epoch is below that of the first. Writes docs/results/families.json and the
@@ -12,12 +12,9 @@ import sys
 
 from absl import app, flags
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-from cdc_keras.cli import quiet_libraries  # noqa: E402
-
-from cdc_keras.config import RunConfig  # noqa: E402
-from cdc_keras.runs.training import train  # noqa: E402
+from cdc_keras.cli import quiet_libraries
+from cdc_keras.config import RunConfig
+from cdc_keras.runs.training import train
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS has prepared cifar100", required=True)
 OUT = flags.DEFINE_string("out", "runs/families", "folder for the runs")

@@ -7,7 +7,7 @@ A second part sets the random resized crop of ImageNet training beside KerasCV's
 images of 375x500 pixels in `tf.data`: images per second, and whether the same seed gives the same images again. Ours
 resizes without aliasing, as the evaluated images are resized; the layer does not.
 
-    python benchmarks/input_path.py --out input_path.json
+    python -m benchmarks.input_path --out input_path.json
 """
 
 import argparse
@@ -20,17 +20,13 @@ import statistics
 import sys
 import time
 
-os.environ["KERAS_BACKEND"] = "tensorflow"  # the backend under which the input path is tf.data
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import keras
+import numpy as np
+import tensorflow as tf
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-
-from cdc_keras.data.crop import ASPECT_RATIOS, random_resized_crop  # noqa: E402
-from cdc_keras.data.dataset import Split  # noqa: E402
-from cdc_keras.data.pipeline import scale, training_batches  # noqa: E402
+from cdc_keras.data.crop import ASPECT_RATIOS, random_resized_crop
+from cdc_keras.data.dataset import Split
+from cdc_keras.data.pipeline import scale, training_batches
 
 IMAGE_SIZE = 32
 PADDING = 4
@@ -217,6 +213,9 @@ def main():
     arguments = parser.parse_args()
     if arguments.images < BATCH_SIZE or arguments.repeats < 1:
         parser.error(f"--images must be at least {BATCH_SIZE} and --repeats at least 1")
+
+    if keras.backend.backend() != "tensorflow":
+        sys.exit("error: the input path is tf.data under TensorFlow only; set KERAS_BACKEND=tensorflow")
 
     rates = measure(arguments.images, arguments.repeats)
     summary = summarize(rates)

@@ -1,4 +1,4 @@
-"""The three precisions on short real runs, of one seed: python benchmarks/precision.py --data_dir=...
+"""The three precisions on short real runs, of one seed: python -m benchmarks.precision --data_dir=...
 
 A ResNet-20, an extractor and the ResNet-20 it gates train on CIFAR-100: on 2,000 images in float32 and mixed_bfloat16,
 and on few images in all three, because a CPU computes float16's gradients of convolutions at a hundredth of the speed.
@@ -11,13 +11,10 @@ import sys
 
 from absl import app, flags
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-from cdc_keras.cli import quiet_libraries  # noqa: E402
-
-from cdc_keras.choices import PRECISIONS  # noqa: E402
-from cdc_keras.config import RunConfig  # noqa: E402
-from cdc_keras.runs.training import train  # noqa: E402
+from cdc_keras.choices import PRECISIONS
+from cdc_keras.cli import quiet_libraries
+from cdc_keras.config import RunConfig
+from cdc_keras.runs.training import train
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS has prepared cifar100", required=True)
 OUT = flags.DEFINE_string("out", "runs/precision", "folder for the runs")

@@ -1,4 +1,4 @@
-"""Fills the documents' numbers from records: python docs/fill_readme.py [--add RUN_DIR ...] [--demo DEMO_DIR] [--check]
+"""Fills the documents' numbers from records: python -m docs.fill_readme [--add RUN_DIR ...] [--demo DEMO_DIR] [--check]
 
 `--add` copies what is published of evaluated runs into docs/results/runs.json, `--demo` the demo's table and a strip;
 without either the documents are filled from what is there, and with `--check` only compared.
@@ -11,19 +11,13 @@ import re
 import shutil
 import sys
 
+from benchmarks import disentangling, latency, settings, training_step
+from cdc_keras.config import PATHS
+from cdc_keras.tables import markdown
+from cdc_keras.zoo.findings import PLAYERS, READERS
+from cdc_keras.zoo.record import INDEX, PRESET, Record
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
-import disentangling  # noqa: E402
-import latency  # noqa: E402
-import settings  # noqa: E402
-import training_step  # noqa: E402
-
-from cdc_keras.config import PATHS  # noqa: E402
-from cdc_keras.tables import markdown  # noqa: E402
-from cdc_keras.zoo.findings import PLAYERS, READERS  # noqa: E402
-from cdc_keras.zoo.record import INDEX, PRESET, Record  # noqa: E402
-
 RESULTS = ROOT / "docs" / "results"
 RUNS, DEMO = RESULTS / "runs.json", RESULTS / "demo.json"
 
@@ -260,7 +254,7 @@ def main():
     for name in MARKS:
         text, path = filled(name), ROOT / name
         if arguments.check and text != path.read_text():
-            sys.exit(f"{name} is stale: run python docs/fill_readme.py")
+            sys.exit(f"{name} is stale: run python -m docs.fill_readme")
         path.write_text(text)
 
 

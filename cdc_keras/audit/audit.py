@@ -4,7 +4,7 @@ The discriminator can not say: it is the very player that the extractor learned 
 extractor reads on unseen images is in T; that it finds nothing proves nothing beyond its own strength, so the same
 probes also read the category from pixels and from rivals' T, and the known nuisance factors, which T is meant to keep.
 
-python -m cdc_keras.audit --run_dir=runs/... writes one table, one figure, and the numbers.
+cdc-keras audit --model=runs/... writes one table, one figure, and the numbers.
 """
 
 import dataclasses

@@ -241,10 +241,15 @@ class ChannelCompatibility(keras.layers.Layer):
     Args:
         reduce: "sum" or "mean" over the positions.
         scale: the largest value C can take.
+
+    Raises:
+        ValueError: reduce is neither.
     """
 
     def __init__(self, reduce="sum", scale=1.0, **kwargs):
         super().__init__(**kwargs)
+        if reduce not in ("sum", "mean"):
+            raise ValueError(f"reduce is sum or mean, not {reduce!r}")
         self.reduce, self.scale = reduce, scale
 
     def call(self, inputs):

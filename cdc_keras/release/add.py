@@ -46,10 +46,10 @@ EVALUATION = re.compile(r"evaluation-(\w+)-last\.json")
 def add(run_dir, name, *, more_seeds=(), paper=None):
     """Makes the record `name` of a run in the zoo's folder, and returns it.
 
-    An audit in the run folder, made by `python -m cdc_keras.audit`, becomes part of the record.
+    An audit in the run folder, made by `cdc-keras audit`, becomes part of the record.
 
     Args:
-        run_dir: path of a finished run whose newest checkpoint was scored by evaluate.py.
+        run_dir: path of a finished run whose newest checkpoint was scored by cdc-keras evaluate.
         name: of the new record.
         more_seeds: paths of runs like it but for the seed; they count in the metrics.
         paper: the paper's value as text, if it has one.
@@ -99,14 +99,14 @@ def _metrics(runs):
         config = run.config()
         same = {k: v for k, v in config.without_paths().items() if k not in ("seed", "steps_per_call")}
         if not run.finished:
-            raise UserError(f"{run.path} has not finished training; run its train.py command again")
+            raise UserError(f"{run.path} has not finished training; run its cdc-keras train command again")
         if config.seed in seeds or same != (first := first or same):
             raise UserError(f"{run.path} is to differ from {runs[0].path} in the seed and in nothing else")
         seeds.append(config.seed)
         for key, value in _scores(run).items():
             scores.setdefault(key, []).append(value)
     if uneven := [split for (split, _), values in scores.items() if len(values) != len(runs)]:
-        raise UserError(f"not all runs are scored on {uneven[0]}; run evaluate.py --split={uneven[0]} on each")
+        raise UserError(f"not all runs are scored on {uneven[0]}; run cdc-keras evaluate --split={uneven[0]} on each")
     return [
         {
             "name": name,
@@ -133,7 +133,7 @@ def _scores(run):
             floats = {k: v for k, v in found.items() if isinstance(v, float) and k not in NOT_SCORES}
             scores |= {(match[1], key): value for key, value in floats.items()}
     if not scores:
-        raise UserError(f"the newest checkpoint of {run.path} is not scored; run evaluate.py on it first")
+        raise UserError(f"the newest checkpoint of {run.path} is not scored; run cdc-keras evaluate on it first")
     return scores
 
 
@@ -214,12 +214,12 @@ def _audit(zoo, run, weights_sha256):
         return None
     found = read_json(path.read_bytes(), path)
     if found.get("extractor_sha256") != weights_sha256:
-        raise UserError(f"{path} is the audit of other weights; run python -m cdc_keras.audit on {run.path} again")
+        raise UserError(f"{path} is the audit of other weights; run cdc-keras audit --model={run.path} again")
     if not (run.path / AUDIT_FIGURE).is_file():
-        raise UserError(f"{run.path} has {AUDIT} without {AUDIT_FIGURE}; run python -m cdc_keras.audit on it again")
+        raise UserError(f"{run.path} has {AUDIT} without {AUDIT_FIGURE}; run cdc-keras audit --model={run.path} again")
     fields = [field.name for field in dataclasses.fields(Audit)]
     if missing := [name for name in fields if name not in found]:
-        raise UserError(f"{path} has no {missing[0]}, as another version wrote it; run python -m cdc_keras.audit again")
+        raise UserError(f"{path} has no {missing[0]}, as another version wrote it; run cdc-keras audit again")
     for rival, of in found["rivals"].items():
         if not name_of_weights(zoo, "extractor", of):
             raise UserError(f"the rival {rival} of {path} is not in the zoo {zoo}; add it first, or audit without it")

@@ -33,7 +33,9 @@ def open_record(name):
     if record.kind == "classifier":
         return Classifier(load_trained(source, "classifier").network)
     if not record.has_disentangler:
-        raise UserError(f"{name} is a part of a classifier and has no scores of its own; python -m cdc_keras.audit it")
+        raise UserError(
+            f"{name} is a part of a classifier and has no scores; cdc-keras audit --model=zoo:{name} examines it"
+        )
     return load_disentangler(source)
 
 

@@ -44,7 +44,7 @@ READINGS = {
 }
 
 
-def report(run_dir, *, plain_run_dir=None, data_dir=None):
+def report(run_dir, *, plain=None, data_dir=None):
     """Writes `report.html` into a run folder and returns its path.
 
     Of an extractor: curves, health, reconstructions, swapped conditions and, where there is one, the audit. Of a
@@ -53,13 +53,13 @@ def report(run_dir, *, plain_run_dir=None, data_dir=None):
 
     Args:
         run_dir: path of a run folder with a checkpoint.
-        plain_run_dir: of a gated classifier, the run of its plain counterpart.
+        plain: of a gated classifier, the run of its plain counterpart.
         data_dir: where the data are now, if not where they were in training.
 
     Raises:
         UserError: the folder holds no such run, or the data are not there.
     """
-    scores = evaluation.evaluate(run_dir, data_dir=data_dir, plain_run_dir=plain_run_dir)
+    scores = evaluation.evaluate(run_dir, data_dir=data_dir, plain=plain)
     run = RunFolder(run_dir)
     config, about, rows = run.config(), run.read_record(), run.rows()
     if rows:
@@ -73,7 +73,7 @@ def report(run_dir, *, plain_run_dir=None, data_dir=None):
     }
     sections = {"Run": _table(facts.items()), "Curves": _picture(run.pictures / "curves.png")}
     if config.classifies:
-        sections |= _classifier(run, scores, plain_run_dir, data_dir)
+        sections |= _classifier(run, scores, plain, data_dir)
     else:
         sections |= _extractor(run, rows[-1] if rows else {}, config, scores)
     if config.task == "extractor":
@@ -106,13 +106,13 @@ def _extractor(run, last, config, scores):
 def _audit(run):
     if (run.path / "audit.md").is_file():
         return f"{_from_markdown((run.path / 'audit.md').read_text())}{_picture(run.path / 'audit.png')}"
-    command = f"python -m cdc_keras.audit --run_dir={shlex.quote(str(run.path))}"
+    command = f"cdc-keras audit --model={shlex.quote(str(run.path))}"
     return f"<p>Not made yet: {html.escape(command)}</p>"
 
 
-def _classifier(run, scores, plain_run_dir, data_dir):
+def _classifier(run, scores, plain, data_dir):
     model, dataset, _ = evaluation.load_run(run, data_dir=data_dir)
-    plain = None if plain_run_dir is None else load_trainer(RunFolder(plain_run_dir)).network
+    plain = None if plain is None else load_trainer(RunFolder(plain)).network
     sections = {"Scores": _scores(scores)}
     confused = [(x["true"], x["predicted"], x["count"]) for x in scores["most_confused"]]
     sections["Confusion"] = _picture(run.pictures / "confusion-test-last.png")

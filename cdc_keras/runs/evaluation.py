@@ -23,7 +23,7 @@ from cdc_keras.trainers.classifier import Classifier
 from cdc_keras.weights import load_weights, write_text
 
 
-def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_dir=None):
+def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain=None):
     """Returns the scores of a run as a JSON-ready dict, having written them and the pictures into its folder.
 
     Args:
@@ -31,20 +31,20 @@ def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_
         split: "test", or "validation", on which settings are chosen.
         weights: "last", the newest checkpoint, or "best", a classifier's best epoch on validation.
         data_dir: where the data are now, if not where they were in training.
-        plain_run_dir: for a gated classifier, the run of its plain counterpart, drawn beside it in the strips.
+        plain: for a gated classifier, the run of its plain counterpart, drawn beside it in the strips.
 
     Raises:
         UserError: the folder holds no such run, or no checkpoint yet.
     """
     run = RunFolder(run_dir)
-    if plain_run_dir is not None:
-        _check_counterpart(run, RunFolder(plain_run_dir))
+    if plain is not None:
+        _check_counterpart(run, RunFolder(plain))
     model, dataset, config = load_run(run, weights=weights, data_dir=data_dir)
     scored = _split(dataset, split)
     scores = {"split": split, "weights": weights, "images": len(scored), "step": steps_done(model)}
     if config.classifies:
         scores |= _score_classifier(model, scored, dataset, run, f"{split}-{weights}")
-        _draw_strips(model.network, scored, run, config, plain_run_dir)
+        _draw_strips(model.network, scored, run, config, plain)
     else:
         scores |= evaluate_split(model, scored, config)
         scores["images_per_second"] = logits_of(model.encoder, scored)[2]
@@ -192,10 +192,9 @@ def _check_counterpart(run, plain):
         raise UserError(f"{run.path} is to be gated and {plain.path} plain; they are not")
 
 
-def _draw_strips(network, split, run, config, plain_run_dir):
+def _draw_strips(network, split, run, config, plain):
     if not (config.gated and config.gate_attention):
         return
-    plain = None
-    if plain_run_dir is not None:
-        plain = load_trainer(RunFolder(plain_run_dir)).network
+    if plain is not None:
+        plain = load_trainer(RunFolder(plain)).network
     draw_strips(plain, network, examples_to_show(split), run)

@@ -150,7 +150,7 @@ class RunFolder:
             UserError: there is no run in this folder.
         """
         if not self.config_path.is_file():
-            raise UserError(f"{self.path} is no run folder (it has no config.json); train one with train.py")
+            raise UserError(f"{self.path} is no run folder (it has no config.json); train one with cdc-keras train")
         config = RunConfig.from_json(self.config_path.read_text())
         return config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
 

@@ -80,7 +80,7 @@ def load_trained(place, kind=None, *, role=None, precision="float32"):
     if not is_kind[kind]:
         raise UserError(f"the {role} {place} is a run of task {config.task}; give one of task {kind}")
     if not run.finished:
-        raise UserError(f"the {role} in {place} has not finished training; run its train.py command again")
+        raise UserError(f"the {role} in {place} has not finished training; run its cdc-keras train command again")
     class_names = tuple(run.read_record()["data"]["classes"])
     if config.task == "extractor" and kind != "classifier":
         network, sha256_of_weights = _extractor_of_run(run, config, precision)
@@ -167,7 +167,7 @@ def load_trainer(run, precision="float32"):
     """
     config, record = in_precision(run.config(), precision), run.read_record()
     if not run.steps():
-        raise UserError(f"{run.path} has no checkpoint yet; let train.py finish an epoch first")
+        raise UserError(f"{run.path} has no checkpoint yet; let cdc-keras train finish an epoch first")
     model = untrained_model(config, len(record["data"]["classes"]), run, record["steps_per_epoch"])
     if config.classifies:
         model.compile()  # without optimizer: loss scaling gives its state another form in the checkpoint

@@ -91,7 +91,7 @@ def _fit(model, run, dataset, config, steps_per_epoch, pictures):
     if step >= total:
         if not run.finished:  # stopped between the last checkpoint and the record of the end
             _finish(model, run, config, rows)
-        _tell(run, f"{run.path} is finished: {config.epochs} epochs. Evaluate it with evaluate.py")
+        _tell(run, f"{run.path} is finished: {config.epochs} epochs")
         return
     if step:
         run.record(resumed=[*run.read_record().get("resumed", []), {"step": step, **environment()}])

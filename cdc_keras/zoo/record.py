@@ -268,7 +268,7 @@ def wrong_scores(record, split, scores):
 
 def _type(field):
     """Returns the type of a field of `RunConfig` as an annotation says it."""
-    kind = field.metadata["type"]
+    kind = field.type
     if kind is tuple:
         return tuple[float, ...] if field.default else tuple[str, ...]
     return kind | None if field.default is None else kind

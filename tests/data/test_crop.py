@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-tf = pytest.importorskip("tensorflow")
-from cdc_keras.data.crop import random_resized_crop, squeezed  # noqa: E402
+from cdc_keras.data.crop import random_resized_crop, squeezed
 
 HEIGHT, WIDTH, AREA = 120, 160, 0.08
 COORDINATES = np.stack([*np.mgrid[:HEIGHT, :WIDTH], np.zeros((HEIGHT, WIDTH), int)], axis=-1).astype(np.uint8)

@@ -5,13 +5,11 @@ import time
 
 import numpy as np
 import pytest
+from tiny_tfds import draw, prepare
 
 from cdc_keras.data.dataset import Split, StreamSplit
 from cdc_keras.data.tfds_source import load_tfds
 from cdc_keras.errors import UserError
-
-pytest.importorskip("tensorflow_datasets")
-from tiny_tfds import draw, prepare  # noqa: E402
 
 
 def read(name, folder, **changed):

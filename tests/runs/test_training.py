@@ -144,7 +144,7 @@ def test_other_data_in_the_place_of_those_trained_on_are_refused(extractor_run):
 
 def test_a_plain_run_of_another_network_is_refused_before_scoring(extractor_run):
     with pytest.raises(UserError, match="is to be gated and .* plain"):
-        evaluate(extractor_run.path, plain_run_dir=extractor_run.path)
+        evaluate(extractor_run.path, plain=extractor_run.path)
 
 
 def test_a_second_run_with_other_settings_is_refused_with_the_difference_named(extractor_run):
@@ -162,7 +162,7 @@ def test_a_gated_classifier_trains_and_is_scored_with_pictures(extractor_run, tm
     config = dataclasses.replace(PLAIN, epochs=1, extractor=str(extractor_run.path))
     run = train(config, tmp_path / "gated")
     plain = train(dataclasses.replace(PLAIN, epochs=1), tmp_path / "plain")
-    scores = evaluate(run.path, weights="best", plain_run_dir=plain.path)
+    scores = evaluate(run.path, weights="best", plain=plain.path)
     assert 0 <= scores["top1"] <= scores["top5"] <= 1 and scores["images_per_second"] > 0
     counts = np.loadtxt(run.path / "confusion-test-best.csv", delimiter=",", skiprows=1, usecols=range(1, 11))
     assert counts.sum() == scores["images"] and np.trace(counts) == pytest.approx(scores["top1"] * scores["images"])
@@ -181,7 +181,7 @@ def test_the_residual_unit_alone_needs_no_extractor(tmp_path):
 
 def test_complexity_counts_the_model_of_a_run_scope_by_scope(tmp_path):
     run = train(dataclasses.replace(PLAIN, epochs=1, gate_attention=False), tmp_path / "run")
-    command = [sys.executable, "-m", "cdc_keras.complexity", f"--run_dir={run.path}"]
+    command = [sys.executable, "-m", "cdc_keras", "complexity", f"--model={run.path}"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert [line.split("|")[1].strip() for line in printed.splitlines()] == ["scope", "---", "network", "gate", "all"]
 
@@ -304,7 +304,7 @@ def test_a_run_trained_under_tensorflow_evaluates_under_jax(extractor_run, tmp_p
     run = copy_of(extractor_run, tmp_path)
     expected = evaluate(run.path)
     done = subprocess.run(
-        [sys.executable, "evaluate.py", f"--run_dir={run.path}"],
+        [sys.executable, "evaluate.py", f"--model={run.path}"],
         env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,

@@ -357,7 +357,7 @@ def unfinished(config, folder):
 def test_a_teacher_that_has_not_finished_is_refused(tmp_path):
     teacher = unfinished(TEACHER, tmp_path / "teacher")
     sentence = refused(dataclasses.replace(STUDENT, teacher=str(teacher.path)), tmp_path / "run")
-    assert sentence == f"the teacher in {teacher.path} has not finished training; run its train.py command again"
+    assert sentence == f"the teacher in {teacher.path} has not finished training; run its cdc-keras train command again"
 
 
 def test_a_teacher_that_is_an_extractor_is_refused(tmp_path):

@@ -16,7 +16,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from commands import run_command
+from commands import refusal, run_command
 
 from cdc_keras import zoo
 from cdc_keras.audit import examination
@@ -24,7 +24,6 @@ from cdc_keras.audit.audit import audit
 from cdc_keras.audit.probes import probe
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
-from cdc_keras.release import __main__ as zoo_command
 from cdc_keras.release.card import card
 from cdc_keras.release.verify import evaluate_record, verify
 from cdc_keras.runs.evaluation import evaluate, load_run
@@ -393,29 +392,27 @@ def command(*arguments):
 @pytest.mark.slow
 def test_evaluate_py_scores_a_record_beside_its_card_and_fails_beyond_the_tolerance(own):
     before = sorted(own.rglob("*"))
-    done = command("evaluate.py", "--zoo=shapes_gated", "--split=validation")
+    done = command("evaluate.py", "--model=zoo:shapes_gated", "--split=validation")
     assert done.returncode == 0, done.stderr
     assert re.search(r"top1 +0\.\d+ +0\.\d+ +0 +0\.001", done.stdout), done.stdout
     assert sorted(own.rglob("*")) == before
     metrics = json.loads(zoo.info("shapes_gated").to_json())["metrics"]
     metrics[0] |= {"value": 0.99, "mean": 0.99}
     rewrite(own / "shapes_gated", metrics=metrics)
-    done = command("evaluate.py", "--zoo=shapes_gated", "--split=validation")
+    done = command("evaluate.py", "--model=zoo:shapes_gated", "--split=validation")
     assert done.returncode == 1 and "error: shapes_gated: top1 on validation comes out as" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "give what to score either as --run_dir"),
-        (["--zoo=shapes_gated", "--run_dir=x"], "give what to score either as --run_dir"),
-        (["--zoo=shapes_gated", "--weights=best"], "leave them out with --zoo"),
-        (["--zoo=shapes"], "did you mean 'shapes_gated'"),
+        ([], "give --model"),
+        (["--model=zoo:shapes_gated", "--weights=best"], "leave them out with zoo:"),
+        (["--model=zoo:shapes"], "did you mean 'shapes_gated'"),
     ],
 )
-def test_evaluate_py_answers_bad_input_with_one_sentence(arguments, sentence, own):
-    done = command("evaluate.py", *arguments)
-    assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr
+def test_evaluate_answers_bad_input_with_one_sentence(arguments, sentence, own):
+    assert sentence in refusal("evaluate", *arguments)
 
 
 def test_a_context_model_that_is_a_part_of_a_classifier_has_no_scores_and_no_extraction_network(tmp_path, monkeypatch):
@@ -434,8 +431,8 @@ def test_a_context_model_that_is_a_part_of_a_classifier_has_no_scores_and_no_ext
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda run: (run / "audit.png").unlink(), "has audit.json without audit.png; run python -m cdc_keras.audit"),
-        (lambda run: (run / "audit.json").write_text("{}"), "is the audit of other weights; run python -m"),
+        (lambda run: (run / "audit.png").unlink(), "has audit.json without audit.png; run cdc-keras audit"),
+        (lambda run: (run / "audit.json").write_text("{}"), "is the audit of other weights; run cdc-keras audit"),
     ],
 )
 def test_an_audit_of_other_weights_or_without_figure_is_not_released(break_it, message, runs, tmp_path, monkeypatch):
@@ -764,8 +761,8 @@ def test_a_gated_classifier_is_added_after_its_extractor(runs, tmp_path, monkeyp
     ("break_it", "message"),
     [
         (lambda run: run.record(finished=False), "has not finished training"),
-        (lambda run: (run.path / "evaluation-validation-last.json").unlink(), "is not scored; run evaluate.py"),
-        (lambda run: run.checkpoint(run.steps()[-1]).rename(run.checkpoint(9)), "is not scored; run evaluate.py"),
+        (lambda run: (run.path / "evaluation-validation-last.json").unlink(), "is not scored"),
+        (lambda run: run.checkpoint(run.steps()[-1]).rename(run.checkpoint(9)), "is not scored"),
     ],
 )
 def test_a_run_that_is_not_finished_or_not_scored_is_not_added(break_it, message, runs, tmp_path, monkeypatch):
@@ -871,22 +868,20 @@ def test_a_zoo_at_a_url_is_not_added_to(served, runs):
 
 
 def test_the_command_lists_the_records_and_fails_on_a_problem(own, capsys):
-    run_command(zoo_command, "--numbers=false")
+    run_command("zoo", "--numbers=false")
     listed = capsys.readouterr().out
     assert "2 records in" in listed and "shapes_gated" in listed and "were not computed again" in listed
-    run_command(zoo_command, "--names=shapes_gated")
+    run_command("zoo", "--names=shapes_gated")
     told = capsys.readouterr()
     assert "scores and audits, computed again" in told.out and "verifying shapes_gated: scores on" in told.err
     assert "verifying shapes_extractor" not in told.err
     flip_a_byte(own / "shapes_gated" / "flags.txt")
-    with pytest.raises(SystemExit, match="flags.txt has sha256") as stopped:
-        run_command(zoo_command)
-    assert stopped.value.code not in (0, None)
+    assert "flags.txt has sha256" in refusal("zoo")
 
 
 def test_the_command_runs_as_a_module(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "cdc_keras.zoo"],
+        [sys.executable, "-m", "cdc_keras", "zoo"],
         env=os.environ | {"CDC_KERAS_ZOO": str(tmp_path)},
         capture_output=True,
         text=True,
