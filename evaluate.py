@@ -17,9 +17,8 @@ PLAIN_RUN_DIR = flags.DEFINE_string("plain_run_dir", None, "run of the ungated n
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"settings are given as --name=value; what is {argv[1]!r}?")
-    from cdc_keras.cli import quiet_libraries
-
     from cdc_keras import zoo
+    from cdc_keras.cli import quiet_libraries
     from cdc_keras.release.verify import evaluate_record, record_table
     from cdc_keras.runs import evaluation  # these import the backend, which --help need not wait for
 
@@ -36,18 +35,19 @@ def main(argv):
             if wrong := zoo.wrong_scores(record, SPLIT.value, scores):
                 sys.exit(f"error: {'; '.join(wrong)}")
             return
-        scores = evaluation.evaluate(
+        evaluation_of_run = evaluation.measure(
             RUN_DIR.value,
             split=SPLIT.value,
             weights=WEIGHTS.value,
             data_dir=DATA_DIR.value,
-            plain_run_dir=PLAIN_RUN_DIR.value,
+            plain=PLAIN_RUN_DIR.value,
         )
+        print(evaluation.table(evaluation_of_run.scores))  # before what may fail
+        evaluation.write(evaluation_of_run)
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped")
-    print(evaluation.table(scores))
     print(f"pictures and scores are in {RUN_DIR.value}")
 
 

@@ -15,7 +15,6 @@ from absl import app, flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from cdc_keras.cli import quiet_libraries  # noqa: E402
-
 from cdc_keras.config import RunConfig  # noqa: E402
 from cdc_keras.runs.training import train  # noqa: E402
 
@@ -93,7 +92,7 @@ def slug(title):
 
 def record(title, changes, run):
     """Returns what is published of a run: no path of the machine it ran on."""
-    rows, about = run.rows(), run.read_record()
+    rows, about = run.rows(), run.notes()
     loss = "loss" if "loss" in rows[0] else "reconstruction_loss"
     return {
         "title": title,
