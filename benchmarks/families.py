@@ -90,7 +90,7 @@ def slug(title):
 
 def record(title, changes, run):
     """Returns what is published of a run: no path of the machine it ran on."""
-    rows, about = run.rows(), run.read_record()
+    rows, about = run.rows(), run.notes()
     loss = "loss" if "loss" in rows[0] else "reconstruction_loss"
     return {
         "title": title,

@@ -95,15 +95,15 @@ def decode_predictions(
             "give the names of the classifier that made them"
         )
     if not np.isfinite(logits).all():
-        raise ValueError("predictions are finite logits, and some of these are not; check what the classifier was given")
+        raise ValueError(
+            "predictions are finite logits, and some of these are not; check what the classifier was given"
+        )
     if top < 1:
         raise ValueError(f"top is at least 1, not {top}")
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    return [
-        [(class_names[k], float(row[k])) for k in best] for best, row in zip(order, probabilities, strict=True)
-    ]
+    return [[(class_names[k], float(row[k])) for k in best] for best, row in zip(order, probabilities, strict=True)]
 
 
 def _extractor(extractor):

@@ -43,7 +43,9 @@ def test_it_lists_what_it_has_and_has_what_it_lists():
 
 @pytest.mark.parametrize("function", [*(getattr(cdc_keras, name) for name in FACE), zoo.load, zoo.names, zoo.info])
 def test_every_function_of_the_face_has_an_example_that_runs(function):
-    examples = doctest.DocTestFinder(recurse=False).find(function, function.__name__, globs={function.__name__: function})
+    examples = doctest.DocTestFinder(recurse=False).find(
+        function, function.__name__, globs={function.__name__: function}
+    )
     assert [len(example.examples) > 0 for example in examples] == [True]
     results = doctest.DocTestRunner().run(examples[0])
     assert (results.failed, results.attempted) == (0, len(examples[0].examples))
@@ -76,7 +78,9 @@ def gated_file(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("imports", ["import cdc_keras, keras", "import keras, cdc_keras", "import cdc_keras, tensorflow, keras"])
+@pytest.mark.parametrize(
+    "imports", ["import cdc_keras, keras", "import keras, cdc_keras", "import cdc_keras, tensorflow, keras"]
+)
 def test_a_gated_model_is_opened_by_keras_whichever_was_imported_first(imports, gated_file):
     code = f"{imports}\nimport sys\nprint(keras.models.load_model(sys.argv[1]).output_shape)"
     assert run(code, gated_file) == "(None, 4)\n"

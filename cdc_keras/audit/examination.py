@@ -5,12 +5,12 @@ import sys
 import time
 
 import numpy as np
+from tqdm import tqdm
 
 from cdc_keras.audit import decoding
 from cdc_keras.audit.bootstrap import interval
 from cdc_keras.audit.erasure import leace
 from cdc_keras.audit.probes import PROBES, probe, small_pixels, standardized
-from cdc_keras.trainers.callbacks import duration
 from cdc_keras.zoo.findings import Reading
 
 NUISANCES = ("texture", "hue")  # factors that are probed for where they are known
@@ -78,7 +78,7 @@ class Examination:
         self._add(target, source, kind, found)
         self.left -= 1
         spent = time.monotonic() - self.started
-        left = duration(spent / (self.total - self.left) * self.left)
+        left = tqdm.format_interval(spent / (self.total - self.left) * self.left)
         reading = f"{target} from {source} by {kind}: {self.readings[-1].accuracy:.1%}"
         print(f"probe {self.total - self.left}/{self.total}  {reading}  {left} left", file=sys.stderr, flush=True)
 

@@ -18,10 +18,11 @@ def main(values):
     if name is not None:
         _evaluate_record(name, values)
         return
-    scores = evaluation.evaluate(
+    measured = evaluation.measure(
         values.model, split=values.split, weights=values.weights, data_dir=values.data_dir, plain=values.plain
     )
-    print(evaluation.table(scores))
+    print(evaluation.table(measured.scores))  # before anything is written, which may fail
+    evaluation.write(measured)
     print(f"pictures and scores are in {values.model}")
 
 

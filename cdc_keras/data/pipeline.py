@@ -52,15 +52,20 @@ def epoch_plan(size, image_size, *, batch_size, seed, epoch, crop_padding=0, fli
     }
 
 
-def whole_plan(size, *, batch_size):
-    """Returns the plans of one pass in stored order: `rows` in full batches, then what is left over, if anything.
+def whole_plan(size, *, batch_size, order_seed=None):
+    """Returns the plans of one pass: `rows` in full batches, then what is left over, if anything.
 
-    A plan of rows alone leaves the images as they are.
+    The order is the stored one, or with a seed a random one. A plan of rows alone leaves the images as they are.
     """
     full = size - size % batch_size
-    rows = np.arange(size, dtype=np.int32)
+    rows = _order(size, order_seed)
     plans = {"rows": rows[:full].reshape(-1, batch_size)}, {"rows": rows[full:].reshape(1, -1)}
     return [plan for plan in plans if plan["rows"].size]
+
+
+def _order(size, seed):
+    """Returns the rows of a split, (size,) int32, in stored order or in the random order of a seed."""
+    return (np.arange(size) if seed is None else np.random.default_rng(seed).permutation(size)).astype(np.int32)
 
 
 def training_batches(split, image_size, *, first_step=0, steps_per_call=1, **plan):
@@ -105,8 +110,8 @@ def training_batches(split, image_size, *, first_step=0, steps_per_call=1, **pla
     return distribution.deal(make)
 
 
-def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1):
-    """Returns an iterable of the whole split in stored order, unaugmented, the incomplete last batch included.
+def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1, order_seed=None):
+    """Returns an iterable of the whole split, unaugmented, the incomplete last batch included.
 
     With several replicas each gets as many examples as the others, some of which, with label -1, only fill up.
 
@@ -115,23 +120,25 @@ def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1):
         image_size: height and width, pixels.
         batch_size: examples a step.
         steps_per_call: steps in one compiled call; under JAX the length of the chunks.
+        order_seed: gives a random order, the same for one seed; the stored order if None.
     """
+    plans = whole_plan(len(split), batch_size=batch_size, order_seed=order_seed)
     if keras.backend.backend() != "tensorflow":
-        return _chunks(*_tensors(split), whole_plan(len(split), batch_size=batch_size), steps_per_call)
+        return _chunks(*_tensors(split), plans, steps_per_call)
     count = distribution.replicas()
     part = -(-batch_size // count)
     steps = evaluation_steps(split, batch_size=batch_size)
 
     if not isinstance(split, StreamSplit):
         if count == 1:
-            return _gathered(split, whole_plan(len(split), batch_size=batch_size))
+            return _gathered(split, plans)
         rows = np.full(steps * part * count, -1, np.int32)
-        rows[: len(split)] = np.arange(len(split))
+        rows[: len(split)] = _order(len(split), order_seed)
         plan = {"rows": rows.reshape(steps, part * count)}
         return distribution.deal(lambda *worker: _gathered(split, [_dealt(plan, *worker)]))
 
     def make(worker, workers, replicas):
-        examples = split.examples(None, lambda place: place % workers == worker)
+        examples = split.examples(order_seed, lambda place: place % workers == worker)
         if count > 1:
             filler = np.zeros((image_size, image_size, 3), np.uint8), np.int32(-1)
             examples = examples.concatenate(tf.data.Dataset.from_tensors(filler).repeat())
@@ -143,15 +150,6 @@ def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1):
         return examples.batch(part).map(step, num_parallel_calls=2).prefetch(4)
 
     return distribution.deal(make)
-
-
-def stored_batches(split, batch_size):
-    """Yields the split as it is stored, in NumPy batches of (images (B, H, W, 3) uint8, labels (B,))."""
-    if isinstance(split, StreamSplit):
-        yield from split.examples(None).batch(batch_size).as_numpy_iterator()
-        return
-    for start in range(0, len(split), batch_size):
-        yield split.images[start : start + batch_size], split.labels[start : start + batch_size]
 
 
 def evaluation_steps(split, *, batch_size, steps_per_call=1):

@@ -144,7 +144,7 @@ def _extractor_in(zoo, run):
         return None
     if config.gate_context != "own":
         raise UserError(f"{run.path} is a control, gated by a context that is {config.gate_context}; none is released")
-    wanted = run.read_record()["extractor_sha256"]
+    wanted = run.notes()["extractor_sha256"]
     if name := name_of_weights(zoo, "extractor", wanted):
         return {"name": name, "sha256": wanted}
     raise UserError(f"the extractor that gates {run.path} is not in the zoo {zoo}; add {config.extractor} to it first")
@@ -152,7 +152,7 @@ def _extractor_in(zoo, run):
 
 def _write(folder, zoo, name, run, extractor, metrics, paper):
     """Writes all files of a record into an empty folder and returns the `Record`."""
-    config, known = run.config(), run.read_record()
+    config, known = run.config(), run.notes()
     path = folder / f"{config.task}.weights.h5"
     if config.task == "extractor":
         network = load(run.path)
@@ -202,7 +202,7 @@ def _write(folder, zoo, name, run, extractor, metrics, paper):
 def _disentangler(run):
     """Returns the `Disentangler` of an extractor run at its newest checkpoint, uncompiled: without optimizers."""
     config = in_precision(run.config(), "float32")
-    model = untrained_disentangler(config, len(run.read_record()["data"]["classes"]))
+    model = untrained_disentangler(config, len(run.notes()["data"]["classes"]))
     run.load_checkpoint(model)
     return model
 

@@ -6,7 +6,8 @@ from cdc_keras import zoo
 from cdc_keras.choices import ZOO
 from cdc_keras.data.load import load_dataset
 from cdc_keras.errors import UserError
-from cdc_keras.runs.evaluation import score
+from cdc_keras.runs.evaluation import split_of
+from cdc_keras.runs.scoring import score
 from cdc_keras.runs.trained import load_disentangler, load_trained
 from cdc_keras.trainers.classifier import Classifier
 
@@ -24,14 +25,16 @@ def evaluate_record(name, *, split="test", data_dir=None):
     """
     model = open_record(name)
     dataset, config = data_of(zoo.info(name), data_dir)
-    return score(model, dataset, split, config)
+    return score(model, split_of(dataset, split), config).check_finite().metrics
 
 
 def open_record(name):
     """Returns the model of a record of the zoo, `Disentangler` or `Classifier`; arguments as for `evaluate_record`."""
     record, source = zoo.info(name), f"{ZOO}{name}"
     if record.kind == "classifier":
-        return Classifier(load_trained(source, "classifier").network)
+        model = Classifier(load_trained(source, "classifier").network)
+        model.compile()
+        return model
     if not record.has_disentangler:
         raise UserError(
             f"{name} is a part of a classifier and has no scores; cdc-keras audit --model=zoo:{name} examines it"

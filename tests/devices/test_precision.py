@@ -259,7 +259,7 @@ def saved(config, folder):
         extractor = Trained(models.untrained_extractor(models.in_precision(of, config.precision)), of, (), "")
     run.create(config, extractor)
     model = untrained_model(config, 4, run, 10, extractor)
-    run.record(data={"classes": list("abcd")}, steps_per_epoch=10)
+    run.note(data={"classes": list("abcd")}, steps_per_epoch=10)
     run.check_fingerprint(model)
     run.save_checkpoint(model, 1)
     return run, model

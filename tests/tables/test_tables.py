@@ -332,7 +332,7 @@ def finish(job, folder):
     """Leaves a finished and scored run of a job in its folder."""
     run = RunFolder(folder / job.name)
     run.create(job.config.resolved(32))
-    run.record(finished=True)
+    run.note(finished=True)
     (run.path / "record.json").write_text(json.dumps(record(job.row.name, 0, (0.1, 0.2), config=job.config)))
 
 

@@ -99,7 +99,7 @@ def full_autoencoder_loss(model, images, labels, lambda_fool):
         variable.assign(value)  # inference decodes under true conditions, and so follows their statistics
     loss = tf.reduce_mean((images - first) ** 2)
     distance = tf.sqrt(tf.reduce_mean((first - second) ** 2, axis=(1, 2, 3)))
-    loss += model.repulsive_weight * tf.reduce_mean(tf.nn.relu(model.repulsive_delta - distance))
+    loss += model.settings.repulsive_weight * tf.reduce_mean(tf.nn.relu(model.settings.repulsive_delta - distance))
     probabilities = tf.nn.softmax(model.discriminator(context, training=False))
     return loss + lambda_fool * tf.reduce_mean(tf.gather(probabilities, labels, batch_dims=1))
 

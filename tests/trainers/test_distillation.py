@@ -280,12 +280,12 @@ def dm_run(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_teacher_is_scored_printed_and_recorded_once(transferred, teacher_run):
-    known = transferred.run.read_record()["teacher"]
+    known = transferred.run.notes()["teacher"]
     assert known["sha256"] == sha256(teacher_run.checkpoint(8)) and known["split"] == "validation"
     assert known["top1"] == pytest.approx(teacher_run.rows()[-1]["val_top1"], abs=1e-6)
     line = f"teacher {transferred.teacher.path}: top-1 {known['top1']:.2%} on validation"
     assert transferred.first.count(line) == 1 and "top-1" not in transferred.second
-    assert transferred.stopped.read_record()["teacher"] == known
+    assert transferred.stopped.notes()["teacher"] == known
 
 
 @pytest.mark.slow
@@ -381,8 +381,8 @@ def test_a_teacher_of_another_image_size_is_refused(teacher_run, tmp_path):
 @pytest.mark.slow
 def test_a_teacher_of_other_categories_is_refused(teacher_run, tmp_path):
     teacher = copy_of(teacher_run, tmp_path / "teacher")
-    data = teacher.read_record()["data"]
-    teacher.record(data=data | {"classes": [*data["classes"][:-1], "zebra"]})
+    data = teacher.notes()["data"]
+    teacher.note(data=data | {"classes": [*data["classes"][:-1], "zebra"]})
     sentence = refused(dataclasses.replace(STUDENT, teacher=str(teacher.path)), tmp_path / "run")
     assert f"teacher {teacher.path} was trained on other categories than shapes has" in sentence
 
@@ -417,7 +417,7 @@ def test_a_gate_by_a_classifiers_features_with_block_attention_and_a_teacher(dm_
     network = load_run(run)[0].network
     names = [layer.name for layer in network.layers]
     assert {"extractor", "stage1_block1_se_out", "gate_stage2_block1_add_out", "gate_stage3_block1_add_out"} <= {*names}
-    assert run.read_record()["transfer"] == {size: list(pair) for size, pair in PAIRS.items()}
+    assert run.notes()["transfer"] == {size: list(pair) for size, pair in PAIRS.items()}
     assert set(run.rows()[0]) >= {f"transfer_{size}" for size in PAIRS}
     inside, outside = network.get_layer("extractor").network, load(dm_run.path)
     for a, b in zip(values(inside.variables), values(outside.variables), strict=True):

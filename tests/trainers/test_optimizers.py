@@ -84,3 +84,8 @@ def test_a_gate_may_go_without_decay_and_at_a_rate_of_its_own():
     for variable, values, rate, decay in zip(variables, start, (0.1, 0.05), (5e-4, 0.0), strict=True):
         expected = torch_sgd(values.astype("float64"), gradients, [rate] * 20, 0.9, decay, True)
         np.testing.assert_allclose(np.asarray(variable), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_recipe_that_is_none_is_an_error():
+    with pytest.raises(ValueError, match="recipe must be one of wrn, paper, not 'typo'"):
+        recipe("typo", 0.1)

@@ -760,7 +760,7 @@ def test_a_gated_classifier_is_added_after_its_extractor(runs, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda run: run.record(finished=False), "has not finished training"),
+        (lambda run: run.note(finished=False), "has not finished training"),
         (lambda run: (run.path / "evaluation-validation-last.json").unlink(), "is not scored"),
         (lambda run: run.checkpoint(run.steps()[-1]).rename(run.checkpoint(9)), "is not scored"),
     ],
@@ -894,7 +894,7 @@ def test_the_command_runs_as_a_module(tmp_path):
 def test_records_gate_and_teach_a_new_run(own, tmp_path):
     records = {"extractor": "zoo:shapes_extractor", "teacher": "zoo:shapes_gated"}
     run = train(dataclasses.replace(GATED, network="vgg13_slim", **records), tmp_path / "student")
-    known, released = run.read_record(), zoo.load("shapes_extractor").get_weights()
+    known, released = run.notes(), zoo.load("shapes_extractor").get_weights()
     assert known["extractor_sha256"] == zoo.info("shapes_extractor").weights.sha256
     assert known["teacher"]["sha256"] == zoo.info("shapes_gated").weights.sha256
     shutil.rmtree(own)  # the run holds what it needs of them
