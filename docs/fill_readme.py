@@ -120,16 +120,16 @@ def released_text(dataset):
     found = [record for record in _records() if record.audit is not None and record.dataset.name == dataset]
     mse = lambda record: next(x.value for x in record.metrics if x.name == "reconstruction_loss")  # noqa: E731
     for record in sorted(found, key=mse):
-        read = {(x.target, x.source, x.reader): x.accuracy for x in record.audit.readings}
+        read = {(x.target, x.features, x.reader): x.accuracy for x in record.audit.findings}
         cells = [read.get(("category", "context", reader)) for reader in (*probes, "discriminator")]
         cells.append(max(value for key, value in read.items() if key[:2] == ("category", "erased-before")))
         cells.append(read.get(("category", "context swap", "classifier")))
         shown = ["" if value is None else f"{value:.1%}" for value in cells]
         link, context = f"[{record.name}](../zoo/{record.name})", record.run_config().context.upper()
         lines.append(f"| {link} | {context} | {mse(record):.4f} | {' | '.join(shown)} |")
-    images = {x.target: x for x in found[0].audit.readings if (x.source, x.reader) == ("images", "classifier")}
-    pixels = max(x.accuracy for x in found[0].audit.readings if x.source == "pixels" and x.target == "category")
-    chance = next(x.chance for x in found[0].audit.readings)
+    images = {x.target: x for x in found[0].audit.findings if (x.features, x.reader) == ("images", "classifier")}
+    pixels = max(x.accuracy for x in found[0].audit.findings if x.features == "pixels" and x.target == "category")
+    chance = next(x.chance for x in found[0].audit.findings)
     said = f"The strongest probe reads {pixels:.1%} from pixels, chance is {chance:.1%}."
     if "category" in images:
         said += f" The classifier reads {images['category'].accuracy:.1%} from the images."
@@ -140,10 +140,7 @@ def _strongest(audit, source):
     """Returns what the strongest fresh probe reads of the category from a source, as text."""
     if audit is None:
         return ""
-    best = max(
-        (r for r in audit.readings if (r.target, r.source) == ("category", source) and r.reader not in PLAYERS),
-        key=lambda reading: reading.accuracy,
-    )
+    best = audit.strongest(source)
     return f"{best.accuracy:.1%} ({READERS[best.reader]})"
 
 
