@@ -16,6 +16,7 @@ GATE_INITS = ("neutral", "centred", "he")
 COMPATIBILITIES = ("mean", "sum", "none")
 STRATEGIES = ("none", "mirrored", "multi_worker")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+AUGMENTATIONS = ("none", "randaugment", "cutmix", "mixup")
 SPLITS = ("test", "validation")
 EXPORT_FORMATS = ("saved_model", "onnx")
 

@@ -141,6 +141,8 @@ def _fit(model, run, dataset, config, steps_per_epoch, pictures):
                     epoch=epoch,
                     crop_padding=config.crop_padding,
                     flip=config.flip,
+                    augmentation=config.augmentation,
+                    num_classes=len(dataset.class_names),
                 ),
                 steps_per_epoch=-(-steps // chunk),
                 initial_epoch=epoch,
