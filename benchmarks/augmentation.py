@@ -1,8 +1,8 @@
 """Does augmentation help where labels are few? python benchmarks/augmentation.py
 
-A plain VGG-13 slim is trained on 400 images of `shapes`, cropped and flipped as always, without further augmentation and
+A plain VGG-13 slim is trained on 100 images of `shapes`, cropped and flipped as always, without further augmentation and
 with each of the three, three seeds each, and scored on 2,000 test images. The seed decides the weights, the order and
-the 400 images, so the four runs of a seed are a pair each. Runs that are finished are not trained again. Writes
+the 100 images, so the four runs of a seed are a pair each. Runs that are finished are not trained again. Writes
 docs/results/augmentation.json and the page docs/augmentation.md.
 """
 
@@ -30,12 +30,12 @@ SETTINGS = {
     "task": "classifier",
     "network": "vgg13_slim",
     "dataset": "shapes",
-    "train_limit": 400,
+    "train_limit": 100,
     "validation_fraction": 0.25,
-    "epochs": 80,
+    "epochs": 200,
     "batch_size": 50,
     "learning_rate": 0.02,
-    "steps_per_call": 8,
+    "steps_per_call": 2,
 }
 
 

@@ -90,7 +90,7 @@ def audit(source, *, rivals=None, classifier=None, data_dir=None, out=None, limi
             _check_same_test(path, other, subjects["context"], dataset, config)
     parts = halves(dataset, limit, seed)
 
-    examined = Examination(*parts, dataset.train.drawn(seed, limit), len(dataset.class_names), seed)
+    examined = Examination(*parts, dataset.train.sample(seed, limit), len(dataset.class_names), seed)
     examined.run(subjects, judge and judge.network)
     found = Audit(
         seed=seed,
@@ -179,7 +179,7 @@ def halves(dataset, limit, seed, split="test"):
         seed: of the draw and of the cut.
         split: "test", or "validation", on which settings are chosen.
     """
-    part, classes = getattr(dataset, split).drawn(seed, limit), len(dataset.class_names)
+    part, classes = getattr(dataset, split).sample(seed, limit), len(dataset.class_names)
     if len(part) < 2 * classes:
         raise UserError(
             f"{dataset.name} has {len(part)} {split} images for {classes} categories; two of each are needed"

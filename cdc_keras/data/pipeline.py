@@ -92,10 +92,10 @@ def training_batches(split, image_size, *, first_step=0, steps_per_call=1, num_c
     def make(worker, workers, replicas):
         share = batch_size // workers  # of a batch, for one worker
 
-        def wanted(place):
+        def selected(place):
             return (place >= first) & (place % batch_size // share == worker)
 
-        examples = split.examples(seed, wanted, augment=True)
+        examples = split.examples(seed, selected, augment=True)
         batches = examples.batch(share // replicas, drop_remainder=True)
 
         def step(batch, step_plan):
@@ -171,7 +171,9 @@ def evaluation_steps(split, *, batch_size, steps_per_call=1):
 def _gathered(split, plans, num_classes=None):
     """Returns the batches of a split in memory by one or two plans, as a `tf.data.Dataset`."""
     images, labels = split.tensors
-    batches = _steps(plans).map(lambda plan: gather(images, labels, plan, num_classes), num_parallel_calls=2).prefetch(4)
+    batches = (
+        _steps(plans).map(lambda plan: gather(images, labels, plan, num_classes), num_parallel_calls=2).prefetch(4)
+    )
     options = tf.data.Options()  # rewriting the pipeline copies the whole split, and there is nothing to gain
     options.experimental_optimization.apply_default_optimizations = False
     options.autotune.enabled = False

@@ -200,7 +200,7 @@ def evaluate_split(model, split, config):
     """Returns the readings of `model.assess` over a split as {name: float}."""
     if config.gate_context == "shuffled" and not isinstance(split, StreamSplit):
         # Stored class by class, the image before one is of its own category.
-        split = split.drawn(0)
+        split = split.sample(0)
     length = {"batch_size": EVALUATION_BATCH, "steps_per_call": config.steps_per_call}
     batches = evaluation_batches(split, config.image_size, **length)
     sized = keras.backend.backend() == "jax" or distribution.replicas() > 1
