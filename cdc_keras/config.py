@@ -66,6 +66,12 @@ class RunConfig:
         high=1.0,
     )
     flip: bool = _data(True, "mirror half of the training images (paper: yes)")
+    augmentation: str = _data(
+        "none",
+        "what else changes a classifier's training images: two random operations on each (randaugment), a square of "
+        "another image (cutmix), or another image laid over it (mixup) (paper: none)",
+        choices=choices.AUGMENTATIONS,
+    )
 
     epochs: int = _training(
         None, "passes over the training images (default: the paper's, extractor 600, classifier 200)", low=1
@@ -209,6 +215,10 @@ class RunConfig:
                 "mixed_float16 works on one device only: Keras' loss scaling fails under several replicas (keras issue "
                 "18666); take mixed_bfloat16, or strategy=none"
             )
+        if self.augmentation != "none" and self.task != "classifier":
+            raise UserError("augmentation changes the images of a classifier; leave it out, or set task=classifier")
+        if self.augmentation in ("cutmix", "mixup") and self.strategy != "none":
+            raise UserError(f"{self.augmentation} mixes the images of one batch on one device; set strategy=none")
         drops = self.learning_rate_drops
         if any(not isinstance(x, float) or not 0 < x < 1 for x in drops) or list(drops) != sorted(set(drops)):
             raise UserError(f"learning_rate_drops are rising shares of training between 0 and 1, not {drops}")

@@ -71,7 +71,7 @@ def audit(model, *, rivals=None, classifier=None, data_dir=None, out=None, limit
         _check_same_test(place, other, subject, dataset, config)
     parts = halves(dataset, limit, seed)
 
-    examination = Examination(*parts, dataset.train.drawn(seed, limit), len(dataset.class_names), seed)
+    examination = Examination(*parts, dataset.train.sample(seed, limit), len(dataset.class_names), seed)
     networks = {name: of.network for name, of in trained.items()}
     examination.run(networks, disentanglers, judge and judge.network)
     findings = Audit(
@@ -154,7 +154,7 @@ def halves(dataset, limit, seed, split="test"):
         seed: of the draw and of the cut.
         split: "test", or "validation", on which settings are chosen.
     """
-    part, classes = getattr(dataset, split).drawn(seed, limit), len(dataset.class_names)
+    part, classes = getattr(dataset, split).sample(seed, limit), len(dataset.class_names)
     if len(part) < 2 * classes:
         raise UserError(
             f"{dataset.name} has {len(part)} {split} images for {classes} categories; two of each are needed"

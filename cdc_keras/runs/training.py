@@ -117,6 +117,8 @@ def _fit(course, pictures):
                     epoch=epoch,
                     crop_padding=config.crop_padding,
                     flip=config.flip,
+                    augmentation=config.augmentation,
+                    num_classes=len(dataset.class_names),
                 ),
                 steps_per_epoch=-(-(steps_per_epoch - first_step) // course.steps_per_batch_end),
                 initial_epoch=epoch,

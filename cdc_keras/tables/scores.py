@@ -6,7 +6,7 @@ import numpy as np
 
 from cdc_keras.config import RunConfig
 from cdc_keras.data.backgrounds import BACKGROUNDS, background_variants
-from cdc_keras.data.corruptions import COMMON, SEVERITIES, corrupt
+from cdc_keras.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from cdc_keras.data.dataset import Split
 from cdc_keras.data.load import load_dataset
 from cdc_keras.runs.environment import environment
@@ -38,7 +38,7 @@ def record(run, row, *, corrupted_images):
     model = load_trainer(run)
     network = model.network
     # In random order: of the first ones, and of the image before each, the category says nothing.
-    test = load_dataset(config).test.drawn(0, max(MOST_IMAGES, corrupted_images))
+    test = load_dataset(config).test.sample(0, max(MOST_IMAGES, corrupted_images))
     found = {
         "row": row,
         "settings": settings_of(config),
@@ -96,7 +96,7 @@ def _corrupted(model, test, config, count):
     test = test.take(slice(count))
     top1 = {
         name: [_top1(model, Split(corrupt(test.images, name, s, seed=0), test.labels), config) for s in SEVERITIES]
-        for name in COMMON
+        for name in CORRUPTIONS
     }
     return {"images": len(test), "top1": top1}
 

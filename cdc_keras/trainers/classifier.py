@@ -41,7 +41,12 @@ class Classifier(StepModel):
         return self.network(images, training=training)
 
     def update(self, images, labels):
-        """Moves the network's trainable variables by one step and returns loss, top-1 and top-5 so far."""
+        """Moves the network's trainable variables by one step and returns loss, top-1 and top-5 so far.
+
+        Args:
+            images: (B, S, S, 3) in [-1, 1].
+            labels: (B,) integer categories, or (B, classes) shares that add up to 1, where images are mixed.
+        """
 
         def loss():
             logits = self.network(images, training=True)
@@ -66,12 +71,14 @@ class Classifier(StepModel):
 
         Args:
             loss: (B,), or the mean over the batch.
-            labels: (B,) integer categories.
+            labels: (B,) integer categories, or (B, classes) shares, of which the largest is the one to hit.
             logits: (B, classes).
             there: (B,), whether an example counts; all do by default.
         """
         mean_loss, top1, top5 = self.trackers
         mean_loss.update_state(loss, sample_weight=ops.shape(labels)[0] if there is None else there)
+        if len(labels.shape) == 2:
+            labels = ops.argmax(labels, axis=-1)
         top1.update_state(hits(logits, labels), sample_weight=there)
         top5.update_state(hits(logits, labels, k=5), sample_weight=there)
         return self.get_metrics_result()

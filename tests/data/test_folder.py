@@ -88,17 +88,17 @@ def test_a_stream_has_one_order_per_seed(folder):
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[3])
 
 
-def test_a_stream_decodes_only_what_is_wanted(folder):
+def test_a_stream_decodes_only_what_is_selected(folder):
     stream = read(folder, memory_limit=0).train
     whole, rest = (
-        [i.mean() for i, _ in stream.examples(1, wanted).as_numpy_iterator()]
-        for wanted in (None, lambda place: place >= 7)
+        [i.mean() for i, _ in stream.examples(1, selected).as_numpy_iterator()]
+        for selected in (None, lambda place: place >= 7)
     )
     assert rest == whole[7:] and len(rest) == 13
 
 
-def crops(split, seed, wanted=None):
-    return [image.tobytes() for image, _ in split.examples(seed, wanted, augment=True).as_numpy_iterator()]
+def crops(split, seed, selected=None):
+    return [image.tobytes() for image, _ in split.examples(seed, selected, augment=True).as_numpy_iterator()]
 
 
 def test_random_crops_are_decided_by_the_seed_and_the_place_in_the_stream(tmp_path):
@@ -134,7 +134,7 @@ def test_a_corrupt_image_is_named_and_left_out(folder, capsys):
     report = capsys.readouterr().err
     assert str(folder / "train" / "sky" / "broken.png") in report
     assert str(folder / "train" / "sky" / "text.jpg") in report
-    assert "2 of 22 images are corrupt" in report
+    assert "2 of 28 images are left out" in report
 
 
 def test_a_truncated_jpeg_is_found_before_training(folder, capsys):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cdc_keras.data.dataset import Split, StreamSplit, only
+from cdc_keras.data.dataset import Split, StreamSplit, numbered
 from cdc_keras.data.pipeline import (
     augment,
     epoch_plan,
@@ -134,12 +134,12 @@ def test_training_images_are_the_planned_pixels_scaled():
     np.testing.assert_array_equal(images, planned(IMAGES[plan["rows"]], plan).astype("float32") / np.float32(127.5) - 1)
 
 
-def examples(shuffle_seed=None, wanted=None, augment=False):
+def examples(shuffle_seed=None, selected=None, augment=False):
     """A stream of `SPLIT`; augmented, an image is inverted."""
     rows = np.arange(23) if shuffle_seed is None else np.random.default_rng(shuffle_seed).permutation(23)
     images = 255 - IMAGES if augment else IMAGES
     stored = tf.data.Dataset.from_tensor_slices((images[rows], rows.astype(np.int32)))
-    return only(stored, wanted).map(lambda place, example: example)
+    return numbered(stored, selected).map(lambda place, example: example)
 
 
 STREAM = StreamSplit(examples, 23)

@@ -116,11 +116,11 @@ def test_a_stream_gives_the_images_that_memory_would_hold(stored):
 def test_of_a_stream_the_same_are_drawn_as_of_memory(stored, limit):
     held = read("tiny_images", stored).train
     streamed = read("tiny_images", stored, memory_limit=0).train
-    a, b = held.drawn(3, limit), streamed.drawn(3, limit)
+    a, b = held.sample(3, limit), streamed.sample(3, limit)
     assert np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels)
     assert len(a) == (limit or 60) and not np.array_equal(a.labels, held.labels[: len(a)])
     assert len(rows(a.images)) == len(a)
-    assert len(streamed.drawn(3, 0)) == 0
+    assert len(streamed.sample(3, 0)) == 0
 
 
 def test_a_shuffled_stream_holds_the_same_rows_in_one_order_per_seed(stored):
@@ -130,15 +130,15 @@ def test_a_shuffled_stream_holds_the_same_rows_in_one_order_per_seed(stored):
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[3])
 
 
-def test_a_stream_decodes_only_what_is_wanted(stored):
+def test_a_stream_decodes_only_what_is_selected(stored):
     stream = read("tiny_images", stored, memory_limit=0).train
     whole, rest = (list(stream.examples(1, x).as_numpy_iterator()) for x in (None, lambda place: place >= 7))
     assert len(whole) == 60 and len(rest) == 53
     assert all(np.array_equal(a, b) for a, b in zip(rest[0], whole[7], strict=True))
 
 
-def crops(split, seed, wanted=None):
-    return [image.tobytes() for image, _ in split.examples(seed, wanted, augment=True).as_numpy_iterator()]
+def crops(split, seed, selected=None):
+    return [image.tobytes() for image, _ in split.examples(seed, selected, augment=True).as_numpy_iterator()]
 
 
 def test_random_crops_are_decided_by_the_seed_and_the_place_in_the_stream(stored):
