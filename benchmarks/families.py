@@ -108,12 +108,15 @@ def document(records):
     """Returns the page that shows the runs."""
     settings = records[0]["settings"]
     lines = [
-        "# Every family trains",
+        "# Every system of the paper trains",
         "",
-        f"{records[0]['train_images']} images of CIFAR-100, {settings['epochs']} epochs, batch "
-        f"{settings['batch_size']}, seed {settings['seed']}: too short for a claim; shown is that the loss falls. "
-        "Extractors: reconstruction loss (DM: cross-entropy); classifiers: total loss, with attention transfer its "
-        "weighted part included. Written by `benchmarks/families.py` from `results/families.json`.",
+        "In every row the loss falls. The runs are too short to say more, and their accuracies mean nothing.",
+        "",
+        f"Each run has {records[0]['train_images']} images of CIFAR-100, {settings['epochs']} epochs, batch "
+        f"{settings['batch_size']} and seed {settings['seed']}. The loss of an extractor is its reconstruction loss, "
+        "and that of DM the cross-entropy. The loss of a classifier is its total loss. With attention transfer (AT), "
+        "this includes the weighted loss of the transfer. `benchmarks/families.py` wrote this page from "
+        "`results/families.json`.",
         "",
         "| run | loss, first epoch | last epoch | validation top-1 | images/s | hours | commit |",
         "|---|---:|---:|---:|---:|---:|---|",
@@ -125,12 +128,13 @@ def document(records):
             f"| {r['title']} | {r['first_loss']:.4f} | {r['last_loss']:.4f} | {top1} | {last['images_per_second']:.0f} "
             f"| {r['hours']:.2f} | {r['commit']} |"
         )
-    lines += ["", f"Hardware: {records[0]['hardware']}, shared with other work, so the rates are lower bounds.", ""]
+    lines += ["", f"Hardware: {records[0]['hardware']}. Other work ran beside, so the rates are lower bounds.", ""]
     transfers = [r for r in records if r["teacher"]]
     for r in transfers:
         parts = {k: v for k, v in r["last_epoch"].items() if k.startswith(("cross_entropy", "transfer_"))}
         shown = ", ".join(f"{k} {v:.4g}" for k, v in parts.items())
-        lines.append(f"{r['title']}: teacher top-1 {r['teacher_top1']:.1%} on validation; last epoch {shown}.")
+        lines += ["", f"The teacher of {r['title']} has {r['teacher_top1']:.1%} top-1 on validation. In the last epoch:"]
+        lines += [f"{shown}."]
     return "\n".join(lines) + "\n"
 
 
