@@ -1,9 +1,10 @@
-"""Does augmentation help where labels are few? python benchmarks/augmentation.py
+"""Does augmentation help where images are few? python benchmarks/augmentation.py
 
-A plain VGG-13 slim is trained on 100 images of `shapes`, cropped and flipped as always, without further augmentation and
-with each of the three, three seeds each, and scored on 2,000 test images. The seed decides the weights, the order and
-the 100 images, so the four runs of a seed are a pair each. Runs that are finished are not trained again. Writes
-docs/results/augmentation.json and the page docs/augmentation.md.
+A plain VGG-13 slim is trained on 500 images of `shapes` whose background gives the category away four times in five,
+cropped and flipped as always, without further augmentation and with each of the three, three seeds each. It is scored
+on 2,000 test images, in which the background says nothing. The seed decides the weights, the order and the images, so the
+four runs of a seed can be compared one with another. Runs that are finished are not trained again. Writes
+docs/results/augmentation.json and the table of docs/augmentation.md.
 """
 
 import json
@@ -30,12 +31,12 @@ SETTINGS = {
     "task": "classifier",
     "network": "vgg13_slim",
     "dataset": "shapes",
-    "train_limit": 100,
-    "validation_fraction": 0.25,
-    "epochs": 200,
-    "batch_size": 50,
+    "background_bias": 0.8,
+    "train_limit": 500,
+    "epochs": 20,
+    "batch_size": 32,
     "learning_rate": 0.02,
-    "steps_per_call": 2,
+    "steps_per_call": 15,
 }
 
 
@@ -52,11 +53,11 @@ def trained(augmentation, seed):
 
 
 def table(runs):
-    """Returns a Markdown table: top-1 on the test split by augmentation, and the gain over none, seed by seed."""
+    """Returns a Markdown table: top-1 on the test split by augmentation, and the gains over none, seed by seed."""
     top1 = {(run["augmentation"], run["seed"]): run["top1"] for run in runs}
     seeds = sorted({seed for _, seed in top1})
     lines = [
-        f"| augmentation | {' | '.join(f'seed {seed}' for seed in seeds)} | mean | gain over none | lowest to highest |",
+        f"| augmentation | {' | '.join(f'seed {seed}' for seed in seeds)} | mean | mean gain | lowest to highest |",
         "|---|" + "---:|" * (len(seeds) + 3),
     ]
     for augmentation in AUGMENTATIONS:

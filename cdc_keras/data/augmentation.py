@@ -117,7 +117,8 @@ def _layer_with_draws(name):
         signature = [tf.TensorSpec((None, None, None, 3)), tf.TensorSpec((None, None))]
         traced = tf.compat.v1.wrap_function(call, signature)
         draws = [op.outputs[0] for op in traced.graph.get_operations() if op.type in DRAWING]
-        return traced.prune([*traced.inputs[:2], *draws], tuple(traced.outputs))
+        with_draws = traced.prune([*traced.inputs[:2], *draws], tuple(traced.outputs))
+    return lambda *arguments: with_draws(*map(tf.convert_to_tensor, arguments))
 
 
 @functools.cache

@@ -67,7 +67,7 @@ def background_variants(count, *, seed, background_bias, image_size=32):
 
 
 def _another(rng, labels, categories):
-    """(N,) rows: for every image a random other one whose label is that of `categories`, (N,); needs two images of each label."""
+    """(N,) rows: for every image a random other one of its category in `categories`, (N,); each needs two images."""
     chosen = np.empty(len(labels), np.int64)
     for category in np.unique(categories):
         members, rows = np.flatnonzero(labels == category), np.flatnonzero(categories == category)

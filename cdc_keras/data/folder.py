@@ -41,8 +41,8 @@ def load_folder(
     is, or where `path` itself holds the class folders, a seeded fifth of every class is the test split.
 
     Images are turned as their EXIF orientation says (or not, where EXIF is broken), put on mid-grey where they are
-    transparent, and their shorter side is resized to `image_size` before the centre is cropped. Files that are no images
-    are counted on stderr, files that cannot be decoded are named there, and both are left out.
+    transparent, and their shorter side is resized to `image_size` before the centre is cropped. Files that are no
+    images are counted on stderr, files that cannot be decoded are named there, and both are left out.
 
     Args:
         path: the folder.
