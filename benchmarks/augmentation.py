@@ -2,8 +2,8 @@
 
 A plain VGG-13 slim is trained on 500 images of `shapes` whose background gives the category away four times in five,
 cropped and flipped as always, without further augmentation and with each of the three, three seeds each. It is scored
-on 2,000 test images, in which the background says nothing. The seed decides the weights, the order and the images, so the
-four runs of a seed can be compared one with another. Runs that are finished are not trained again. Writes
+on 2,000 test images, in which the background says nothing. The seed decides the weights, the order and the images, so
+the four runs of a seed can be compared. Runs that are finished are not trained again. Writes
 docs/results/augmentation.json and the table of docs/augmentation.md.
 """
 

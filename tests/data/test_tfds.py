@@ -1,14 +1,17 @@
 import importlib.util
+import io
 import os
 import pathlib
 import time
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_tfds import draw, prepare
 
 from cdc_keras.data.dataset import Split, StreamSplit
-from cdc_keras.data.tfds_source import load_tfds
+from cdc_keras.data.pipeline import stored_batches
+from cdc_keras.data.tfds_source import _as_dataset, load_tfds, prepared
 from cdc_keras.errors import UserError
 
 
@@ -207,3 +210,43 @@ def test_the_real_cifar100_is_complete_and_balanced():
     assert data.train.images.shape == (45_000, 32, 32, 3)
     for split, count in ((data.train, 450), (data.validation, 50), (data.test, 100)):
         assert np.bincount(split.labels).tolist() == [count] * 100
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """A data_dir with a set of JPEGs, written as encoded bytes, of which three are cut in half."""
+    folder = tmp_path_factory.mktemp("damaged")
+
+    def encoded(count, halves):
+        files = []
+        for i, image in enumerate(draw(count, (40, 40, 3))[0]):
+            file = io.BytesIO()
+            Image.fromarray(image).save(file, "JPEG")
+            files.append(io.BytesIO(file.getvalue()[: len(file.getvalue()) // (2 if i in halves else 1)]))
+        return files, [i % 3 for i in range(count)]
+
+    prepare(folder, "halves", {"train": encoded(30, (4, 17)), "test": encoded(9, (2,))}, (None, None, 3))
+    return folder
+
+
+@pytest.mark.parametrize("changed", [{}, {"memory_limit": 0}, {"crop_area": 0.5}], ids=["held", "streamed", "cropped"])
+def test_images_that_cannot_be_decoded_are_named_by_split_and_row_and_left_out(damaged, changed, capsys):
+    data = read("halves", damaged, image_size=16, validation_fraction=0.2, **changed)
+    report = capsys.readouterr().err.splitlines()
+    named = [line for line in report if line.startswith("image left out: halves, split ")]
+    assert len(named) == 3 and sum("split train" in line for line in named) == 2
+    assert "3 of 39 images are left out" in report
+    assert len(data.train) + len(data.validation) == 28 and len(data.test) == 8
+    for split in (data.train, data.validation, data.test):
+        batches = list(stored_batches(split, 4))
+        assert sum(len(labels) for _, labels in batches) == len(split)
+        assert all(image.std() > 1 for images, _ in batches for image in images)
+    if isinstance(data.train, StreamSplit):
+        assert len(list(data.train.examples(5, augment=True))) == len(data.train)
+
+
+def test_the_row_of_a_damaged_image_is_its_place_on_disk(damaged, capsys):
+    builder = prepared("halves", str(damaged))
+    sizes = [len(x["image"]) for x in _as_dataset(builder, "test").as_numpy_iterator()]
+    read("halves", damaged, image_size=16)
+    assert f"split test, row {np.argmin(sizes)}:" in capsys.readouterr().err

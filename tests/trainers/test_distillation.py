@@ -186,6 +186,17 @@ def test_one_step_is_that_of_the_formulas():
     assert_close(values(model.network.non_trainable_variables), values(student.non_trainable_variables))
 
 
+def test_attention_is_transferred_under_mixed_labels():
+    shares = np.random.default_rng(0).dirichlet(np.ones(10), size=len(LABELS)).astype("float32")
+    model, _ = transfer_model()
+    logits = model.network(IMAGES, training=True)
+    model = transfer_model()[0]
+    logs = model.train_step((IMAGES, shares))
+    expected = -np.mean(np.sum(shares * tf.nn.log_softmax(logits).numpy(), axis=1))
+    assert_close([logs["cross_entropy"]], [expected])
+    assert float(logs["top1"]) == np.mean(np.argmax(logits, axis=1) == shares.argmax(axis=1))
+
+
 def test_the_teacher_stays_as_it_was_to_the_bit_while_the_student_moves():
     model, teacher = transfer_model(learning_rate=1e-3)
     teacher_before, student_before = values(teacher.variables), values(model.network.variables)
