@@ -1,4 +1,4 @@
-"""Does augmentation help where images are few? python benchmarks/augmentation.py
+"""Does augmentation help where images are few? python -m benchmarks.augmentation
 
 A plain VGG-13 slim is trained on 500 images of `shapes` whose background gives the category away four times in five,
 cropped and flipped as always, without further augmentation and with each of the three, three seeds each. It is scored
@@ -12,18 +12,16 @@ import pathlib
 import statistics
 import sys
 
+from absl import app, flags
+
+from cdc_keras.choices import AUGMENTATIONS
+from cdc_keras.config import RunConfig
+from cdc_keras.data.load import load_dataset
+from cdc_keras.data.pipeline import scale
+from cdc_keras.runs.trained import load_trained
+from cdc_keras.runs.training import train
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from absl import app, flags  # noqa: E402
-
-from cdc_keras.choices import AUGMENTATIONS  # noqa: E402
-from cdc_keras.config import RunConfig  # noqa: E402
-from cdc_keras.data.load import load_dataset  # noqa: E402
-from cdc_keras.data.pipeline import scale  # noqa: E402
-from cdc_keras.runs.trained import load_trained  # noqa: E402
-from cdc_keras.runs.training import train  # noqa: E402
-
 OUT = flags.DEFINE_string("out", "runs/augmentation", "folder for the runs")
 RESULTS, PAGE = ROOT / "docs" / "results" / "augmentation.json", ROOT / "docs" / "augmentation.md"
 SEEDS = (0, 1, 2)

@@ -133,7 +133,10 @@ def document(records):
     for r in transfers:
         parts = {k: v for k, v in r["last_epoch"].items() if k.startswith(("cross_entropy", "transfer_"))}
         shown = ", ".join(f"{k} {v:.4g}" for k, v in parts.items())
-        lines += ["", f"The teacher of {r['title']} has {r['teacher_top1']:.1%} top-1 on validation. In the last epoch:"]
+        lines += [
+            "",
+            f"The teacher of {r['title']} has {r['teacher_top1']:.1%} top-1 on validation. In the last epoch:",
+        ]
         lines += [f"{shown}."]
     return "\n".join(lines) + "\n"
 

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 from benchmarks import latency, settings
+from cdc_keras.choices import AUGMENTATIONS
 
 
 def test_the_input_path_benchmark_prints_its_table_and_saves_its_numbers(tmp_path):
@@ -10,8 +11,12 @@ def test_the_input_path_benchmark_prints_its_table_and_saves_its_numbers(tmp_pat
     command = [sys.executable, "-m", "benchmarks.input_path", "--images", "256", "--repeats", "1", "--out", out]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     saved = json.loads(out.read_text())
-    rows = [line for line in printed.splitlines() if line.startswith("|")][2:]
-    assert len(rows) == len(saved["images_per_second"]) == 4
+    rows = [line for line in printed.splitlines() if line.startswith("|") and not line.startswith("|---")][1:]
+    assert len(rows) == len(saved["images_per_second"]) + len(saved["augmentations"])
+    assert len(saved["images_per_second"]) == 4
+    for kind in (*AUGMENTATIONS, "KerasCV's RandAugment layer"):
+        rate = saved["augmentations"][kind][0]
+        assert f"| {kind} | {rate:,.0f} | {1e6 / rate:,.0f} |" in printed
     assert f"bar 5.0x, measured {saved['measured']:.1f}x" in printed
 
 
