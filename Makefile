@@ -4,7 +4,7 @@ VENV := .venv
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 CDC := $(VENV)/bin/cdc-keras
 
-.PHONY: demo test quick lint bench reference long families precision disentangling tables clean
+.PHONY: demo test quick lint bench reference long families precision augmentation disentangling tables clean
 
 demo: $(VENV)/installed
 	$(CDC) demo --out=runs/demo
@@ -40,6 +40,9 @@ long: $(VENV)/installed-dev
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 families: $(VENV)/installed-dev
 	$(RUN) -m benchmarks.families --data_dir=$(DATA_DIR)
+
+augmentation: $(VENV)/installed-dev
+	$(RUN) -m benchmarks.augmentation
 
 precision: $(VENV)/installed-dev
 	$(RUN) -m benchmarks.precision --data_dir=$(DATA_DIR)

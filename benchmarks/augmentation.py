@@ -80,9 +80,11 @@ def filled(page, runs):
 
 def main(argv):
     del argv
-    runs = [trained(augmentation, seed) for seed in SEEDS for augmentation in AUGMENTATIONS]
-    RESULTS.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), runs), encoding="utf-8")
+    runs = []
+    for seed in SEEDS:
+        runs += [trained(augmentation, seed) for augmentation in AUGMENTATIONS]
+        RESULTS.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), runs), encoding="utf-8")
     print(table(runs))
 
 

@@ -250,7 +250,7 @@ def main():
         "--images",
         type=int,
         default=20_000,
-        help=f"examples in an epoch, at least {BATCH_SIZE}; four times those of an augmented one, fifty times the crops",
+        help=f"examples in an epoch, at least {BATCH_SIZE}; four times the augmented ones, fifty times the crops",
     )
     parser.add_argument("--repeats", type=int, default=5, help="measured epochs of every path, at least 1")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file for the medians and every single measurement")
