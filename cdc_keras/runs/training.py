@@ -54,7 +54,7 @@ def _train(config, run, pictures):
             f"batch_size is {config.batch_size} but there are only {len(dataset.train)} training images; lower it"
         )
     if config.batch_size % (replicas := distribution.replicas()):
-        raise UserError(f"a batch of {config.batch_size} can not be shared equally among {replicas} devices; change it")
+        raise UserError(f"a batch of {config.batch_size} cannot be shared equally among {replicas} devices; change it")
     if isinstance(dataset.train, StreamSplit) and keras.backend.backend() != "tensorflow":
         raise UserError(
             f"{config.dataset} is decoded on the way (too large for memory, or cropped by crop_area), which needs "

@@ -64,7 +64,7 @@ class _Model(keras.Model):
     def _states(self):
         """Returns {key in the file: variable}."""
         random = [v for v in self.non_trainable_variables if v.path.endswith("seed_generator_state")]
-        means = [v for v in self.metrics_variables if not v.shape]  # the counts of an evaluation are none
+        means = [v for v in self.metrics_variables if len(v.shape) == 0]  # the counts of an evaluation are none
         return {
             **{f"random_state_{i}": v for i, v in enumerate(random)},
             **{f"running_mean_{i}": v for i, v in enumerate(means)},

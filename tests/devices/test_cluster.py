@@ -165,7 +165,7 @@ def test_workers_meet_though_a_stranger_calls_first():
 def test_a_worker_whose_port_is_taken_says_so():
     with socket.create_server(("", 0)) as taken:
         addresses = f"127.0.0.1:{taken.getsockname()[1]}", "127.0.0.1:1"
-        with pytest.raises(UserError, match=f"worker 0, {addresses[0]}, can not start: Address already in use"):
+        with pytest.raises(UserError, match=f"worker 0, {addresses[0]}, cannot start: Address already in use"):
             meet(Cluster(addresses, 0))
 
 

@@ -90,4 +90,4 @@ except UserError as error:
 def test_a_whole_mirrored_run_trains_gates_goes_on_and_is_scored(tmp_path):
     done = subprocess.run([sys.executable, "-c", WHOLE_RUN, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "a batch of 15 can not be shared equally among 2 devices" in done.stdout
+    assert "a batch of 15 cannot be shared equally among 2 devices" in done.stdout

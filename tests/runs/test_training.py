@@ -203,7 +203,7 @@ def test_changed_extractor_weights_are_refused(extractor_run, tmp_path):
 def test_a_truncated_checkpoint_is_named(extractor_run, tmp_path):
     run = copy_of(extractor_run, tmp_path)
     run.checkpoint(8).write_bytes(run.checkpoint(8).read_bytes()[:1000])
-    with pytest.raises(UserError, match="step-00000008.weights.h5 can not be loaded"):
+    with pytest.raises(UserError, match="step-00000008.weights.h5 cannot be loaded"):
         load_run(run)
 
 

@@ -302,7 +302,7 @@ def test_the_decoder_sees_the_encoder_through_t_alone():
         ({"image_size": 128, "context_size": 28}, "128 px with T at 8x8, 128 px with T at 16x16.*got 128 px .* at 28"),
         ({"image_size": 32, "context": "dm"}, "cdcgm, cgm, gm, not 'dm'"),
         ({"image_size": 32, "fool_loss": "hinge"}, "fool_loss must be one of .*not 'hinge'"),
-        ({"image_size": 32, "skip": "mul"}, '"add" or "none", not \'mul\''),
+        ({"image_size": 32, "skip": "mul"}, "skip must be one of add, none, not 'mul'"),
     ],
 )
 def test_a_wrong_argument_is_an_error_that_names_the_right_ones(arguments, message):

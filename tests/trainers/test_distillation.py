@@ -374,7 +374,7 @@ def test_a_teacher_that_has_not_finished_is_refused(tmp_path):
 def test_a_teacher_that_is_an_extractor_is_refused(tmp_path):
     teacher = unfinished(RunConfig(train_limit=64), tmp_path / "teacher")
     sentence = refused(dataclasses.replace(STUDENT, teacher=str(teacher.path)), tmp_path / "run")
-    assert sentence == f"the teacher {teacher.path} is a run of task extractor; give a classifier's"
+    assert sentence == f"the teacher {teacher.path} is a run of task extractor; give one of task classifier"
 
 
 def test_a_teacher_that_is_no_run_folder_is_refused(tmp_path):

@@ -87,5 +87,5 @@ def test_a_gate_may_go_without_decay_and_at_a_rate_of_its_own():
 
 
 def test_a_recipe_that_is_none_is_an_error():
-    with pytest.raises(ValueError, match="recipe must be one of wrn, paper, not 'typo'"):
+    with pytest.raises(ValueError, match="recipe is one of wrn, paper, not 'typo'"):
         recipe("typo", 0.1)
