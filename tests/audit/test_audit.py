@@ -329,7 +329,7 @@ def test_the_command_writes_table_figure_and_numbers(runs, tmp_path, monkeypatch
         (["--model={runs}/cdcgm", "--rivals=gm=nowhere"], "nowhere is no run folder"),
         (
             ["--model={runs}/cdcgm", "--classifier={runs}/cdcgm"],
-            "is a run of task extractor; give one of task classifier",
+            "is a run of task extractor; give one of task",
         ),
         (["--model={runs}/cdcgm", "--limit=15"], "two of each are needed"),
     ],
