@@ -183,8 +183,7 @@ class RunConfig:
     )
     gate_init: str = _experiment(
         "identity",
-        "start of the gate: identity changes nothing at first, neutral starts with M at 0.95 as the released networks "
-        "did, centred with M at 1 where it moves more, he with He's initialization (paper: not given)",
+        "start of the gate: identity changes nothing, neutral has M at 0.95, centred at 1, he is He's (paper: not given)",
         choices=choices.GATE_INITS,
     )
     gate_reduction: int = _experiment(

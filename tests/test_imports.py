@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = (
     ("errors", "choices"),
     ("config",),
-    ("flags", "cli"),
+    ("flags", "cli", "markdown", "progress"),
     ("devices",),
     ("weights",),
     ("data",),
@@ -23,7 +23,7 @@ ORDER = (
     ("report",),
     ("release",),
     ("tables",),
-    ("complexity", "demo"),
+    ("api", "complexity", "demo"),
     ("commands",),
     ("__main__",),
 )
