@@ -3,8 +3,6 @@
 Library code takes this object and never reads flags. A field's metadata hold its help text, the group of flags it is
 listed in, and its allowed words or bounds. None means "the paper's value for this task", filled in by
 `RunConfig.resolved`.
-
-Symbols: T is the context; in the gate, R is a residual unit, M a map of positions and C a weight for every channel.
 """
 
 import dataclasses
@@ -67,10 +65,7 @@ class RunConfig:
     )
     flip: bool = _data(True, "mirror half of the training images (paper: yes)")
     augmentation: str = _data(
-        "none",
-        "what else changes a classifier's training images: two random operations on each (randaugment), a square of "
-        "another image (cutmix), or another image laid over it (mixup) (paper: none)",
-        choices=choices.AUGMENTATIONS,
+        "none", "randaugment alters images, cutmix and mixup join two (paper: none)", choices=choices.AUGMENTATIONS
     )
 
     epochs: int = _training(
@@ -147,9 +142,7 @@ class RunConfig:
         "none", "attention in every block of the network (Tables 3 to 6)", choices=choices.BLOCK_ATTENTIONS
     )
     normalization: str = _classifier(
-        "none",
-        "imagenet brings images to the mean and deviation of ImageNet inside the network (paper: on ImageNet)",
-        choices=choices.NORMALIZATIONS,
+        "none", "standardize images inside the network (paper: on ImageNet)", choices=choices.NORMALIZATIONS
     )
     recipe: str = _classifier(
         "wrn", "SGD with Nesterov momentum 0.9 and weight decay 5e-4 (wrn), or neither (paper)", choices=choices.RECIPES
@@ -183,8 +176,7 @@ class RunConfig:
     )
     gate_init: str = _experiment(
         "identity",
-        "start of the gate: identity changes nothing at first, neutral starts with M at 0.95 as the released networks "
-        "did, centred with M at 1 where it moves more, he with He's initialization (paper: not given)",
+        "start of the gate: identity changes nothing, neutral has M at 0.95, centred at 1; he is He's (paper: open)",
         choices=choices.GATE_INITS,
     )
     gate_reduction: int = _experiment(

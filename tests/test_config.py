@@ -106,7 +106,7 @@ def test_settings_that_do_nothing_do_not_tell_runs_apart():
     gated = dataclasses.replace(plain, extractor="e")
     residual = dataclasses.replace(plain, gate_attention=False)
     assert not any(name.startswith("gate_") for name in plain.effective())
-    assert "gate_compatibility" in gated.effective() and gated.effective()["gate_init"] == "neutral"
+    assert "gate_compatibility" in gated.effective() and gated.effective()["gate_init"] == "identity"
     assert "gate_compatibility" not in residual.effective() and residual.effective()["gate_attention"] is False
 
 

@@ -327,7 +327,10 @@ def test_the_command_writes_table_figure_and_numbers(runs, tmp_path, monkeypatch
         (["--model={runs}/cdcgm", "--rivals=gm"], "--rivals are name=runs/..."),
         (["--model={runs}/cdcgm", "--rivals=pixels={runs}/cdcgm"], "a rival's name is of a-z"),
         (["--model={runs}/cdcgm", "--rivals=gm=nowhere"], "nowhere is no run folder"),
-        (["--model={runs}/cdcgm", "--classifier={runs}/cdcgm"], "is a run of task extractor; give a classifier's"),
+        (
+            ["--model={runs}/cdcgm", "--classifier={runs}/cdcgm"],
+            "is a run of task extractor; give one of task",
+        ),
         (["--model={runs}/cdcgm", "--limit=15"], "two of each are needed"),
     ],
 )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cdc_keras.networks.layers import BatchNormalization, ConditionMaps
+from cdc_keras.networks.layers import BatchNormalization, ChannelCompatibility, ConditionMaps
 
 FEATURES = np.random.default_rng(0).normal(0.5, 2.0, (6, 9, 7, 5)).astype("float32")
 
@@ -65,3 +65,8 @@ def test_condition_maps_are_the_convolution_of_the_conditions_planes(transposed,
     parts = convolve(*arrays, stride, "same") + layer(condition.astype("float32"))
     assert tuple(parts.shape) == layer.compute_output_shape((5, 3))
     np.testing.assert_allclose(parts, together, rtol=1e-4, atol=1e-4)
+
+
+def test_a_compatibility_that_neither_sums_nor_averages_is_refused():
+    with pytest.raises(ValueError, match="reduce is sum or mean, not 'typo'"):
+        ChannelCompatibility(reduce="typo")

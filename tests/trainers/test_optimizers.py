@@ -52,6 +52,11 @@ def test_decay_inside_the_momentum_is_stronger_than_outside_it():
     assert (1 - inside[0]) / (1 - outside[0]) > 5
 
 
+def test_a_recipe_of_another_name_is_refused():
+    with pytest.raises(ValueError, match="recipe is one of wrn, paper, not 'typo'"):
+        recipe("typo", 0.1)
+
+
 def test_the_optimizer_comes_back_from_its_config():
     optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(recipe("wrn", 0.1)))
     assert optimizer.l2 == 5e-4 and optimizer.nesterov
