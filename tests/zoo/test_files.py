@@ -109,8 +109,9 @@ def test_keras_refuses_weights_outside_their_file(reach_out, own, tmp_path):
             file["elsewhere"] = values
     assert zoo_files.count_values(path) == zoo.info("shapes_extractor").parameters
     replace_weights(own / "shapes_extractor", path)
-    with pytest.raises(UserError, match="extractor.weights.h5 cannot be loaded into this model: .*[Nn]ot allowed"):
+    with pytest.raises(UserError, match="extractor.weights.h5 cannot be loaded into this model") as refused:
         zoo.load("shapes_extractor")
+    assert "ot allowed" in str(refused.value.__cause__)
 
 
 @pytest.mark.parametrize("values", [-1, 1])
