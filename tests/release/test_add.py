@@ -59,11 +59,17 @@ def test_an_audit_beside_networks_outside_the_zoo_is_not_released(audited, runs,
         add(run, "extractor")
 
 
+def of_other_weights(run):
+    result = json.loads((run / "audit.json").read_text())
+    (run / "audit.json").write_text(json.dumps(result | {"extractor_sha256": "0" * 64}))
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
         (lambda run: (run / "audit.png").unlink(), "has audit.json without audit.png; run cdc-keras audit"),
-        (lambda run: (run / "audit.json").write_text("{}"), "is the audit of other weights; run python -m"),
+        (lambda run: (run / "audit.json").write_text("{}"), r"audit.json: audit is to be with \['classifier'"),
+        (of_other_weights, "is the audit of other weights; run cdc-keras audit"),
     ],
 )
 def test_an_audit_of_other_weights_is_not_released(break_it, message, runs, tmp_path, monkeypatch):

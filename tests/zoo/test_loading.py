@@ -163,8 +163,14 @@ def test_records_gate_and_teach_a_new_run(own, tmp_path):
 @pytest.mark.parametrize(
     ("records", "sentence"),
     [
-        ({"extractor": "zoo:shapes_gated"}, "zoo:shapes_gated is a record of kind classifier; give one of kind extractor"),
-        ({"teacher": "zoo:shapes_extractor"}, "zoo:shapes_extractor is a record of kind extractor; give one of kind classifier"),
+        (
+            {"extractor": "zoo:shapes_gated"},
+            "zoo:shapes_gated is a record of kind classifier; give one of kind extractor",
+        ),
+        (
+            {"teacher": "zoo:shapes_extractor"},
+            "zoo:shapes_extractor is a record of kind extractor; give one of kind classifier",
+        ),
         ({"extractor": "zoo:shape_extractor"}, "did you mean 'shapes_extractor'"),
     ],
 )
