@@ -165,11 +165,11 @@ def test_records_gate_and_teach_a_new_run(own, tmp_path):
     [
         (
             {"extractor": "zoo:shapes_gated"},
-            "zoo:shapes_gated is a record of kind classifier; give one of kind extractor",
+            "is a record of kind classifier; give one of kind extractor",
         ),
         (
             {"teacher": "zoo:shapes_extractor"},
-            "zoo:shapes_extractor is a record of kind extractor; give one of kind classifier",
+            "zoo:shapes_extractor is a record of kind extractor; give",
         ),
         ({"extractor": "zoo:shape_extractor"}, "did you mean 'shapes_extractor'"),
     ],
