@@ -104,9 +104,9 @@ def test_a_gated_classifier_is_added_after_its_extractor(runs, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda run: run.record(finished=False), "has not finished training"),
-        (lambda run: (run.path / "evaluation-validation-last.json").unlink(), "is not scored; run evaluate.py"),
-        (lambda run: run.checkpoint(run.steps()[-1]).rename(run.checkpoint(9)), "is not scored; run evaluate.py"),
+        (lambda run: run.note(finished=False), "has not finished training"),
+        (lambda run: (run.path / "evaluation-validation-last.json").unlink(), "is not scored"),
+        (lambda run: run.checkpoint(run.steps()[-1]).rename(run.checkpoint(9)), "is not scored"),
     ],
 )
 def test_a_run_not_finished_or_not_scored_is_not_added(break_it, message, runs, tmp_path, monkeypatch):

@@ -151,7 +151,7 @@ def test_an_extraction_network_of_other_size_or_unlisted_is_refused(own, tmp_pat
 def test_records_gate_and_teach_a_new_run(own, tmp_path):
     records = {"extractor": "zoo:shapes_extractor", "teacher": "zoo:shapes_gated"}
     run = train(dataclasses.replace(GATED, network="vgg13_slim", **records), tmp_path / "student")
-    known, released = run.read_record(), zoo.load("shapes_extractor").get_weights()
+    known, released = run.notes(), zoo.load("shapes_extractor").get_weights()
     assert known["extractor_sha256"] == zoo.info("shapes_extractor").weights.sha256
     assert known["teacher"]["sha256"] == zoo.info("shapes_gated").weights.sha256
     shutil.rmtree(own)  # the run holds what it needs of them
