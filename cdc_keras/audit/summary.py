@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from cdc_keras.errors import UserError
 from cdc_keras.markdown import markdown_table
 from cdc_keras.visualize.figures import new_figure, save_figure
 from cdc_keras.zoo import findings as zoo_findings
@@ -34,7 +35,10 @@ def load_result(path):
         UserError: it is none, naming the key that is wrong or missing.
     """
     result = read_json(path.read_bytes(), path)
-    audit_of(result)
+    try:
+        audit_of(result)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     return result
 
 

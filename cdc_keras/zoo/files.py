@@ -56,7 +56,7 @@ class FolderZoo:
         index = self.index()
         if name in index:
             return index[name]
-        if not os.path.isdir(self.path / name):  # False for a name too long for the file system
+        if not name or not os.path.isdir(self.path / name):  # False for a name too long for the file system
             raise _unknown(name, self, index)
         if not self.trusted:
             raise UserError(
