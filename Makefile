@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
+CDC := $(VENV)/bin/cdc-keras
 
-.PHONY: demo test quick lint bench reference long families precision disentangling tables clean
+.PHONY: demo test quick lint bench reference long families precision augmentation disentangling tables clean
 
 demo: $(VENV)/installed
-	$(RUN) -m cdc_keras.demo --out=runs/demo
+	$(CDC) demo --out=runs/demo
 
 test: $(VENV)/installed-dev
 	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -17,14 +18,15 @@ quick: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(RUN) -m pytest tests/test_imports.py
 
 bench: $(VENV)/installed-torch
-	$(RUN) benchmarks/input_path.py
-	$(RUN) benchmarks/backends.py
-	$(RUN) benchmarks/training_step.py --out=docs/results/training_step.json
-	$(RUN) benchmarks/settings.py --out=docs/results/settings.json
-	$(RUN) benchmarks/latency.py --out=docs/results/latency.json
-	$(RUN) docs/fill_readme.py
+	$(RUN) -m benchmarks.input_path
+	$(RUN) -m benchmarks.backends
+	$(RUN) -m benchmarks.training_step --out=docs/results/training_step.json
+	$(RUN) -m benchmarks.settings --out=docs/results/settings.json
+	$(RUN) -m benchmarks.latency --out=docs/results/latency.json
+	$(RUN) -m docs.fill_readme
 
 reference: $(VENV)/installed-torch
 	$(RUN) -m pytest tests/test_same_numbers.py tests/benchmarks/test_training_step.py
@@ -37,26 +39,29 @@ long: $(VENV)/installed-dev
 
 DATA_DIR ?= $(HOME)/tensorflow_datasets
 families: $(VENV)/installed-dev
-	$(RUN) benchmarks/families.py --data_dir=$(DATA_DIR)
+	$(RUN) -m benchmarks.families --data_dir=$(DATA_DIR)
+
+augmentation: $(VENV)/installed-dev
+	$(RUN) -m benchmarks.augmentation
 
 precision: $(VENV)/installed-dev
-	$(RUN) benchmarks/precision.py --data_dir=$(DATA_DIR)
+	$(RUN) -m benchmarks.precision --data_dir=$(DATA_DIR)
 
 # Every row of all six tables on a few images, then the tables of docs/results: ten minutes, then hours, on two cores.
 tables: $(VENV)/installed
-	$(RUN) -m cdc_keras.tables --smoke
-	$(RUN) -m cdc_keras.tables --table=1 --table=2 --table=3 --networks=vgg13_slim,resnet20 \
+	$(CDC) tables --smoke
+	$(CDC) tables --table=1 --table=2 --table=3 --networks=vgg13_slim,resnet20 \
 		--classifier_flags=configs/cifar100_short.flags --extractors=zoo --corrupted_images=1000 --data_dir=$(DATA_DIR) \
 		--out=docs/results/cifar100_short
-	$(RUN) -m cdc_keras.tables --table=2 --dataset=shapes --networks=vgg13_slim --rows=plain,ours,ru,shuffled,untrained \
+	$(CDC) tables --table=2 --dataset=shapes --networks=vgg13_slim --rows=plain,ours,ru,shuffled,untrained \
 		--classifier_flags=configs/shapes_biased.flags --extractor_flags=configs/shapes_biased_extractor.flags \
 		--corrupted_images=1000 --out=docs/results/shapes_biased
-	$(RUN) docs/fill_readme.py
+	$(RUN) -m docs.fill_readme
 
 disentangling: $(VENV)/installed-dev
-	$(RUN) benchmarks/disentangling.py --dataset=shapes
-	$(RUN) benchmarks/disentangling.py --dataset=cifar100 --data_dir=$(DATA_DIR)
-	$(RUN) docs/fill_readme.py
+	$(RUN) -m benchmarks.disentangling --dataset=shapes
+	$(RUN) -m benchmarks.disentangling --dataset=cifar100 --data_dir=$(DATA_DIR)
+	$(RUN) -m docs.fill_readme
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \

@@ -1,6 +1,6 @@
 """The same extractor steps under TensorFlow and JAX, from the same weights and data: how far the losses part.
 
-    python benchmarks/backends.py --steps 200
+    python -m benchmarks.backends --steps 200
 
 Dropout is off: the backends draw other random numbers. Every loss is the mean over the steps since the line before. Two
 players amplify rounding, so a third run, TensorFlow again but from weights that differ in about the last bit of
@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 
+import numpy as np
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 BATCH_SIZE, LINES = 32, 10
 BAR = 0.01
@@ -25,7 +26,6 @@ BAR = 0.01
 def train(folder, steps, name):
     """Trains with the backend of this process and leaves {loss: its mean over each tenth of the steps} as NAME.npz."""
     import keras
-    import numpy as np
 
     from cdc_keras.data.pipeline import training_batches
     from cdc_keras.data.shapes import shapes
@@ -66,7 +66,6 @@ def main():
         name, folder = arguments.train
         train(pathlib.Path(folder), arguments.steps, name)
         return
-    import numpy as np
 
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -80,12 +79,16 @@ def main():
     for line in range(LINES):
         cells = [f"{ours[loss][line]:.5f} / {theirs[loss][line]:.5f}" for loss in ours]
         print(f"| {(line + 1) * arguments.steps // LINES} | {' | '.join(cells)} |")
-    apart = lambda other, mean: max(float(np.max(np.abs(mean(other[x]) / mean(ours[x]) - 1))) for x in ours)  # noqa: E731
-    overall = apart(theirs, np.mean)
+    overall = _apart(ours, theirs, np.mean)
     print(f"\nlargest difference over all {arguments.steps} steps: {overall:.2%}; bar {BAR:.0%}: ", end="")
     print("reached" if overall <= BAR else "not reached")
-    by_line, by_rounding = apart(theirs, np.asarray), apart(control, np.asarray)
+    by_line, by_rounding = _apart(ours, theirs, np.asarray), _apart(ours, control, np.asarray)
     print(f"largest difference in one line: {by_line:.2%}; of a run that differs by rounding alone: {by_rounding:.2%}")
+
+
+def _apart(ours, others, mean):
+    """Returns the largest relative difference of any loss, after `mean` of its values."""
+    return max(float(np.max(np.abs(mean(others[loss]) / mean(ours[loss]) - 1))) for loss in ours)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What makes T free of the category? python benchmarks/disentangling.py --dataset=cifar100 --data_dir=...
+"""What makes T free of the category? python -m benchmarks.disentangling --dataset=cifar100 --data_dir=...
 
-Short runs of the extractor that differ from one another in one thing, trained by train.py and then read by fresh probes
+Short runs of the extractor that differ from one another in one thing, trained by cdc-keras and read by fresh probes
 on validation images: trained on one half, scored on the other. A narrower T holds less of everything, so every run is
 set beside context models without a discriminator (CGM) of several widths: what counts is how much less the probes read
 than from a CGM of the same reconstruction error. Runs that are finished are not trained again. Writes
@@ -16,22 +16,20 @@ import sys
 import numpy as np
 from absl import app, flags
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from cdc_keras.audit import decoding  # noqa: E402
-from cdc_keras.audit.audit import halves  # noqa: E402
-from cdc_keras.audit.bootstrap import interval  # noqa: E402
-from cdc_keras.audit.probes import PROBES, probe  # noqa: E402
-from cdc_keras.cli import quiet_libraries  # noqa: E402
-from cdc_keras.data.load import load_dataset  # noqa: E402
-from cdc_keras.runs.folder import RunFolder  # noqa: E402
-from cdc_keras.runs.trained import load_trainer  # noqa: E402
-from cdc_keras.visualize.figures import new_figure, save_figure  # noqa: E402
+from cdc_keras.audit import decoding
+from cdc_keras.audit.audit import halves
+from cdc_keras.audit.bootstrap import interval
+from cdc_keras.audit.probes import PROBES, probe
+from cdc_keras.cli import quiet_libraries
+from cdc_keras.data.load import load_dataset
+from cdc_keras.runs.folder import RunFolder
+from cdc_keras.runs.trained import load_trainer
+from cdc_keras.visualize.figures import new_figure, save_figure
 
 DATASET = flags.DEFINE_enum("dataset", "shapes", ["shapes", "cifar100"], "what to study on")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS has prepared cifar100")
 OUT = flags.DEFINE_string("out", "runs/disentangling", "folder for the runs")
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "disentangling.json"
 PROBED = 10_000  # validation images, half of them for the probes to learn from
 
@@ -81,17 +79,17 @@ def main(argv):
         folder = pathlib.Path(OUT.value) / DATASET.value / re.sub(r"\W+", "_", name)
         train(folder, COMMON[DATASET.value] | SHARED | changes)
         records.append({"dataset": DATASET.value, "name": name, "changes": changes, **measured(RunFolder(folder))})
-        print(json.dumps({k: v for k, v in records[-1].items() if k in ("name", "mse", "readings")}), flush=True)
+        print(json.dumps({k: v for k, v in records[-1].items() if k in ("name", "mse", "findings")}), flush=True)
         RESULTS.write_text(json.dumps(records, indent=1) + "\n")
     draw([r for r in records if r["dataset"] == DATASET.value], ROOT / "docs" / f"disentangling_{DATASET.value}.png")
 
 
 def train(folder, settings):
-    """Trains a run by train.py, which goes on with one that was stopped."""
+    """Trains a run by cdc-keras train, which goes on with one that was stopped."""
     asked = {"task": "extractor", "dataset": DATASET.value, "run_dir": folder, **settings}
     if DATA_DIR.value is not None:
         asked["data_dir"] = DATA_DIR.value
-    command = [sys.executable, ROOT / "train.py", *(f"--{k}={v}" for k, v in asked.items())]
+    command = [sys.executable, "-m", "cdc_keras", "train", *(f"--{k}={v}" for k, v in asked.items())]
     if code := subprocess.run(command).returncode:
         sys.exit(code)
 
@@ -102,23 +100,23 @@ def measured(run):
     classes = len(dataset.class_names)
     learned, scored = halves(dataset, PROBED, 0, "validation")
     contexts = [decoding.contexts(model.encoder, half.images) for half in (learned, scored)]
-    readings = {}
+    findings = {}
     for kind in PROBES:
         found = probe(contexts[0], learned.labels, contexts[1], kind=kind, num_classes=classes, seed=0)
-        readings[kind] = share(found == scored.labels)
+        findings[kind] = share(found == scored.labels)
     if model.adversarial:
-        readings["discriminator"] = share(decoding.discriminated(model, contexts[1]) == scored.labels)
+        findings["discriminator"] = share(decoding.discriminated(model, contexts[1]) == scored.labels)
     errors = decoding.reconstruction_errors(model, scored.images, contexts[1], scored.labels)
     return {
         "mse": float(np.mean(errors)),
-        "readings": readings,
+        "findings": findings,
         **run.published(),
     }
 
 
 def strongest(record):
     """Returns the accuracy of the fresh probe that reads most."""
-    return max(record["readings"][kind]["accuracy"] for kind in PROBES)
+    return max(record["findings"][kind]["accuracy"] for kind in PROBES)
 
 
 def frontier(records):
@@ -140,8 +138,8 @@ def table(records):
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for record in records:
-        readings = record["readings"]
-        cells = [f"{readings[x]['accuracy']:.1%}" if x in readings else "" for x in ("discriminator", *PROBES)]
+        findings = record["findings"]
+        cells = [f"{findings[x]['accuracy']:.1%}" if x in findings else "" for x in ("discriminator", *PROBES)]
         less = f"{100 * (strongest(record) - of_equal_mse(records, record['mse'])):+.1f}"
         if record["name"].startswith("CGM"):
             less = ""

@@ -1,4 +1,4 @@
-"""Short real training runs, one per family of networks and baseline: python benchmarks/families.py --data_dir=...
+"""Short real training runs, one per family of networks and baseline: python -m benchmarks.families --data_dir=...
 
 Each trains on 4,000 images of CIFAR-100 for a few epochs. Nothing is claimed from the accuracies; what is shown is that
 every network learns: the loss of the last epoch is below that of the first. Writes docs/results/families.json and the
@@ -12,12 +12,9 @@ import sys
 
 from absl import app, flags
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-from cdc_keras.cli import quiet_libraries  # noqa: E402
-
-from cdc_keras.config import RunConfig  # noqa: E402
-from cdc_keras.runs.training import train  # noqa: E402
+from cdc_keras.cli import quiet_libraries
+from cdc_keras.config import RunConfig
+from cdc_keras.runs.training import train
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS has prepared cifar100", required=True)
 OUT = flags.DEFINE_string("out", "runs/families", "folder for the runs")
@@ -93,7 +90,7 @@ def slug(title):
 
 def record(title, changes, run):
     """Returns what is published of a run: no path of the machine it ran on."""
-    rows, about = run.rows(), run.read_record()
+    rows, about = run.rows(), run.notes()
     loss = "loss" if "loss" in rows[0] else "reconstruction_loss"
     return {
         "title": title,
@@ -111,12 +108,15 @@ def document(records):
     """Returns the page that shows the runs."""
     settings = records[0]["settings"]
     lines = [
-        "# Every family trains",
+        "# Every system of the paper trains",
         "",
-        f"{records[0]['train_images']} images of CIFAR-100, {settings['epochs']} epochs, batch "
-        f"{settings['batch_size']}, seed {settings['seed']}: too short for a claim; shown is that the loss falls. "
-        "Extractors: reconstruction loss (DM: cross-entropy); classifiers: total loss, with attention transfer its "
-        "weighted part included. Written by `benchmarks/families.py` from `results/families.json`.",
+        "In every row the loss falls. The runs are too short to say more, and their accuracies mean nothing.",
+        "",
+        f"Each run has {records[0]['train_images']} images of CIFAR-100, {settings['epochs']} epochs, batch "
+        f"{settings['batch_size']} and seed {settings['seed']}. The loss of an extractor is its reconstruction loss, "
+        "and that of DM the cross-entropy. The loss of a classifier is its total loss. With attention transfer (AT), "
+        "this includes the weighted loss of the transfer. `benchmarks/families.py` wrote this page from "
+        "`results/families.json`.",
         "",
         "| run | loss, first epoch | last epoch | validation top-1 | images/s | hours | commit |",
         "|---|---:|---:|---:|---:|---:|---|",
@@ -128,12 +128,16 @@ def document(records):
             f"| {r['title']} | {r['first_loss']:.4f} | {r['last_loss']:.4f} | {top1} | {last['images_per_second']:.0f} "
             f"| {r['hours']:.2f} | {r['commit']} |"
         )
-    lines += ["", f"Hardware: {records[0]['hardware']}, shared with other work, so the rates are lower bounds.", ""]
+    lines += ["", f"Hardware: {records[0]['hardware']}. Other work ran beside, so the rates are lower bounds.", ""]
     transfers = [r for r in records if r["teacher"]]
     for r in transfers:
         parts = {k: v for k, v in r["last_epoch"].items() if k.startswith(("cross_entropy", "transfer_"))}
         shown = ", ".join(f"{k} {v:.4g}" for k, v in parts.items())
-        lines.append(f"{r['title']}: teacher top-1 {r['teacher_top1']:.1%} on validation; last epoch {shown}.")
+        lines += [
+            "",
+            f"The teacher of {r['title']} has {r['teacher_top1']:.1%} top-1 on validation. In the last epoch:",
+        ]
+        lines += [f"{shown}."]
     return "\n".join(lines) + "\n"
 
 

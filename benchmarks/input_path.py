@@ -3,11 +3,13 @@
 All paths give batches of floats in [-1, 1] of the same shuffled images, reflect-padded by 4, cropped and flipped. They
 take turns in one process, so whatever else runs on the machine meets all of them alike; each figure is a median.
 
-A second part sets the random resized crop of ImageNet training beside KerasCV's layer of that name, both on single
+A second part gives what each `--augmentation` costs, beside KerasCV's own RandAugment layer, which draws for itself.
+
+A third part sets the random resized crop of ImageNet training beside KerasCV's layer of that name, both on single
 images of 375x500 pixels in `tf.data`: images per second, and whether the same seed gives the same images again. Ours
 resizes without aliasing, as the evaluated images are resized; the layer does not.
 
-    python benchmarks/input_path.py --out input_path.json
+    python -m benchmarks.input_path --out input_path.json
 """
 
 import argparse
@@ -20,32 +22,30 @@ import statistics
 import sys
 import time
 
-os.environ["KERAS_BACKEND"] = "tensorflow"  # the backend under which the input path is tf.data
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+import keras
+import numpy as np
+import tensorflow as tf
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-
-from cdc_keras.data.crop import ASPECT_RATIOS, random_resized_crop  # noqa: E402
-from cdc_keras.data.dataset import Split  # noqa: E402
-from cdc_keras.data.pipeline import scale, training_batches  # noqa: E402
+from cdc_keras.choices import AUGMENTATIONS
+from cdc_keras.data.augmentation import MAGNITUDE, OPERATIONS
+from cdc_keras.data.crop import ASPECT_RATIOS, random_resized_crop
+from cdc_keras.data.dataset import Split
+from cdc_keras.data.pipeline import scale, training_batches
 
 IMAGE_SIZE = 32
 PADDING = 4
 BATCH_SIZE = 128
+CLASSES = 10
 BAR = 5.0  # ours is to be this many times as fast as the faster of the two Keras paths
 PHOTOGRAPH = (375, 500, 3)  # the commonest size in ImageNet
 CROP_SIZE, CROP_AREA = 224, 0.08
 REFLECTED = [[PADDING, PADDING], [PADDING, PADDING], [0, 0]]
 
 
-def ours(split):
-    """Returns the path that train.py uses. It is built anew for every epoch, and that time counts."""
-    return lambda epoch: training_batches(
-        split, IMAGE_SIZE, batch_size=BATCH_SIZE, seed=0, epoch=epoch, crop_padding=PADDING, flip=True
-    )
+def ours(split, augmentation="none"):
+    """Returns the path that training uses. It is built anew for every epoch, and that time counts."""
+    plan = {"batch_size": BATCH_SIZE, "seed": 0, "crop_padding": PADDING, "flip": True, "augmentation": augmentation}
+    return lambda epoch: training_batches(split, IMAGE_SIZE, num_classes=CLASSES, epoch=epoch, **plan)
 
 
 def keras_on_batches(split):
@@ -113,18 +113,58 @@ PATHS = {
 OURS, *KERAS, _ = PATHS
 
 
+def keras_cv_rand_augment(split):
+    """Returns our path without augmentation, then KerasCV's RandAugment on its batches, built once."""
+    import keras_cv
+
+    settings = {"augmentations_per_image": OPERATIONS, "magnitude": MAGNITUDE, "seed": 0}
+    layer = keras_cv.layers.RandAugment((-1, 1), **settings)
+    batches = ours(split)
+    augmented = tf.function(lambda images: layer(images, training=True))
+
+    def epoch(number):
+        return batches(number).map(lambda images, labels: (augmented(images), labels), num_parallel_calls=2)
+
+    return epoch
+
+
+def noise(images):
+    """Returns a `Split` of so many images of noise."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(256, size=(images, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    return Split(pixels, rng.integers(CLASSES, size=images).astype(np.int32))
+
+
+def measure_augmentations(images, repeats):
+    """Returns {path: [images/s of every repeat]}: ours with each augmentation, and KerasCV's RandAugment."""
+    split = noise(images)
+    paths = {augmentation: ours(split, augmentation) for augmentation in AUGMENTATIONS}
+    return rates_of(paths | {"KerasCV's RandAugment layer": keras_cv_rand_augment(split)}, repeats)
+
+
+def augmentation_table(rates):
+    """Returns what `measure_augmentations` measured as a Markdown table."""
+    lines = ["| augmentation | images/s (median) | microseconds an image | beside none |", "|---|---:|---:|---:|"]
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    for name, rate in medians.items():
+        lines.append(f"| {name} | {rate:,.0f} | {1e6 / rate:,.0f} | {medians['none'] / rate:.1f}x |")
+    return "\n".join(lines)
+
+
 def measure(images, repeats):
-    """Returns {path: [images/s of every repeat]}, the paths taking turns; one epoch of each warms up first.
+    """Returns {path: [images/s of every repeat]} of `PATHS`.
 
     Args:
         images: examples in an epoch, at least `BATCH_SIZE`.
         repeats: measured epochs of every path.
     """
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(256, size=(images, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-    split = Split(pixels, rng.integers(10, size=images).astype(np.int32))
-    paths = {name: build(split) for name, (build, _) in PATHS.items()}
-    rates = {name: [] for name in PATHS}
+    split = noise(images)
+    return rates_of({name: build(split) for name, (build, _) in PATHS.items()}, repeats)
+
+
+def rates_of(paths, repeats):
+    """Returns {path: [images/s of every repeat]}, the paths taking turns; one epoch of each warms up first."""
+    rates = {name: [] for name in paths}
     for repeat, (name, epoch) in itertools.product(range(repeats + 1), paths.items()):
         start = time.perf_counter()
         count = sum(len(labels) for _, labels in epoch(repeat))
@@ -210,13 +250,16 @@ def main():
         "--images",
         type=int,
         default=20_000,
-        help=f"examples in an epoch, at least {BATCH_SIZE}; and fifty times the random resized crops",
+        help=f"examples in an epoch, at least {BATCH_SIZE}; four times the augmented ones, fifty times the crops",
     )
     parser.add_argument("--repeats", type=int, default=5, help="measured epochs of every path, at least 1")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file for the medians and every single measurement")
     arguments = parser.parse_args()
     if arguments.images < BATCH_SIZE or arguments.repeats < 1:
         parser.error(f"--images must be at least {BATCH_SIZE} and --repeats at least 1")
+
+    if keras.backend.backend() != "tensorflow":
+        sys.exit("error: the input path is tf.data under TensorFlow only; set KERAS_BACKEND=tensorflow")
 
     rates = measure(arguments.images, arguments.repeats)
     summary = summarize(rates)
@@ -226,10 +269,13 @@ def main():
     )
     print(f"{len(os.sched_getaffinity(0))} cores, TensorFlow {tf.__version__}, Keras {keras.__version__}\n")
     print(table(summary))
+    augmentations = measure_augmentations(max(arguments.images // 4, BATCH_SIZE), arguments.repeats)
+    print(f"\n{augmentation_table(augmentations)}")
     crops = measure_crops(max(arguments.images // 50, 1), arguments.repeats)
     print(f"\n{sentence(crops)}")
     if arguments.out:
-        arguments.out.write_text(json.dumps({**summary, "repeats": rates, "crops": crops}, indent=2) + "\n")
+        results = {**summary, "repeats": rates, "augmentations": augmentations, "crops": crops}
+        arguments.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The exported model beside ONNX Runtime and PyTorch on the same network and cores: latency of a request.
 
-    python benchmarks/latency.py --out latency.json
+    python -m benchmarks.latency --out latency.json
 
-Ours is the SavedModel that `python -m cdc_keras.export` writes, its signature serving_default called from Python. ONNX
+Ours is the SavedModel that `cdc-keras export` writes, its signature serving_default called from Python. ONNX
 Runtime runs what the same command writes with --format=onnx, PyTorch the peer of `torch_peers.py`, with preprocessing,
 softmax and the five best as ours. A gated network has no peer in PyTorch. Each runs in a process of its own, and they
 take turns, one round each; a round's latency is the median of its requests, ratios are medians of the rounds' ratios.
@@ -16,15 +16,12 @@ import json
 import os
 import pathlib
 import statistics
-import sys
 import tempfile
 import time
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[i]) for i in (0, 1)]
-
-import training_step  # noqa: E402
+from benchmarks import training_step
 
 RECORDS = ("cifar100_resnet20", "cifar100_resnet20_gated")
 BATCHES = {1: 100, 64: 10}  # images in a request: requests in a round
@@ -76,7 +73,8 @@ class Onnx(Server):
 class Torch(Server):
     def __init__(self, network, classes, batch, image_size):
         import torch
-        import torch_peers
+
+        from benchmarks import torch_peers
 
         super().__init__(batch, image_size)
         model = torch_peers.network(network, classes).eval()
@@ -99,7 +97,7 @@ def exported(name, folder):
     record = zoo.info(name)
     config = record.run_config()
     paths = [str(export(f"zoo:{name}", pathlib.Path(folder, name, format), format=format)) for format in EXPORT_FORMATS]
-    return *paths, None if config.gated else config.network, config.image_size, len(record.classes)
+    return *paths, None if config.gated else config.network, config.image_size, len(record.class_names)
 
 
 def measure(name, *, rounds, requests=None):

@@ -1,6 +1,6 @@
 """Our training step under other settings of TensorFlow and Keras, beside the default, on the same cores.
 
-    python benchmarks/settings.py --out settings.json
+    python -m benchmarks.settings --out settings.json
 
 Every setting runs in a process of its own, and they take turns, one round each; the ratios are medians of the rounds'
 ratios to the default, above 1 where the setting is faster. The default on this kind of device is to be the fastest.
@@ -13,9 +13,7 @@ import pathlib
 import statistics
 import sys
 
-sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent)]
-
-import training_step  # noqa: E402
+from benchmarks import training_step
 
 DEFAULT = "default: float32, no jit, oneDNN, one step a call"
 SETTINGS = {

@@ -1,6 +1,6 @@
 """Our training steps beside the same in plain PyTorch on the same cores: images/s, time spent on input, peak memory.
 
-    python benchmarks/training_step.py --out training_step.json
+    python -m benchmarks.training_step --out training_step.json
 
 Ours is what train.py does: the model of `models.build`, `model.fit`, and the input path of `data.pipeline`. The peer is
 `torch_peers.py`. Both have the whole split in memory and as many threads as there are cores. Each runs in a process of
@@ -28,7 +28,6 @@ import time
 
 os.environ["KERAS_BACKEND"] = "tensorflow"  # under which a batch is a step, and the input path is tf.data
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[i]) for i in (0, 1)]
 
 IMAGE_SIZE, CLASSES = 32, 100
 INPUT_BAR, MEMORY_BAR = 0.02, 1.0
@@ -129,7 +128,8 @@ class Peer:
     def __init__(self, row, images, steps_per_call):
         del steps_per_call
         import torch
-        import torch_peers
+
+        from benchmarks import torch_peers
 
         torch.set_num_threads(CORES)
         torch.manual_seed(0)
@@ -144,7 +144,7 @@ class Peer:
 
     def __call__(self, number, steps):
         """Returns the images/s of a round, by the clock between the ends of its first and its last step."""
-        import torch_peers
+        from benchmarks import torch_peers
 
         ends, readings = [], []
         batches = torch_peers.batches(self.images, self.labels, self.row.batch_size, padding=self.padding, seed=number)

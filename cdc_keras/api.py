@@ -95,7 +95,9 @@ def decode_predictions(
             "give the names of the classifier that made them"
         )
     if not np.isfinite(logits).all():
-        raise ValueError("predictions are finite logits, and some of these are not; check the images that were given")
+        raise ValueError(
+            "predictions are finite logits, and some of these are not; check what the classifier was given"
+        )
     if top < 1:
         raise ValueError(f"top is at least 1, not {top}")
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -4,6 +4,8 @@ import dataclasses
 import re
 from collections.abc import Callable
 
+from cdc_keras.errors import UserError
+
 TASKS = ("extractor", "classifier")
 SKIPS = ("add", "none")
 CONTEXTS = ("cdcgm", "cgm", "gm", "dm")
@@ -16,7 +18,10 @@ GATE_INITS = ("identity", "neutral", "centred", "he")
 COMPATIBILITIES = ("mean", "sum", "none")
 STRATEGIES = ("none", "mirrored", "multi_worker")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+AUGMENTATIONS = ("none", "randaugment", "cutmix", "mixup")
 SPLITS = ("test", "validation")
+WEIGHTS = ("last", "best")
+EXTRACTORS = ("train", "zoo")
 EXPORT_FORMATS = ("saved_model", "onnx")
 
 ZOO = "zoo:"  # a trained model is the path of a run folder, or this and the name of a record
@@ -68,7 +73,7 @@ def find_network(name):
     """Returns (key of `FAMILIES`, numbers) of a network's name.
 
     Raises:
-        ValueError: naming the valid depths of the family, or all names if it is of none.
+        UserError: naming the valid depths of the family, or all names if it is of none.
     """
     matches = {key: family.pattern.fullmatch(name) for key, family in FAMILIES.items()}
     named = {key: [int(number) for number in match.groups()] for key, match in matches.items() if match}
@@ -76,7 +81,7 @@ def find_network(name):
         if FAMILIES[key].valid(*numbers):
             return key, numbers
     members = "; ".join(FAMILIES[key].members for key in named) or NETWORKS
-    raise ValueError(f"there is no network {name!r}; there are {members}")
+    raise UserError(f"there is no network {name!r}; there are {members}")
 
 
 def record_name(place):

@@ -1,14 +1,13 @@
 """What a model costs: multiply-adds of one image, which the paper calls FLOPs, convolution weights and parameters.
 
-`python -m cdc_keras.complexity` prints our counts beside those of the paper and of the networks' own papers, with
-`--run_dir=...` those of a trained model, scope by scope.
+`cdc-keras complexity` prints our counts beside those of the paper and of the networks' own papers, with `--model=...`
+those of a trained model, scope by scope.
 """
 
 import collections
 import math
 
 import keras
-from absl import app, flags
 from keras import layers
 
 from cdc_keras.gate.attach import attach
@@ -251,26 +250,3 @@ def _compared(ours, expected):
     digits = expected.rstrip("MG").partition(".")[2]
     difference = round(ours / unit, len(digits)) - float(expected.rstrip("MG").replace(",", ""))
     return f"{ours:,} | {expected} | {f'{difference:.{len(digits)}f}' if abs(difference) > 1e-9 else 0}"
-
-
-def main(argv):
-    del argv
-    from cdc_keras.errors import UserError
-    from cdc_keras.runs.folder import RunFolder
-    from cdc_keras.runs.trained import load_trainer
-
-    if RUN_DIR.value is None:
-        print(table())
-        return
-    try:
-        model = load_trainer(RunFolder(RUN_DIR.value))
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None
-    print(scopes_table(getattr(model, "network", None) or model.encoder))
-
-
-if __name__ == "__main__":
-    RUN_DIR = flags.DEFINE_string(
-        "run_dir", None, "count the model of this run folder, scope by scope; else all tables"
-    )
-    app.run(main)

@@ -1,10 +1,12 @@
 """The configuration of a run: one frozen dataclass, from which the flags are made and which the run folder keeps.
 
-Library code takes this object and never reads flags. A field's metadata hold its help text, its choices or bounds;
-None means "the paper's value for this task", filled in by `RunConfig.resolved`.
+Library code takes this object and never reads flags. A field's metadata hold its help text, the group of flags it is
+listed in, and its allowed words or bounds. None means "the paper's value for this task", filled in by
+`RunConfig.resolved`.
 """
 
 import dataclasses
+import functools
 import json
 import re
 
@@ -12,13 +14,19 @@ from cdc_keras import choices
 from cdc_keras.errors import UserError
 
 PATHS = ("data_dir", "extractor", "teacher")  # the settings that are places on one machine
-WITH_ANY_RUN = ("gate_init", "gate_compatibility")
+WITH_ANY_RUN = ("gate_init", "gate_compatibility")  # released runs without a gate carry them in their flagfiles
 INTERVAL = re.compile(r"([1-9]\d*)(s?)")
 
 
-def _field(default, help, *, type=None, choices=(), low=None, high=None):  # noqa: A002
-    metadata = {"help": help, "type": type or default.__class__, "choices": choices, "low": low, "high": high}
+def _field(group, default, help, *, choices=(), low=None, high=None):  # noqa: A002
+    metadata = {"group": group, "help": help, "choices": choices, "low": low, "high": high}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+GROUPS = ("run", "data", "training", "devices", "extractor", "classifier", "gate", "teacher", "experiments")
+_run, _data, _training, _devices, _extractor, _classifier, _gate, _teacher, _experiment = (
+    functools.partial(_field, group) for group in GROUPS
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,170 +37,169 @@ class RunConfig:
         UserError: a value is not one of its choices, or outside its bounds.
     """
 
-    task: str = _field("extractor", "what to train", choices=choices.TASKS)
-    seed: int = _field(0, "seeds initial weights, data order, augmentation and every cut", low=0)
+    task: str = _run("extractor", "what to train", choices=choices.TASKS)
+    seed: int = _run(0, "decides initial weights, order of the images, augmentation and every cut of the data", low=0)
 
-    dataset: str = _field(
-        "shapes", '"shapes", "folder" (class folders in --data_dir), or the name of any TFDS image set'
+    dataset: str = _data(
+        "shapes",
+        "shapes (drawn by this program), folder (one folder of images per category in --data_dir), imagenet150k, or "
+        "the name of an image set of TensorFlow Datasets such as cifar100",
     )
-    data_dir: str = _field(None, "where the data are; TFDS' own default folder if not given", type=str)
-    image_size: int = _field(
-        None, "pixels; the data set's own size if not given (paper: 32, 128, 224)", type=int, low=1
-    )
-    validation_fraction: float = _field(0.1, "share of training kept for choosing settings", low=0.0, high=0.99)
-    train_limit: int = _field(None, "train on at most this many images; all if not given", type=int, low=1)
-    background_bias: float = _field(
-        0.0, "shapes only: probability that the category fixes the background", low=0.0, high=1.0
-    )
-    crop_padding: int = _field(
+    data_dir: str = _data(None, "folder of the data; if not given, that of TensorFlow Datasets")
+    image_size: int = _data(None, "height and width of the images in pixels; if not given, the data set's own", low=1)
+    validation_fraction: float = _data(0.1, "share of training images kept for choosing settings", low=0.0, high=0.99)
+    train_limit: int = _data(None, "train on at most so many images; if not given, on all", low=1)
+    background_bias: float = _data(0.0, "shapes: probability that the category fixes the background", low=0.0, high=1.0)
+    crop_padding: int = _data(
         None,
-        "pixels reflected on each side before a random crop (paper: extractor 0; classifier 4 at 32 px, 16 at 128 px)",
-        type=int,
+        "pixels by which an image is enlarged on each side, by reflection, before a random crop (default: the "
+        "paper's, extractor 0, classifier an eighth of the image)",
         low=0,
     )
-    crop_area: float = _field(
+    crop_area: float = _data(
         None,
-        "train on random resized crops of at least this share of the image (paper: on ImageNet, whose customary share "
-        "is 0.08); no such crop if not given",
-        type=float,
+        "train on random crops of at least this share of the image's area, resized; if not given, without (paper: on "
+        "ImageNet; 0.08 is customary there)",
         low=0.0,
         high=1.0,
     )
-    flip: bool = _field(True, "flip half of the training images horizontally (paper: yes)")
+    flip: bool = _data(True, "mirror half of the training images (paper: yes)")
+    augmentation: str = _data(
+        "none", "randaugment alters images, cutmix and mixup join two (paper: none)", choices=choices.AUGMENTATIONS
+    )
 
-    epochs: int = _field(None, "passes over the training data (paper: extractor 600, classifier 200)", type=int, low=1)
-    batch_size: int = _field(None, "images a step (paper: extractor 32, classifier 128)", type=int, low=1)
-    learning_rate: float = _field(
-        None, "initial learning rate (paper: extractor 2e-4 Adam, classifier 0.1 SGD)", type=float, low=0.0
+    epochs: int = _training(
+        None, "passes over the training images (default: the paper's, extractor 600, classifier 200)", low=1
     )
-    test_every_epoch: bool = _field(
-        False, "score the test split, too, after every epoch; to report, not to choose by (paper: the best is reported)"
+    batch_size: int = _training(None, "images per step (default: the paper's, extractor 32, classifier 128)", low=1)
+    learning_rate: float = _training(
+        None, "initial rate (default: the paper's, extractor 2e-4 with Adam, classifier 0.1 with SGD)", low=0.0
     )
-    checkpoint_every: str = _field(
-        "600s", "save in mid-epoch, too, after so many steps (1000) or seconds (600s); the end of an epoch always is"
+    test_every_epoch: bool = _experiment(False, "also score the test images after every epoch, as the paper does")
+    checkpoint_every: str = _training(
+        "600s", "also save within an epoch, after so many steps (1000) or seconds (600s); the end of an epoch is saved"
     )
-    strategy: str = _field(
+    strategy: str = _devices(
         "none",
-        "devices to share every batch among: one (none), all of this machine (mirrored), or those of the machines in "
-        "TF_CONFIG (multi_worker)",
+        "devices that share every batch: none is one device, mirrored all of this machine, multi_worker those of the "
+        "machines in the environment variable TF_CONFIG",
         choices=choices.STRATEGIES,
     )
-    precision: str = _field(
+    precision: str = _devices(
         "float32",
-        "of convolutions and activations; weights, batch norm and losses stay float32. On a CPU float32 is fastest, "
-        "but for bfloat16 where there are instructions for it; float16 is a hundred times slower (docs/precision.md)",
+        "numbers that convolutions and activations compute with; weights and losses stay float32. On a CPU float32 is "
+        "fastest, except for bfloat16 where the CPU has instructions for it (docs/precision.md)",
         choices=choices.PRECISIONS,
     )
-    deterministic: bool = _field(
-        False, "repeat a run to the bit, at some cost in speed; without it the seed fixes weights and data order alone"
+    deterministic: bool = _devices(
+        False, "repeat a run to the last bit, at some cost in speed; without, the seed fixes initial weights and order"
     )
-    steps_per_call: int = _field(1, "steps in one compiled call; more on an accelerator, up to an epoch", low=1)
+    steps_per_call: int = _devices(
+        1, "training steps in one compiled call; 10 or more keep an accelerator busy, at most an epoch", low=1
+    )
 
-    context: str = _field(
+    context: str = _experiment(
         "cdcgm",
-        "context model of Table 1: all (cdcgm), no discriminator (cgm), no condition either (gm), or the features of a "
-        "classifier, --network (dm)",
+        "what makes T (Table 1): cdcgm is the paper's method, cgm leaves out the discriminator, gm also the category "
+        "that the decoder is told, dm takes the features of a classifier, --network",
         choices=choices.CONTEXTS,
     )
-    context_size: int = _field(
-        None, "height of T, pixels (paper: 8 at 32 px, 8 or 16 at 128 px, 28 at 224 px)", type=int, low=1
+    context_size: int = _extractor(
+        None, "height of T (default: the paper's, 8 at 32 and 128 px, where 16 is possible, and 28 at 224 px)", low=1
     )
-    context_channels: int = _field(64, "channels of E1's and G1's output, which make T (paper: 64)", low=1)
-    skip: str = _field("add", "how E1's output joins G1's to make T", choices=choices.SKIPS)
-    fool_weight: float = _field(1e-4, "lambda_fool, weight of the fooling loss after the ramp (paper: 1e-4)", low=0.0)
-    fool_loss: str = _field("softmax", "fooling loss (paper: softmax, Eq. 1)", choices=choices.FOOL_LOSSES)
-    fool_ramp_steps: int = _field(500_000, "steps over which lambda_fool rises from 0 (paper: 500,000)", low=0)
-    fool_ramp_fraction: float = _field(
-        None,
-        "share of training over which lambda_fool rises, instead of steps (paper: 0.53)",
-        type=float,
-        low=0.0,
-        high=1.0,
+    context_channels: int = _extractor(64, "channels of T (paper: 64)", low=1)
+    skip: str = _experiment("add", "whether E1's output is added to G1's to make T (paper: add)", choices=choices.SKIPS)
+    fool_weight: float = _extractor(
+        1e-4, "lambda_fool, the final weight of the loss that rewards fooling the discriminator (paper: 1e-4)", low=0.0
     )
-    repulsive_weight: float = _field(1e-3, "weight of the repulsive loss; 0 leaves it out (paper: 1e-3)", low=0.0)
-    repulsive_delta: float = _field(0.01, "margin of the repulsive loss in image units (paper: 0.01)", low=0.0)
-    discriminator_width: int = _field(
-        64, "channels of the discriminator's first convolution (paper: unspecified)", low=1
+    fool_loss: str = _experiment("softmax", "fooling loss (paper: softmax, Eq. 1)", choices=choices.FOOL_LOSSES)
+    fool_ramp_steps: int = _extractor(
+        500_000, "steps over which lambda_fool rises from 0 to its final value (paper: 500,000)", low=0
     )
-    discriminators: int = _field(1, "number of discriminators, whose fooling losses are averaged (paper: 1)", low=1)
-    discriminator_steps: int = _field(1, "updates of the discriminators for each of the auto-encoder (paper: 1)", low=1)
-    discriminator_reset_epochs: int = _field(
-        0, "epochs after which a discriminator, each in turn, starts from new weights; never if 0 (paper: never)", low=0
+    fool_ramp_fraction: float = _extractor(
+        None, "the same as a share of the training, which short runs need (paper: 0.53)", low=0.0, high=1.0
     )
-    clip_norm: float = _field(
-        5.0, "each player's gradients are clipped at this global norm (Lample et al.: 5)", low=0.0
+    repulsive_weight: float = _extractor(
+        1e-3, "weight of the loss that lets a wrong category change the reconstruction; 0: none (paper: 1e-3)", low=0.0
+    )
+    repulsive_delta: float = _extractor(
+        0.01, "difference of the reconstructions, images in [-1, 1], above which that loss is 0 (paper: 0.01)", low=0.0
+    )
+    discriminator_width: int = _experiment(64, "channels of the discriminator's first layer (paper: not given)", low=1)
+    discriminators: int = _experiment(1, "number of discriminators; fooling losses are averaged (paper: 1)", low=1)
+    discriminator_steps: int = _experiment(
+        1, "steps of the discriminators for each step of the auto-encoder (paper: 1)", low=1
+    )
+    discriminator_reset_epochs: int = _experiment(
+        0, "epochs after which one discriminator in turn starts from new weights; 0 is never (paper: never)", low=0
+    )
+    clip_norm: float = _experiment(
+        5.0, "largest norm of the gradient of auto-encoder and discriminator (Lample et al.: 5)", low=0.0
     )
 
-    network: str = _field("resnet20", f"classifier: {choices.NETWORKS}")
-    block_attention: str = _field(
-        "none",
-        "attention in every block of the network (Tables 3 to 6)",
-        choices=choices.BLOCK_ATTENTIONS,
+    network: str = _classifier("resnet20", f"network to train: {choices.NETWORKS}")
+    block_attention: str = _classifier(
+        "none", "attention in every block of the network (Tables 3 to 6)", choices=choices.BLOCK_ATTENTIONS
     )
-    normalization: str = _field(
-        "none",
-        "bring images to mean 0 and deviation 1 of ImageNet inside the classifier (paper: on ImageNet)",
-        choices=choices.NORMALIZATIONS,
+    normalization: str = _classifier(
+        "none", "standardize images inside the network (paper: on ImageNet)", choices=choices.NORMALIZATIONS
     )
-    recipe: str = _field(
-        "wrn",
-        "SGD with Nesterov momentum 0.9 and weight decay 5e-4 (wrn), or with neither (paper)",
-        choices=choices.RECIPES,
+    recipe: str = _classifier(
+        "wrn", "SGD with Nesterov momentum 0.9 and weight decay 5e-4 (wrn), or neither (paper)", choices=choices.RECIPES
     )
-    warmup_epochs: float = _field(2.0, "epochs at learning rate 0.001 before the schedule (paper: 2)", low=0.0)
-    learning_rate_drops: tuple = _field(
+    warmup_epochs: float = _classifier(2.0, "epochs at learning rate 0.001 before the schedule (paper: 2)", low=0.0)
+    learning_rate_drops: tuple = _classifier(
         (0.3, 0.6, 0.8),
-        "shares of training after which the learning rate drops (paper: 0.3,0.6,0.8; ImageNet32 and ImageNet-150K "
-        "0.25,0.5,0.75; ImageNet 0.3,0.6,0.9)",
+        "shares of the training after which the learning rate drops, separated by commas (paper: 0.3,0.6,0.8; "
+        "ImageNet32 and ImageNet-150K 0.25,0.5,0.75; ImageNet 0.3,0.6,0.9)",
     )
-    learning_rate_factor: float = _field(0.2, "factor of every drop (paper: 0.2; ImageNet 0.1)", low=0.0, high=1.0)
-    teacher: str = _field(
-        None,
-        "classifier whose attention maps are transferred (AT of Tables 3 to 6): a run folder, or zoo:<name>",
-        type=str,
+    learning_rate_factor: float = _classifier(
+        0.2, "what a drop multiplies the learning rate by (paper: 0.2; ImageNet 0.1)", low=0.0, high=1.0
     )
-    transfer_weight: float = _field(1e3, "weight of the attention-transfer loss (Zagoruyko & Komodakis: 1000)", low=0.0)
-    extractor: str = _field(
-        None,
-        "extractor whose context gates the classifier: a run folder, or zoo:<name>; plain if not given",
-        type=str,
+    teacher: str = _teacher(
+        None, "trained classifier whose attention maps are imitated (AT in Tables 3 to 6): runs/... or zoo:<name>"
     )
-    gate_context: str = _field(
+    transfer_weight: float = _teacher(1e3, "weight of that loss (Zagoruyko & Komodakis: 1000)", low=0.0)
+    extractor: str = _gate(
+        None, "trained extractor whose T drives the gate: runs/... or zoo:<name>; if not given, there is no gate"
+    )
+    gate_context: str = _experiment(
         "own",
-        "T that infers the gate: the image's own, or a control: of the image before it in the batch (shuffled), or of "
-        "an extractor that was never trained (untrained)",
+        "T that drives the gate: the image's own, or as a control that of another image (shuffled) or of an extractor "
+        "with initial weights (untrained)",
         choices=choices.GATE_CONTEXTS,
     )
-    gate_sites: tuple = _field(
+    gate_sites: tuple = _gate(
         (),
-        "where to gate, comma-separated: resolutions such as 16x16 at which a group ends, or names of layers (paper: "
-        "T's resolution and twice it; Table 2 also 16x16 and 8x8 alone)",
+        "where to gate, separated by commas: resolutions such as 16x16, or names of layers; if not given, T's "
+        "resolution and twice it, as in the paper",
     )
-    gate_init: str = _field(
+    gate_init: str = _experiment(
         "identity",
-        "how the gate starts: with M exactly 1 and at most 1.05 (identity); with M 0.95, as released networks did "
-        "(neutral); with M 1 and at most 2, where it moves more (centred); or He everywhere (he) (paper: unspecified)",
+        "start of the gate: identity changes nothing, neutral has M at 0.95, centred at 1; he is He's (paper: open)",
         choices=choices.GATE_INITS,
     )
-    gate_reduction: int = _field(None, "r by which R and L3 narrow (paper: 2 at 32 px, 4 above)", type=int, low=1)
-    gate_residual: bool = _field(True, "False: without the residual unit R (w/o RU of Table 2)")
-    gate_attention: bool = _field(True, "False: R alone (+ RU of Table 2)")
-    gate_compatibility: str = _field(
+    gate_reduction: int = _experiment(
+        None,
+        "factor by which R and the layer before C narrow the channels (default: the paper's, 2 at 32 px, 4 above)",
+        low=1,
+    )
+    gate_residual: bool = _experiment(True, "false leaves out the residual unit R (w/o RU in Table 2)")
+    gate_attention: bool = _experiment(True, "false leaves out M and C, so that R is all (+ RU in Table 2)")
+    gate_compatibility: str = _experiment(
         "mean",
-        "products of the channel compatibility C: averaged, summed (paper: Eq. 4), or no C (w/o CC of Table 2)",
+        "C compares T with the features of a channel, position by position: mean or sum (paper: sum, Eq. 4) of the "
+        "products; none leaves C out (w/o CC in Table 2)",
         choices=choices.COMPATIBILITIES,
     )
-    gate_after_relu: bool = _field(False, "True: gate after the activation (Table 2)")
-    gate_weight_decay: bool = _field(True, "decay the gate's weights as the network's; False: not at all (recipe wrn)")
-    gate_learning_rate_factor: float = _field(1.0, "the gate's learning rate over the network's", low=0.0)
+    gate_after_relu: bool = _experiment(False, "gate after the activation instead of before it (Table 2)")
+    gate_weight_decay: bool = _experiment(True, "false exempts the gate's weights from weight decay (recipe wrn)")
+    gate_learning_rate_factor: float = _experiment(1.0, "the gate's learning rate over the network's", low=0.0)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
-        try:
-            choices.find_network(self.network)
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        choices.find_network(self.network)
         if not INTERVAL.fullmatch(self.checkpoint_every):
             raise UserError(f"checkpoint_every is a number of steps or seconds (600s), not {self.checkpoint_every!r}")
         if self.precision == "mixed_float16" and self.strategy != "none":
@@ -200,6 +207,10 @@ class RunConfig:
                 "mixed_float16 works on one device only: Keras' loss scaling fails under several replicas (keras issue "
                 "18666); take mixed_bfloat16, or strategy=none"
             )
+        if self.augmentation != "none" and self.task != "classifier":
+            raise UserError("augmentation changes the images of a classifier; leave it out, or set task=classifier")
+        if self.augmentation in ("cutmix", "mixup") and self.strategy != "none":
+            raise UserError(f"{self.augmentation} mixes the images of one batch on one device; set strategy=none")
         drops = self.learning_rate_drops
         if any(not isinstance(x, float) or not 0 < x < 1 for x in drops) or list(drops) != sorted(set(drops)):
             raise UserError(f"learning_rate_drops are rising shares of training between 0 and 1, not {drops}")
@@ -213,7 +224,6 @@ class RunConfig:
             raise UserError("gate_attention=False uses no context; leave extractor out, or gate_attention on")
         if self.task == "extractor" and self.extractor is not None:
             raise UserError("extractor names the context of a classifier; leave it out, or set task=classifier")
-        # Not those whose defaults have changed: they stand in the flagfile of every run, that of a plain one, too.
         gate = [f.name for f in dataclasses.fields(self) if f.name.startswith("gate_") and f.name not in WITH_ANY_RUN]
         changed = [name for name in gate if getattr(self, name) != type(self).__dataclass_fields__[name].default]
         if changed and not self.gated:
@@ -267,14 +277,14 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, text):
-        """Returns the config that `to_json` wrote; settings that came later have their default, as they had then.
+        """Returns the config that `to_json` wrote; a setting that is not in it has its default.
 
         Raises:
             UserError: for settings that are unknown.
         """
         values = json.loads(text)
         if unknown := sorted(set(values) - {field.name for field in dataclasses.fields(cls)}):
-            raise UserError(f"this config was written by another version: {unknown} are unknown; train the run again")
+            raise UserError(f"{unknown} are no settings of a run; train the run again")
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 

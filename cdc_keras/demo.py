@@ -1,4 +1,4 @@
-"""The whole idea on one machine in a few minutes: python -m cdc_keras.demo --out=runs/demo (or make demo).
+"""The whole method on one machine in a few minutes: cdc-keras demo --out=runs/demo (or make demo).
 
 On `shapes`, whose training backgrounds give the category away, it trains an extractor, a small VGG plain and the same
 VGG gated by the context, and asks fresh probes what the context still knows.
@@ -10,11 +10,11 @@ import pathlib
 import sys
 import time
 
-from absl import app, flags
-
-from cdc_keras.cli import quiet_libraries
+from cdc_keras.audit.audit import audit
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
+from cdc_keras.runs.evaluation import evaluate
+from cdc_keras.runs.training import train
 from cdc_keras.weights import write_text
 
 SHAPES = dict(dataset="shapes", background_bias=0.8, train_limit=6000, validation_fraction=0.15, steps_per_call=5)
@@ -31,10 +31,6 @@ def demo(out, extractor=EXTRACTOR, plain=PLAIN):
         out: folder for the three runs; finished ones are not trained again.
         extractor, plain: configs of the extractor and of the plain classifier.
     """
-    from cdc_keras.audit.audit import audit
-    from cdc_keras.runs.evaluation import evaluate
-    from cdc_keras.runs.training import train
-
     out = pathlib.Path(out)
     started = time.monotonic()
     gated = dataclasses.replace(plain, extractor=str(out / "extractor"))
@@ -46,58 +42,39 @@ def demo(out, extractor=EXTRACTOR, plain=PLAIN):
     evaluate(out / "extractor")
     for name in ("plain", "gated"):
         plain_run = out / "plain" if name == "gated" else None
-        scores[name] = {s: evaluate(out / name, split=s, plain_run_dir=plain_run) for s in ("validation", "test")}
+        scores[name] = {s: evaluate(out / name, split=s, plain=plain_run) for s in ("validation", "test")}
 
     print("== audit", file=sys.stderr)
     # On test images, whose background says nothing of the category, or probes would read that.
-    found = audit(out / "extractor", classifier=out / "plain", seed=extractor.seed)
-    text = _table(scores, found["readings"])
-    write_text(out / "demo.json", json.dumps({"accuracy": scores, "audit": found}, indent=2) + "\n")
+    audited = audit(out / "extractor", classifier=out / "plain", seed=extractor.seed)
+    text = _table(scores, audited["findings"])
+    write_text(out / "demo.json", json.dumps({"accuracy": scores, "audit": audited}, indent=2) + "\n")
     write_text(out / "demo.md", text)
     pictures = [str(out / "extractor" / "audit.png"), *sorted(str(p) for p in out.glob("*/pictures/*.png"))]
     minutes = (time.monotonic() - started) / 60
     return text + f"\n{minutes:.1f} min. Pictures:\n" + "\n".join(f"  {p}" for p in pictures)
 
 
-def _table(scores, readings):
+def _table(scores, findings):
     """Returns both halves of the result as one Markdown table."""
-    percent = lambda x: f"{100 * x:.1f}%"  # noqa: E731
     lines = ["| accuracy of the classifier on | plain | gated |", "|---|---|---|"]
     for split, text in (
         ("validation", "backgrounds as in training"),
         ("test", "backgrounds independent of the category"),
     ):
-        lines.append(
-            f"| {text} | {percent(scores['plain'][split]['top1'])} | {percent(scores['gated'][split]['top1'])} |"
-        )
+        plain, gated = (scores[name][split]["top1"] for name in ("plain", "gated"))
+        lines.append(f"| {text} | {plain:.1%} | {gated:.1%} |")
     lines += [
         "",
         "| a fresh probe reads | from T (linear, conv) | from pixels (linear, conv) | chance |",
         "|---|---|---|---|",
     ]
-    read = {(r["target"], r["source"], r["reader"]): r for r in readings}
+    read = {(x["target"], x["features"], x["reader"]): x for x in findings}
     for target in ("category", "texture", "hue"):
         cells = [
-            ", ".join(percent(read[target, source, kind]["accuracy"]) for kind in ("linear", "conv"))
-            for source in ("context", "pixels")
+            ", ".join(f"{read[target, features, kind]['accuracy']:.1%}" for kind in ("linear", "conv"))
+            for features in ("context", "pixels")
         ]
         name = "the category" if target == "category" else f"the background's {target}"
-        lines.append(f"| {name} | {' | '.join(cells)} | {percent(read[target, 'context', 'conv']['chance'])} |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {read[target, 'context', 'conv']['chance']:.1%} |")
     return "\n".join(lines) + "\n"
-
-
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"settings are given as --name=value; what is {argv[1]!r}?")
-    quiet_libraries()
-    try:
-        print(demo(flags.FLAGS.out))
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from the last checkpoint")
-
-
-if __name__ == "__main__":
-    flags.DEFINE_string("out", "runs/demo", "folder for the demo's runs and pictures")
-    app.run(main)

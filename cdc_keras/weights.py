@@ -1,5 +1,7 @@
 """Files that appear whole or not at all: weights, and text; and how a file or a network is known again."""
 
+import contextlib
+import errno
 import hashlib
 import math
 import os
@@ -10,13 +12,20 @@ from cdc_keras.errors import UserError
 
 STEPS = "steps"  # path of the variable that counts a trainer's steps, which is no part of a network
 ZEROS = bytes(2**20)
+FREE_SPACE = "free some space, then run the same command"
+ADVICE = {  # what to do about an error of writing
+    errno.ENOSPC: FREE_SPACE,
+    errno.EFBIG: FREE_SPACE,
+    getattr(errno, "EDQUOT", errno.ENOSPC): FREE_SPACE,  # Windows has no quota
+    errno.ENOENT: "make its folder first, or choose another place for it",
+}
 
 
 def save_weights(model, path):
     """Writes the weights of `model`, with its optimizer's state, to a temporary name and then renames it.
 
     Raises:
-        UserError: the disk is full or not writable; what was at `path` before is still there.
+        UserError: it cannot be written, and why; what was at `path` before is still there.
     """
     temporary = path.with_name(f".{path.name.removesuffix('.weights.h5')}.partial.weights.h5")
     try:
@@ -26,10 +35,8 @@ def save_weights(model, path):
         os.replace(temporary, path)
         _sync(path.parent)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"could not save {path}: {error}. The checkpoint before it is intact; free some space"
-        ) from error
+        _remove(temporary)
+        raise UserError(f"could not save {path}: {_reason(error)}. What was there before is intact") from error
 
 
 def _try_space(path, model):
@@ -48,7 +55,7 @@ def load_weights(model, path, otherwise=""):
     Args:
         model: of the structure that was saved.
         path: the file.
-        otherwise: what to do if it can not be loaded, for the message.
+        otherwise: what to do if it cannot be loaded, for the message.
 
     Raises:
         UserError: the file is damaged, or of another model.
@@ -56,7 +63,7 @@ def load_weights(model, path, otherwise=""):
     try:
         model.load_weights(path)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"{path} can not be loaded into this model: {str(error).splitlines()[0]}{otherwise}") from error
+        raise UserError(f"{path} cannot be loaded into this model: {str(error).splitlines()[0]}{otherwise}") from error
 
 
 def fingerprint(model):
@@ -75,27 +82,45 @@ def sha256(path):
 
 
 def write_text(path, text):
-    """Writes a text file whole or not at all.
+    """Writes a text file as UTF-8, whole or not at all; raises as `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path, content):
+    """Writes a file whole or not at all.
 
     Raises:
-        UserError: the disk is full or not writable; what was at `path` before is still there.
+        UserError: it cannot be written, saying what to do; what was at `path` before is still there.
     """
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        temporary.write_text(text)
+        temporary.write_bytes(content)
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"could not write {path}: {error.strerror}; free some space, then run the same command"
-        ) from error
+        _remove(temporary)
+        raise UserError(f"could not write {path}: {_reason(error)}") from error
+
+
+def _remove(path):
+    """Removes what is left of a file that could not be written, if that is possible."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _reason(error):
+    """Returns why a file could not be written, and what to do about it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}; {ADVICE.get(error.errno, 'choose another place for it')}"
+    return str(error).splitlines()[0]  # HDF5's own
 
 
 def _sync(path):
-    """Has a file on the disk before its name is changed, and a folder after."""
-    handle = os.open(path, os.O_RDONLY)
+    """Has a file on the disk before its name is changed, and a folder after, where the system can do that."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:

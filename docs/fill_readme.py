@@ -1,4 +1,4 @@
-"""Fills the documents' numbers from records: python docs/fill_readme.py [--add RUN_DIR ...] [--demo DEMO_DIR] [--check]
+"""Fills the documents' numbers from records: python -m docs.fill_readme [--add RUN_DIR ...] [--demo DEMO_DIR] [--check]
 
 `--add` copies what is published of evaluated runs into docs/results/runs.json, `--demo` the demo's table and a strip;
 without either the documents are filled from what is there, and with `--check` only compared.
@@ -11,19 +11,13 @@ import re
 import shutil
 import sys
 
+from benchmarks import disentangling, latency, settings, training_step
+from cdc_keras.config import PATHS
+from cdc_keras.tables import markdown
+from cdc_keras.zoo.findings import PLAYERS, READERS
+from cdc_keras.zoo.record import INDEX, PRESET, Record
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
-import disentangling  # noqa: E402
-import latency  # noqa: E402
-import settings  # noqa: E402
-import training_step  # noqa: E402
-
-from cdc_keras.config import PATHS  # noqa: E402
-from cdc_keras.tables import markdown  # noqa: E402
-from cdc_keras.zoo.findings import PLAYERS, READERS  # noqa: E402
-from cdc_keras.zoo.record import INDEX, PRESET, Record  # noqa: E402
-
 RESULTS = ROOT / "docs" / "results"
 RUNS, DEMO = RESULTS / "runs.json", RESULTS / "demo.json"
 
@@ -126,16 +120,16 @@ def released_text(dataset):
     found = [record for record in _records() if record.audit is not None and record.dataset.name == dataset]
     mse = lambda record: next(x.value for x in record.metrics if x.name == "reconstruction_loss")  # noqa: E731
     for record in sorted(found, key=mse):
-        read = {(x.target, x.source, x.reader): x.accuracy for x in record.audit.readings}
+        read = {(x.target, x.features, x.reader): x.accuracy for x in record.audit.findings}
         cells = [read.get(("category", "context", reader)) for reader in (*probes, "discriminator")]
         cells.append(max(value for key, value in read.items() if key[:2] == ("category", "erased-before")))
         cells.append(read.get(("category", "context swap", "classifier")))
         shown = ["" if value is None else f"{value:.1%}" for value in cells]
         link, context = f"[{record.name}](../zoo/{record.name})", record.run_config().context.upper()
         lines.append(f"| {link} | {context} | {mse(record):.4f} | {' | '.join(shown)} |")
-    images = {x.target: x for x in found[0].audit.readings if (x.source, x.reader) == ("images", "classifier")}
-    pixels = max(x.accuracy for x in found[0].audit.readings if x.source == "pixels" and x.target == "category")
-    chance = next(x.chance for x in found[0].audit.readings)
+    images = {x.target: x for x in found[0].audit.findings if (x.features, x.reader) == ("images", "classifier")}
+    pixels = max(x.accuracy for x in found[0].audit.findings if x.features == "pixels" and x.target == "category")
+    chance = next(x.chance for x in found[0].audit.findings)
     said = f"The strongest probe reads {pixels:.1%} from pixels, chance is {chance:.1%}."
     if "category" in images:
         said += f" The classifier reads {images['category'].accuracy:.1%} from the images."
@@ -146,10 +140,7 @@ def _strongest(audit, source):
     """Returns what the strongest fresh probe reads of the category from a source, as text."""
     if audit is None:
         return ""
-    best = max(
-        (r for r in audit.readings if (r.target, r.source) == ("category", source) and r.reader not in PLAYERS),
-        key=lambda reading: reading.accuracy,
-    )
+    best = audit.strongest(source)
     return f"{best.accuracy:.1%} ({READERS[best.reader]})"
 
 
@@ -260,7 +251,7 @@ def main():
     for name in MARKS:
         text, path = filled(name), ROOT / name
         if arguments.check and text != path.read_text():
-            sys.exit(f"{name} is stale: run python docs/fill_readme.py")
+            sys.exit(f"{name} is stale: run python -m docs.fill_readme")
         path.write_text(text)
 
 

@@ -1,19 +1,22 @@
-"""Running `python -m cdc_keras....` inside the process of the tests."""
+"""Running a command inside the process of the tests."""
+
+import contextlib
+import io
 
 import pytest
-from absl import flags
+
+from cdc_keras import cli
 
 
-def run_command(command, *arguments):
-    """Runs a command with arguments as on the command line.
+def run_command(name, *arguments):
+    """Runs `cdc-keras <name>` with arguments as on the command line; texts or paths."""
+    cli.run(name, [str(argument) for argument in arguments])
 
-    Args:
-        command: its module, `__main__` of a package, which has `define` and `main`.
-        arguments: texts or paths.
-    """
-    values = flags.FlagValues()
-    command.define(values)
-    values([command.__name__, *map(str, arguments)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flags, "FLAGS", values)
-        command.main([command.__name__])
+
+def refusal(name, *arguments):
+    """Returns the sentence with which a command refuses its arguments, without "error: "."""
+    with contextlib.redirect_stderr(io.StringIO()) as stderr, pytest.raises(SystemExit) as stopped:
+        run_command(name, *arguments)
+    _, error, sentence = stderr.getvalue().rpartition("error: ")
+    assert error and stopped.value.code in (1, 2), stderr.getvalue()
+    return sentence.strip()

@@ -44,7 +44,7 @@ def build(kind):
 
 
 def run(kind, strategy, replicas, steps):
-    """Returns ({path: weights}, {name: reading}) after training and evaluation."""
+    """Returns ({path: weights}, {name: metric}) after training and evaluation."""
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(steps * BATCH, 32, 32, 3), dtype=np.uint8)
     split = Split(images, np.arange(len(images), dtype=np.int32) % 10)
@@ -54,14 +54,14 @@ def run(kind, strategy, replicas, steps):
         assert distribution.replicas() == replicas
         model = build(kind)
         batches = training_batches(split, 32, batch_size=BATCH, seed=0, epoch=0, crop_padding=4, flip=True)
-        readings = {
+        metrics = {
             k: v[0] for k, v in model.fit(batches, steps_per_epoch=steps, verbose=0, shuffle=False).history.items()
         }
         length = {"steps": evaluation_steps(held_out, batch_size=BATCH)} if replicas > 1 else {}
         held_out = evaluation_batches(held_out, 32, batch_size=BATCH)
         scores = model.evaluate(held_out, verbose=0, return_dict=True, **length)
     weights = {v.path: np.asarray(v) for v in model.variables if "seed_generator" not in v.path}
-    return weights, readings | {f"val_{k}": v for k, v in scores.items()}
+    return weights, metrics | {f"val_{k}": v for k, v in scores.items()}
 
 
 def main(kind, replicas, floatx, steps):
@@ -76,13 +76,13 @@ def main(kind, replicas, floatx, steps):
         devices = [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)]
         tf.config.set_logical_device_configuration(cpu, devices)
         weights, others = run(kind, "mirrored", replicas, steps)
-    expected, readings = run(kind, "none", 1, steps)
-    assert weights.keys() == expected.keys() and others.keys() == readings.keys()
+    expected, metrics = run(kind, "none", 1, steps)
+    assert weights.keys() == expected.keys() and others.keys() == metrics.keys()
     apart = np.concatenate([np.abs(weights[path] - expected[path]).ravel() for path in expected])
     result = {
         "weights": float(apart.max()),
         "share_above_1e-5": float(np.mean(apart > 1e-5)),
-        "readings": {k: abs(others[k] - readings[k]) / max(1, abs(readings[k])) for k in readings},
+        "metrics": {k: abs(others[k] - metrics[k]) / max(1, abs(metrics[k])) for k in metrics},
     }
     print(json.dumps(result))
 

@@ -66,11 +66,11 @@ def background_variants(count, *, seed, background_bias, image_size=32):
     return {name: render(labels, *layers[name], copy.deepcopy(rng), image_size) for name in BACKGROUNDS}
 
 
-def _another(rng, labels, wanted):
-    """(N,) rows: for every image a random other one whose label is `wanted`, (N,); needs two images of each label."""
+def _another(rng, labels, categories):
+    """(N,) rows: for every image a random other one of its category in `categories`, (N,); each needs two images."""
     chosen = np.empty(len(labels), np.int64)
-    for category in np.unique(wanted):
-        members, rows = np.flatnonzero(labels == category), np.flatnonzero(wanted == category)
+    for category in np.unique(categories):
+        members, rows = np.flatnonzero(labels == category), np.flatnonzero(categories == category)
         own = labels[rows] == category
         place = rng.integers(len(members) - own)
         # Among its own category an image has one place less to choose from: its own is stepped over.

@@ -20,10 +20,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 # Pixels handled at a time, a bound on the memory; the speed hardly depends on it.
 CHUNK = 2**18
 GREY = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]
-WATER = np.array([175, 238, 238], np.float32)[:, None, None] / 255
-MUD = np.array([63, 42, 20], np.float32)[:, None, None] / 255
 ICE = np.array([0.84, 0.93, 1], np.float32)[:, None, None]
-EMBOSS = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
 
 
 def corrupt(images, name, severity, seed):
@@ -37,7 +34,7 @@ def corrupt(images, name, severity, seed):
 
     Args:
         images: (N, H, W, 3) uint8, both sides 8 or more; N may be 0.
-        name: one of `COMMON` or `EXTRA`.
+        name: one of `CORRUPTIONS`.
         severity: one of `SEVERITIES`, 5 the worst.
         seed: integer, 0 or more.
 
@@ -85,14 +82,6 @@ def _impulse_noise(x, rngs, share):
     """Salt and pepper, half each, on a `share` of the values; a pixel's three channels are hit independently."""
     dice = parts.uniform(rngs, 0, 1, *x.shape[1:])
     return np.where(dice < share / 2, 0, np.where(dice >= 1 - share / 2, 1, x))
-
-
-def _speckle_noise(x, rngs, std):
-    return x + x * np.float32(std) * parts.normal(rngs, *x.shape[1:])
-
-
-def _gaussian_blur(x, rngs, sigma):
-    return parts.blur(x, sigma * parts.relative_side(x))
 
 
 def _defocus_blur(x, rngs, radius, rim):
@@ -181,17 +170,6 @@ def _contrast(x, rngs, factor):
     return (x - mean) * np.float32(factor) + mean
 
 
-def _saturate(x, rngs, factor, more):
-    """HSV saturation times `factor` plus `more`."""
-    value = x.max(1, keepdims=True)
-    chroma = value - x.min(1, keepdims=True)
-    # How far a channel is below the value, as a share of the chroma, is the hue. Grey has none and counts as red.
-    red = np.array([0, 1, 1], np.float32)[:, None, None]
-    hue = np.where(chroma > 0, (value - x) / np.maximum(chroma, 1e-6), red)
-    saturation = np.clip(chroma / np.maximum(value, 1e-6) * np.float32(factor) + np.float32(more), 0, 1)
-    return value * (1 - saturation * hue)
-
-
 def _elastic_transform(x, rngs, alpha, sigma, affine):
     """Pixels moved by a random affine map and by smooth random displacements; all lengths are shares of the side.
 
@@ -208,25 +186,6 @@ def _elastic_transform(x, rngs, alpha, sigma, affine):
         ripples = parts.blur(parts.uniform(rngs, -1, 1, 2, *parts.small_grid(x)), sigma * parts.SIDE)
         moves = moves + np.float32(alpha * side) * parts.enlarged(ripples, x)
     return parts.warp(x, rows + moves[:, 0], columns + moves[:, 1])
-
-
-def _spatter(x, rngs, mean, std, sigma, threshold, strength, mud):
-    """Drops where a smooth random liquid is above `threshold`: of water, which shines, or of mud, which covers.
-
-    Deviation: the relief of the water comes from the softened outline of its drops, where the original equalises the
-    distance to their detected edges.
-    """
-    scale = parts.relative_side(x)
-    liquid = parts.enlarged(mean + np.float32(std) * parts.blur(parts.normal(rngs, 1, *parts.small_grid(x)), sigma), x)
-    drops = (liquid > threshold).astype(np.float32)
-    if mud:
-        cover = parts.blur(drops, strength * scale)
-        cover[cover < 0.8] = 0
-        return x * (1 - cover) + MUD * cover
-    relief = np.maximum(parts.convolve(parts.blur(drops, scale), EMBOSS), 0)
-    shine = drops * liquid * parts.blur(relief, 0.7 * scale)
-    shine /= np.maximum(shine.max((1, 2, 3), keepdims=True), 1e-6)
-    return x + np.float32(strength) * shine * WATER
 
 
 def _through_pillow(x, change):
@@ -287,17 +246,4 @@ CORRUPTIONS = {
     ),
     "pixelate": (_pixelate, (0.95, 0.9, 0.85, 0.75, 0.65)),
     "jpeg_compression": (_jpeg_compression, (80, 65, 58, 50, 40)),
-    "speckle_noise": (_speckle_noise, (0.06, 0.1, 0.12, 0.16, 0.2)),
-    "gaussian_blur": (_gaussian_blur, (0.4, 0.6, 0.7, 0.8, 1)),
-    "spatter": (
-        _spatter,
-        (0.62, 0.65, 0.65, 0.65, 0.65),
-        (0.1, 0.1, 0.3, 0.1, 0.1),
-        (0.7, 0.8, 1, 0.7, 0.5),
-        (0.7, 0.7, 0.69, 0.69, 0.68),
-        (0.5, 0.5, 0.5, 0.6, 0.6),
-        (False, False, False, True, True),
-    ),
-    "saturate": (_saturate, (0.3, 0.1, 1.5, 2, 2.5), (0, 0, 0, 0.1, 0.2)),
 }
-COMMON, EXTRA = tuple(CORRUPTIONS)[:15], tuple(CORRUPTIONS)[15:]

@@ -5,6 +5,7 @@ bilinearly and without aliasing.
 """
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # width to height
+MOST_STRETCHED = 8
 
 
 def random_resized_crop(image, image_size, crop_area, seed):
@@ -35,11 +36,18 @@ def random_resized_crop(image, image_size, crop_area, seed):
 
 
 def fitted(image, image_size):
-    """Returns the image with its shorter side resized and the centre cropped; untouched, bit for bit, where it fits."""
+    """Returns the image with its shorter side resized and the centre cropped; untouched, bit for bit, where it fits.
+
+    Of an image more than `MOST_STRETCHED` times as long as wide the ends, which the crop leaves out, are cut off first:
+    resized whole, a strip of 20,000 x 3 pixels takes gigabytes.
+    """
     import tensorflow as tf
 
     if image.shape[:2] == (image_size, image_size):
         return image
+    longest = MOST_STRETCHED * tf.reduce_min(tf.shape(image)[:2])
+    height, width = (tf.minimum(side, longest) for side in tf.unstack(tf.shape(image)[:2]))
+    image = tf.image.resize_with_crop_or_pad(image, height, width)
     sides = tf.shape(image)[:2]
     scale = image_size / tf.reduce_min(sides)
     # Rounding may not take the shorter side below image_size.

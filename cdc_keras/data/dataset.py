@@ -36,7 +36,7 @@ class Split:
         """The split made of `rows`, an index array or a slice."""
         return Split(self.images[rows], self.labels[rows], {name: v[rows] for name, v in self.factors.items()})
 
-    def drawn(self, seed, limit=None):
+    def sample(self, seed, limit=None):
         """The split in random order, and of more than `limit` examples, so many of them."""
         return self.take(np.random.default_rng(seed).permutation(len(self))[:limit])
 
@@ -46,9 +46,9 @@ class StreamSplit:
     """One split too large for memory, decoded again on every pass.
 
     Attributes:
-        examples: (shuffle_seed: int | None, wanted: Callable | None = None, augment: bool = False) ->
+        examples: (shuffle_seed: int | None, selected: Callable | None = None, augment: bool = False) ->
             `tf.data.Dataset` of one (H, W, 3) uint8 image and its int32 label each. A seed gives another order per
-            seed, None the stored order; `wanted`, place in that order -> bool tensor, says which are decoded at all;
+            seed, None the stored order; `selected`, place in that order -> bool tensor, says which are decoded at all;
             `augment` asks for the random crops of a split that has some, each a pure function of the seed and of its
             place in the order, and not without a seed.
         size: number of examples.
@@ -60,13 +60,13 @@ class StreamSplit:
     def __len__(self):
         return self.size
 
-    def drawn(self, seed, limit=None):
-        """The same `Split` that `Split.drawn` would be, were the examples in memory; only those are decoded."""
+    def sample(self, seed, limit=None):
+        """The same `Split` that `Split.sample` would be, were the examples in memory; only those are decoded."""
         import tensorflow as tf
 
         rows = np.random.default_rng(seed).permutation(len(self))[:limit]
-        wanted = tf.constant(np.isin(np.arange(len(self)), rows))
-        examples = list(self.examples(None, lambda place: wanted[place]).as_numpy_iterator())
+        in_sample = tf.constant(np.isin(np.arange(len(self)), rows))
+        examples = list(self.examples(None, lambda place: in_sample[place]).as_numpy_iterator())
         images, labels = zip(*examples, strict=True) if examples else ((), ())
         return Split(np.array(images), np.array(labels)).take(np.argsort(np.argsort(rows)))
 
@@ -91,12 +91,12 @@ class Dataset:
     test: Split | StreamSplit
 
 
-def only(stored, wanted):
-    """Returns a `tf.data.Dataset` of (place in the order, example) of the examples that are wanted.
+def numbered(examples, selected):
+    """Returns a `tf.data.Dataset` of (place in the order, example), of the selected examples.
 
     Args:
-        stored: a `tf.data.Dataset` of examples that are not yet decoded.
-        wanted: place -> bool tensor, or None for all.
+        examples: a `tf.data.Dataset`, not yet decoded.
+        selected: place -> bool tensor, or None for all.
     """
-    places = stored.enumerate()
-    return places if wanted is None else places.filter(lambda place, *example: wanted(place))
+    places = examples.enumerate()
+    return places if selected is None else places.filter(lambda place, *example: selected(place))

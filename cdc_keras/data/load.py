@@ -18,7 +18,7 @@ def load_dataset(config):
     """The `Dataset` that `config` asks for.
 
     Args:
-        config: has these attributes.
+        config: a `RunConfig`, which has checked the bounds, or anything with these attributes.
             dataset: "shapes" (rendered, no files), "folder" (class folders of image files), "imagenet150k" (150 images
                 per class of TFDS' imagenet2012) or the name of a TFDS set, which is read from
                 `<data_dir>/<dataset>.npz` where that file exists, else as TFDS prepared it.
@@ -35,14 +35,6 @@ def load_dataset(config):
     Raises:
         UserError: the data set is unknown, not there, or not what it should be.
     """
-    if config.image_size is not None and config.image_size < 1:
-        raise UserError(f"image_size is a positive number of pixels, but it is {config.image_size}")
-    if config.train_limit is not None and config.train_limit < 1:
-        raise UserError(f"train_limit is a positive number of images, but it is {config.train_limit}")
-    if not 0 <= config.validation_fraction < 1:
-        raise UserError(f"validation_fraction is at least 0 and below 1, but it is {config.validation_fraction}")
-    if config.crop_area is not None and not 0 < config.crop_area <= 1:
-        raise UserError(f"crop_area is above 0 and at most 1, but it is {config.crop_area}")
     return LOADERS.get(config.dataset, _load_named)(config)
 
 

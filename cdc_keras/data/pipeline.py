@@ -9,6 +9,7 @@ numbers an image for that, because the pixels' positions themselves would take g
 import keras
 import numpy as np
 
+from cdc_keras.data import augmentation as augmentations
 from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.devices import distribution
 
@@ -16,12 +17,12 @@ if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 
 
-def epoch_plan(size, image_size, *, batch_size, seed, epoch, crop_padding=0, flip=False):
+def epoch_plan(size, image_size, *, batch_size, seed, epoch, crop_padding=0, flip=False, augmentation="none"):
     """Returns the plan of a training epoch: a dict of arrays with leading axes (steps, batch_size).
 
     `rows` (int32) are example indices, every example at most once, the incomplete last batch left out; `down` and
     `right` (int32) say by how many pixels the crop is moved, each in [-crop_padding, crop_padding], and `flipped`
-    (bool) whether it is flipped.
+    (bool) whether it is flipped. What else stands in it for `augmentation` is said at `augmentation.draw`.
 
     Args:
         size: number of examples to draw from.
@@ -30,6 +31,7 @@ def epoch_plan(size, image_size, *, batch_size, seed, epoch, crop_padding=0, fli
         seed, epoch: every pair gives another order and other augmentation, the same pair the same.
         crop_padding: reflected pixels on each side before the random crop; the paper's recipe has 4 at 32 px.
         flip: flip half of the images horizontally.
+        augmentation: one of `choices.AUGMENTATIONS`, after crop and flip.
     """
     if size < batch_size:
         raise ValueError(f"a batch of {batch_size} does not fit into {size} training examples; lower batch_size")
@@ -49,21 +51,27 @@ def epoch_plan(size, image_size, *, batch_size, seed, epoch, crop_padding=0, fli
         "down": down.astype(np.int32),
         "right": right.astype(np.int32),
         "flipped": flipped,
+        **augmentations.draw(augmentation, rng, *shape, image_size),
     }
 
 
-def whole_plan(size, *, batch_size):
-    """Returns the plans of one pass in stored order: `rows` in full batches, then what is left over, if anything.
+def whole_plan(size, *, batch_size, order_seed=None):
+    """Returns the plans of one pass: `rows` in full batches, then what is left over, if anything.
 
-    A plan of rows alone leaves the images as they are.
+    The order is the stored one, or with a seed a random one. A plan of rows alone leaves the images as they are.
     """
     full = size - size % batch_size
-    rows = np.arange(size, dtype=np.int32)
+    rows = _order(size, order_seed)
     plans = {"rows": rows[:full].reshape(-1, batch_size)}, {"rows": rows[full:].reshape(1, -1)}
     return [plan for plan in plans if plan["rows"].size]
 
 
-def training_batches(split, image_size, *, first_step=0, steps_per_call=1, **plan):
+def _order(size, seed):
+    """Returns the rows of a split, (size,) int32, in stored order or in the random order of a seed."""
+    return (np.arange(size) if seed is None else np.random.default_rng(seed).permutation(size)).astype(np.int32)
+
+
+def training_batches(split, image_size, *, first_step=0, steps_per_call=1, num_classes=None, **plan):
     """Returns an iterable of the batches of one epoch for `fit`, from step `first_step` on.
 
     With several replicas each gets an equal part of every batch. A worker decodes and augments its own parts alone.
@@ -73,6 +81,7 @@ def training_batches(split, image_size, *, first_step=0, steps_per_call=1, **pla
         image_size: height and width, pixels.
         first_step: steps of the epoch to leave out, being done already.
         steps_per_call: steps in one compiled call; under JAX the length of the chunks.
+        num_classes: number of categories; needed by augmentations that mix labels.
         **plan: what `epoch_plan` takes.
     """
     arrays = epoch_plan(len(split), image_size, **plan)
@@ -80,7 +89,7 @@ def training_batches(split, image_size, *, first_step=0, steps_per_call=1, **pla
     if keras.backend.backend() != "tensorflow":
         return _chunks(*_tensors(split), [rest], steps_per_call)
     if not isinstance(split, StreamSplit):
-        return distribution.deal(lambda *worker: _gathered(split, [_dealt(rest, *worker)]))
+        return distribution.deal(lambda *worker: _gathered(split, [_dealt(rest, *worker)], num_classes))
     seed = int(np.random.SeedSequence((plan["seed"], plan["epoch"])).generate_state(1)[0])
     batch_size = plan["batch_size"]
     first = first_step * batch_size
@@ -88,16 +97,17 @@ def training_batches(split, image_size, *, first_step=0, steps_per_call=1, **pla
     def make(worker, workers, replicas):
         share = batch_size // workers  # of a batch, for one worker
 
-        def wanted(place):
+        def selected(place):
             return (place >= first) & (place % batch_size // share == worker)
 
-        examples = split.examples(seed, wanted, augment=True)
+        examples = split.examples(seed, selected, augment=True)
         batches = examples.batch(share // replicas, drop_remainder=True)
 
         def step(batch, step_plan):
             images, labels = batch
             images = tf.ensure_shape(images, (share // replicas, image_size, image_size, 3))
-            return scale(augment(images, step_plan)), labels
+            images, labels = augmentations.augment_batch(augment(images, step_plan), labels, step_plan, num_classes)
+            return scale(images), labels
 
         steps = _steps([_dealt(rest, worker, workers, replicas)])
         return tf.data.Dataset.zip(batches, steps).map(step, num_parallel_calls=2).prefetch(4)
@@ -105,8 +115,8 @@ def training_batches(split, image_size, *, first_step=0, steps_per_call=1, **pla
     return distribution.deal(make)
 
 
-def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1):
-    """Returns an iterable of the whole split in stored order, unaugmented, the incomplete last batch included.
+def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1, order_seed=None):
+    """Returns an iterable of the whole split, unaugmented, the incomplete last batch included.
 
     With several replicas each gets as many examples as the others, some of which, with label -1, only fill up.
 
@@ -115,23 +125,25 @@ def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1):
         image_size: height and width, pixels.
         batch_size: examples a step.
         steps_per_call: steps in one compiled call; under JAX the length of the chunks.
+        order_seed: gives a random order, the same for one seed; the stored order if None.
     """
+    plans = whole_plan(len(split), batch_size=batch_size, order_seed=order_seed)
     if keras.backend.backend() != "tensorflow":
-        return _chunks(*_tensors(split), whole_plan(len(split), batch_size=batch_size), steps_per_call)
+        return _chunks(*_tensors(split), plans, steps_per_call)
     count = distribution.replicas()
     part = -(-batch_size // count)
     steps = evaluation_steps(split, batch_size=batch_size)
 
     if not isinstance(split, StreamSplit):
         if count == 1:
-            return _gathered(split, whole_plan(len(split), batch_size=batch_size))
+            return _gathered(split, plans)
         rows = np.full(steps * part * count, -1, np.int32)
-        rows[: len(split)] = np.arange(len(split))
+        rows[: len(split)] = _order(len(split), order_seed)
         plan = {"rows": rows.reshape(steps, part * count)}
         return distribution.deal(lambda *worker: _gathered(split, [_dealt(plan, *worker)]))
 
     def make(worker, workers, replicas):
-        examples = split.examples(None, lambda place: place % workers == worker)
+        examples = split.examples(order_seed, lambda place: place % workers == worker)
         if count > 1:
             filler = np.zeros((image_size, image_size, 3), np.uint8), np.int32(-1)
             examples = examples.concatenate(tf.data.Dataset.from_tensors(filler).repeat())
@@ -145,15 +157,6 @@ def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1):
     return distribution.deal(make)
 
 
-def stored_batches(split, batch_size):
-    """Yields the split as it is stored, in NumPy batches of (images (B, H, W, 3) uint8, labels (B,))."""
-    if isinstance(split, StreamSplit):
-        yield from split.examples(None).batch(batch_size).as_numpy_iterator()
-        return
-    for start in range(0, len(split), batch_size):
-        yield split.images[start : start + batch_size], split.labels[start : start + batch_size]
-
-
 def evaluation_steps(split, *, batch_size, steps_per_call=1):
     """Returns how many items `evaluation_batches` gives; only TensorFlow with one replica finds out by itself."""
     if distribution.replicas() > 1:
@@ -163,10 +166,12 @@ def evaluation_steps(split, *, batch_size, steps_per_call=1):
     return -(-full // steps_per_call) + (rest > 0)
 
 
-def _gathered(split, plans):
+def _gathered(split, plans, num_classes=None):
     """Returns the batches of a split in memory by one or two plans, as a `tf.data.Dataset`."""
     images, labels = split.tensors
-    batches = _steps(plans).map(lambda plan: gather(images, labels, plan), num_parallel_calls=2).prefetch(4)
+    batches = (
+        _steps(plans).map(lambda plan: gather(images, labels, plan, num_classes), num_parallel_calls=2).prefetch(4)
+    )
     options = tf.data.Options()  # rewriting the pipeline copies the whole split, and there is nothing to gain
     options.experimental_optimization.apply_default_optimizations = False
     options.autotune.enabled = False
@@ -177,8 +182,9 @@ def _dealt(plan, worker, workers, replicas):
     """Returns the part of one worker in a plan (steps, batch, ...): an item for each of its replicas in turn."""
 
     def part(array):
-        steps, batch = array.shape
-        return array.reshape(steps, workers, replicas, -1)[:, worker].reshape(steps * replicas, -1)
+        steps, batch, *rest = array.shape
+        by_worker = array.reshape(steps, workers, replicas, batch // (workers * replicas), *rest)
+        return by_worker[:, worker].reshape(steps * replicas, -1, *rest)
 
     return {name: part(array) for name, array in plan.items()}
 
@@ -202,16 +208,22 @@ def _chunks(images, labels, plans, steps_per_call):
             yield images, labels, {name: a[start : start + steps_per_call] for name, a in plan.items()}
 
 
-def gather(images, labels, plan):
-    """Returns one batch, (B, H, W, 3) float in [-1, 1] and (B,) int32, of a split by one step of a plan.
+def gather(images, labels, plan, num_classes=None):
+    """Returns one batch of a split by one step of a plan: images (B, H, W, 3), floats in [-1, 1], and labels.
+
+    Labels are (B,) int32, or (B, num_classes) shares where the plan mixes images.
 
     Args:
         images, labels: the whole split as tensors of the backend, (N, H, W, 3) uint8 and (N,) int32.
         plan: one step of `epoch_plan` or `whole_plan`; a row of -1 only fills up, and its label is -1.
+        num_classes: number of categories; needed by a plan that mixes images.
     """
-    take = tf.gather if keras.backend.backend() == "tensorflow" else lambda x, rows: x[rows]
+    rows_of = tf.gather if keras.backend.backend() == "tensorflow" else lambda x, rows: x[rows]
     rows = keras.ops.maximum(plan["rows"], 0)
-    return scale(augment(take(images, rows), plan)), keras.ops.where(plan["rows"] < 0, -1, take(labels, rows))
+    images = augment(rows_of(images, rows), plan)
+    labels = keras.ops.where(plan["rows"] < 0, -1, rows_of(labels, rows))
+    images, labels = augmentations.augment_batch(images, labels, plan, num_classes)
+    return scale(images), labels
 
 
 def augment(images, plan):

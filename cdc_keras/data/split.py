@@ -1,9 +1,9 @@
 """What the sources share: seeded cuts that keep the classes' proportions, and progress of a slow read."""
 
 import sys
-import time
 
 import numpy as np
+import tqdm
 
 from cdc_keras.errors import UserError
 
@@ -35,16 +35,16 @@ def stratified_cut(labels, size, seed):
     if size and not 0 <= size <= len(labels) - len(classes):
         raise UserError(
             f"cannot hold out {size} of {len(labels)} images in {len(classes)} classes and keep one per class: "
-            "hold out fewer, or raise the limit on training images"
+            "add images, lower --validation_fraction or raise --train_limit"
         )
     share = counts * (size / max(len(labels), 1))
-    take = np.minimum(share.astype(int), counts - 1)
-    while (missing := size - take.sum()) > 0:
-        open_classes = np.flatnonzero(take < counts - 1)
-        order = np.argsort((take - share)[open_classes], kind="stable")
-        take[open_classes[order[:missing]]] += 1
+    sizes = np.minimum(share.astype(int), counts - 1)
+    while (missing := size - sizes.sum()) > 0:
+        open_classes = np.flatnonzero(sizes < counts - 1)
+        order = np.argsort((sizes - share)[open_classes], kind="stable")
+        sizes[open_classes[order[:missing]]] += 1
     rng = np.random.default_rng(seed)
-    cut = [rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, take, strict=True)]
+    cut = [rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, sizes, strict=True)]
     cut_rows = np.sort(np.concatenate([np.empty(0, int), *cut]))
     return np.setdiff1d(np.arange(len(labels)), cut_rows), cut_rows
 
@@ -77,7 +77,7 @@ def streamed_parts(sizes, image_size, crop_area, memory_limit):
     Args:
         sizes: "train", "validation" and "test" -> number of images.
         image_size: height and width of the decoded images, pixels.
-        crop_area: if not None, the training images are random crops of whole ones, which can not be held.
+        crop_area: if not None, the training images are random crops of whole ones, which cannot be held.
         memory_limit: bytes; all are streamed if those to be held exceed it together.
     """
     streamed = set() if crop_area is None else {"train"}
@@ -85,11 +85,9 @@ def streamed_parts(sizes, image_size, crop_area, memory_limit):
     return set(sizes) if held * image_size**2 * 3 > memory_limit else streamed
 
 
-def reported(items, total, what):
-    """`items` again; when they take longer than two seconds, every two seconds a line on stderr says how far it is."""
-    last = time.monotonic()
-    for done, item in enumerate(items):
-        if time.monotonic() - last > 2:
-            last = time.monotonic()
-            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
-        yield item
+def with_progress(items, total, what):
+    """`items` again; when they take longer than two seconds, a bar on stderr says how far it is.
+
+    Where stderr is no terminal, it is a line every half minute.
+    """
+    return tqdm.tqdm(items, total=total, desc=what, delay=2, mininterval=0.1 if sys.stderr.isatty() else 30)

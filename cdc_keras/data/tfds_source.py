@@ -4,12 +4,13 @@ import difflib
 import functools
 import importlib.util
 import re
+import sys
 
 import numpy as np
 
 from cdc_keras.data.crop import fitted, random_resized_crop
-from cdc_keras.data.dataset import Dataset, Split, StreamSplit, only
-from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, reported, stratified_cut, streamed_parts
+from cdc_keras.data.dataset import Dataset, Split, StreamSplit, numbered
+from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_parts, with_progress
 from cdc_keras.errors import UserError
 
 # name, name/config or either with :version. A namespace (huggingface:name) would go to the network, so it is none.
@@ -37,7 +38,8 @@ def load_tfds(
     is the test split. (The test labels of imagenet2012 are secret: its `validation` is the test split.)
 
     Images that are stored at `image_size` pass untouched, bit for bit; of others the shorter side is resized (bilinear,
-    without aliasing) and the centre cropped; greyscale becomes three equal channels. Rows are read, and therefore cut,
+    without aliasing) and the centre cropped; greyscale becomes three equal channels. Images that cannot be decoded are
+    left out, after the cut, and named on stderr by split and row. Rows are read, and therefore cut,
     in the order on disk, which is the same on every machine but not the order of an .npz of the same images.
 
     Args:
@@ -61,7 +63,7 @@ def load_tfds(
 
 
 def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit):
-    """Returns the `Dataset` of some rows of a prepared set.
+    """Returns the `Dataset` of some rows of a prepared set; images that cannot be decoded are named and left out.
 
     Args:
         name: what to call it.
@@ -73,13 +75,19 @@ def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit
     """
     sizes = {part: len(rows) for part, (_, rows) in parts.items()}
     streamed = streamed_parts(sizes, image_size, crop_area, memory_limit)
-    splits = {}
+    splits, damaged = {}, 0
     for part, (split, rows) in parts.items():
-        examples = functools.partial(_examples, builder, split, rows, image_size, fit, crop_area)
         if part in streamed:
-            splits[part] = StreamSplit(examples, len(rows))
+            intact = _intact(builder, split, rows)
+            examples = functools.partial(_examples, builder, split, rows[intact], image_size, fit, crop_area)
+            splits[part] = StreamSplit(examples, int(intact.sum()))
         else:
-            splits[part] = _read_all(examples(), len(rows), image_size, builder.name)
+            splits[part], intact = _read_all(builder, split, rows, image_size, fit)
+        for row in rows[~intact]:
+            print(f"image left out: {name}, split {split}, row {row}: it cannot be decoded", file=sys.stderr)
+        damaged += int((~intact).sum())
+    if damaged:
+        print(f"{damaged} of {sum(sizes.values())} images are left out", file=sys.stderr)
     label = builder.info.features["label"]
     class_names = tuple(label.int2str(i) for i in range(label.num_classes))
     return Dataset(name=name, class_names=class_names, image_size=image_size, **splits)
@@ -199,7 +207,7 @@ def _as_dataset(builder, split, shards=None):
     )
 
 
-def _examples(builder, split, rows, image_size, fit, crop_area, shuffle_seed=None, wanted=None, augment=False):
+def _examples(builder, split, rows, image_size, fit, crop_area, shuffle_seed=None, selected=None, augment=False):
     """What `StreamSplit.examples` promises for `rows` of an official split; a seed shuffles shards, then examples."""
     import tensorflow as tf
 
@@ -213,13 +221,9 @@ def _examples(builder, split, rows, image_size, fit, crop_area, shuffle_seed=Non
         by_shard = np.split(is_row, np.cumsum(lengths)[:-1])
         is_row = np.concatenate([by_shard[i] for i in shards])
 
-    def keep(wanted, example):
-        return wanted
-
     def decode(place, chosen):
         _, example = chosen
-        image = image_feature.decode_example(example["image"])
-        image = tf.repeat(image, 3 // image_feature.shape[-1], axis=-1)
+        image = _decoded(image_feature, example)
         if augment and crop_area is not None:
             image = random_resized_crop(image, image_size, crop_area, tf.stack([shuffle_seed, place]))
         else:
@@ -227,22 +231,68 @@ def _examples(builder, split, rows, image_size, fit, crop_area, shuffle_seed=Non
         return image, tf.cast(example["label"], tf.int32)
 
     # Images stay encoded until the rows are chosen and shuffled.
-    stored = _as_dataset(builder, split, shards)
-    chosen = tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(is_row), stored).filter(keep)
+    chosen = _rows_of(_as_dataset(builder, split, shards), is_row)
     if shuffle_seed is not None:
         chosen = chosen.shuffle(SHUFFLE_BUFFER, seed=shuffle_seed, reshuffle_each_iteration=False)
-    return only(chosen, wanted).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    return numbered(chosen, selected).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _read_all(examples, size, image_size, name):
-    images = np.empty((size, image_size, image_size, 3), np.uint8)
-    labels = np.empty(size, np.int32)
-    if not size:
-        return Split(images, labels)
-    batches = examples.batch(READ_BATCH).prefetch(1).as_numpy_iterator()
-    start = 0
-    for batch, batch_labels in reported(batches, -(-size // READ_BATCH), f"reading {name}, batch"):
-        images[start : start + len(batch)] = batch
-        labels[start : start + len(batch)] = batch_labels
-        start += len(batch)
-    return Split(images, labels)
+def _rows_of(examples, is_row):
+    """Returns a `tf.data.Dataset` of (True, example) of the examples where `is_row`, (N,) bool, is true."""
+    import tensorflow as tf
+
+    return tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(is_row), examples).filter(lambda keep, example: keep)
+
+
+def _decoded(image_feature, example):
+    """Returns the (H, W, 3) uint8 image of an example."""
+    import tensorflow as tf
+
+    image = image_feature.decode_example(example["image"])
+    return tf.repeat(image, 3 // image_feature.shape[-1], axis=-1)
+
+
+def _decodable(builder, split, rows, finish):
+    """Returns a `tf.data.Dataset` of (place in `rows`, image, label) of the images that can be decoded.
+
+    Args:
+        builder, split, rows: as for `_examples`.
+        finish: image (H, W, 3) uint8 -> tensor, what to keep of it.
+    """
+    import tensorflow as tf
+
+    is_row = np.zeros(builder.info.splits[split].num_examples, bool)
+    is_row[rows] = True
+
+    def decode(place, chosen):
+        _, example = chosen
+        image = finish(_decoded(builder.info.features["image"], example))
+        return place, image, tf.cast(example["label"], tf.int32)
+
+    examples = _rows_of(_as_dataset(builder, split), is_row).enumerate()
+    return examples.map(decode, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+
+
+def _intact(builder, split, rows):
+    """(len(rows),) bool: which images can be decoded. A stream has to know its length before its first batch."""
+    intact = np.zeros(len(rows), bool)
+    places = _decodable(builder, split, rows, lambda image: image[:0]).map(lambda place, *_: place)
+    batches = places.batch(READ_BATCH).as_numpy_iterator()
+    for batch in with_progress(batches, -(-len(rows) // READ_BATCH), f"checking {builder.name}, batch"):
+        intact[batch] = True
+    return intact
+
+
+def _read_all(builder, split, rows, image_size, fit):
+    """(`Split` of the images that can be decoded, (len(rows),) bool: which they are)."""
+    images = np.empty((len(rows), image_size, image_size, 3), np.uint8)
+    labels = np.empty(len(rows), np.int32)
+    intact = np.zeros(len(rows), bool)
+    if len(rows):
+        examples = _decodable(builder, split, rows, lambda image: fit(image, image_size))
+        batches = examples.batch(READ_BATCH).prefetch(1).as_numpy_iterator()
+        total, what = -(-len(rows) // READ_BATCH), f"reading {builder.name}, batch"
+        for places, batch, batch_labels in with_progress(batches, total, what):
+            images[places], labels[places], intact[places] = batch, batch_labels, True
+    held = Split(images, labels)
+    return (held if intact.all() else held.take(intact)), intact

@@ -94,7 +94,7 @@ def _wait_for_others(workers, deadline):
         try:
             server = opened.enter_context(socket.create_server(("", _host_and_port(workers.addresses[0])[1])))
         except OSError as error:
-            raise can_not_start(workers, error.strerror) from error
+            raise cannot_start(workers, error.strerror) from error
         here = []
         while missing:
             server.settimeout(max(deadline - time.monotonic(), 0.01))
@@ -134,5 +134,5 @@ def _host_and_port(address):
     return host, int(port)
 
 
-def can_not_start(workers, reason):
-    return UserError(f"worker {workers.index}, {workers.addresses[workers.index]}, can not start: {reason}")
+def cannot_start(workers, reason):
+    return UserError(f"worker {workers.index}, {workers.addresses[workers.index]}, cannot start: {reason}")

@@ -1,6 +1,6 @@
 """Several devices, or several machines, at once by tf.distribute: which strategy there is, and what a replica shares.
 
-A batch is cut into equal parts, one a replica. Batch norm, gradients, readings and random draws are those of the whole
+A batch is cut into equal parts, one a replica. Batch norm, gradients, metrics and random draws are those of the whole
 batch, so that a step does the same on any number of replicas, but for rounding.
 
 A replica is a device; a worker is a process, which has one device or several. With `multi_worker` every worker runs the
@@ -80,14 +80,14 @@ def _multi_worker():
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError) as error:
-        raise cluster.can_not_start(workers, _reason(error)) from error
+        raise cluster.cannot_start(workers, _reason(error)) from error
 
 
 def _reason(error):
     """Returns what an error of TensorFlow says, without the trace of the graph."""
     lines = [line.strip() for line in str(getattr(error, "message", error)).splitlines()]
-    told = [x for x in lines if x and not x.startswith(("Graph execution", "Detected at", "File ", "[["))]
-    return (told or [type(error).__name__])[0].rstrip(".:")
+    texts = [x for x in lines if x and not x.startswith(("Graph execution", "Detected at", "File ", "[["))]
+    return (texts or [type(error).__name__])[0].rstrip(".:")
 
 
 def replicas():

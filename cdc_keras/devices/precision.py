@@ -1,9 +1,9 @@
-"""In which precision networks compute, whether a run repeats to the bit, and what of that can not be had.
+"""In which precision networks compute, whether a run repeats to the bit, and what of that cannot be had.
 
 Under mixed_bfloat16 and mixed_float16 convolutions and activations are of 16 bits. In float32 stay what 16 bits would
 harm: variables, their gradients and the optimizers' state; batch norm and its statistics; means over positions or
 channels; the products that C adds up (`layers.ChannelCompatibility`), which overflow float16; logits and
-reconstructions; attention maps and everything else in a loss; and the running means of the readings.
+reconstructions; attention maps and everything else in a loss; and the running means of the metrics.
 """
 
 import contextlib
@@ -45,12 +45,12 @@ def prepare(config):
         config: a `RunConfig`.
 
     Raises:
-        UserError: this backend can not, and why.
+        UserError: this backend cannot, and why.
     """
     jax = keras.backend.backend() == "jax"
     if jax and config.precision == "mixed_float16":
         raise UserError(
-            "precision=mixed_float16 needs Keras' loss scaling, which skips steps in a way that JAX can not compile "
+            "precision=mixed_float16 needs Keras' loss scaling, which skips steps in a way that JAX cannot compile "
             "into our step; take mixed_bfloat16, or set KERAS_BACKEND=tensorflow"
         )
     if config.deterministic and jax:
@@ -93,6 +93,6 @@ def _refuse_jax_accelerator():
 
     if (platform := jax.default_backend()) != "cpu":
         raise UserError(
-            f"deterministic can not be promised under JAX on a {platform}, where XLA chooses and times its kernels "
+            f"deterministic cannot be promised under JAX on a {platform}, where XLA chooses and times its kernels "
             "anew; leave it out, or set JAX_PLATFORMS=cpu or KERAS_BACKEND=tensorflow"
         )

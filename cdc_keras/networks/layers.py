@@ -230,8 +230,8 @@ class ChannelCompatibility(keras.layers.Layer):
 
     Call with `[embedded_context, embedded_features]`: Me (B, H, W, 1) and Fe (B, H, W, C); returns (B, 1, 1, C).
 
-    Deviation: `reduce="mean"` averages the products over the positions where Eq. 4 sums them (`"sum"`). The sum grows
-    with the map, and over 64 or 256 positions it drives the sigmoid to 0 or 1 within an epoch, where it stays.
+    Deviation: `compatibility="mean"` averages the products over the positions where Eq. 4 sums them (`"sum"`). The sum
+    grows with the map, and over 64 or 256 positions it drives the sigmoid to 0 or 1 within an epoch, where it stays.
 
     Deviation: `scale` is 1 in the paper. 2 makes C equal 1 where the dot product is 0, which is how a gate that starts
     as the identity needs it (`choices.GATE_INITS`).
@@ -239,17 +239,22 @@ class ChannelCompatibility(keras.layers.Layer):
     Products, sum and sigmoid are taken in float32: over 256 positions the sum leaves float16's range.
 
     Args:
-        reduce: "sum" or "mean" over the positions.
+        compatibility: "sum" or "mean" over the positions.
         scale: the largest value C can take.
+
+    Raises:
+        ValueError: `compatibility` is neither.
     """
 
-    def __init__(self, reduce="sum", scale=1.0, **kwargs):
+    def __init__(self, compatibility="sum", scale=1.0, **kwargs):
         super().__init__(**kwargs)
-        self.reduce, self.scale = reduce, scale
+        if compatibility not in ("sum", "mean"):
+            raise ValueError(f"compatibility must be sum or mean, not {compatibility!r}")
+        self.compatibility, self.scale = compatibility, scale
 
     def call(self, inputs):
         embedded_context, embedded_features = map(full, inputs)
-        reduce = ops.sum if self.reduce == "sum" else ops.mean
+        reduce = ops.sum if self.compatibility == "sum" else ops.mean
         products = reduce(embedded_context * embedded_features, axis=(1, 2), keepdims=True)
         return ops.cast(self.scale * ops.sigmoid(products), self.compute_dtype)
 
@@ -258,7 +263,7 @@ class ChannelCompatibility(keras.layers.Layer):
         return (features[0], 1, 1, features[-1])
 
     def get_config(self):
-        return {**super().get_config(), "reduce": self.reduce, "scale": self.scale}
+        return {**super().get_config(), "compatibility": self.compatibility, "scale": self.scale}
 
 
 @keras.saving.register_keras_serializable("cdc_keras")

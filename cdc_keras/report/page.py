@@ -11,8 +11,6 @@ import numpy as np
 
 from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.runs import evaluation
-from cdc_keras.runs.folder import RunFolder
-from cdc_keras.runs.trained import load_trainer
 from cdc_keras.visualize import figures
 from cdc_keras.visualize.maps import attention_maps, iou, pointing
 from cdc_keras.weights import write_text
@@ -44,7 +42,7 @@ READINGS = {
 }
 
 
-def report(run_dir, *, plain_run_dir=None, data_dir=None):
+def report(run_dir, *, plain=None, data_dir=None):
     """Writes `report.html` into a run folder and returns its path.
 
     Of an extractor: curves, health, reconstructions, swapped conditions and, where there is one, the audit. Of a
@@ -53,15 +51,16 @@ def report(run_dir, *, plain_run_dir=None, data_dir=None):
 
     Args:
         run_dir: path of a run folder with a checkpoint.
-        plain_run_dir: of a gated classifier, the run of its plain counterpart.
+        plain: of a gated classifier, its plain counterpart, a run folder or "zoo:<name>".
         data_dir: where the data are now, if not where they were in training.
 
     Raises:
         UserError: the folder holds no such run, or the data are not there.
     """
-    scores = evaluation.evaluate(run_dir, data_dir=data_dir, plain_run_dir=plain_run_dir)
-    run = RunFolder(run_dir)
-    config, about, rows = run.config(), run.read_record(), run.rows()
+    measured = evaluation.measure(run_dir, data_dir=data_dir, plain=plain)
+    evaluation.write(measured)
+    run, scores = measured.run, measured.scores
+    config, about, rows = run.config(), run.notes(), run.rows()
     if rows:
         figures.curves(rows, run.pictures / "curves.png")  # training draws them now and then
     facts = {
@@ -73,7 +72,7 @@ def report(run_dir, *, plain_run_dir=None, data_dir=None):
     }
     sections = {"Run": _table(facts.items()), "Curves": _picture(run.pictures / "curves.png")}
     if config.classifies:
-        sections |= _classifier(run, scores, plain_run_dir, data_dir)
+        sections |= _classifier(measured)
     else:
         sections |= _extractor(run, rows[-1] if rows else {}, config, scores)
     if config.task == "extractor":
@@ -90,7 +89,7 @@ def _network(config):
 
 
 def _extractor(run, last, config, scores):
-    known = {"chance": 1 / len(run.read_record()["data"]["classes"]), "fool_weight": config.fool_weight}
+    known = {"chance": 1 / len(run.notes()["data"]["classes"]), "fool_weight": config.fool_weight}
     health = [(key, f"{last[key]:.4g}", text.format(**known)) for key, text in READINGS.items() if key in last]
     sections = {
         "Health": _table(health, ("reading", "last epoch", "meaning")),
@@ -106,13 +105,13 @@ def _extractor(run, last, config, scores):
 def _audit(run):
     if (run.path / "audit.md").is_file():
         return f"{_from_markdown((run.path / 'audit.md').read_text())}{_picture(run.path / 'audit.png')}"
-    command = f"python -m cdc_keras.audit --run_dir={shlex.quote(str(run.path))}"
+    command = f"cdc-keras audit --model={shlex.quote(str(run.path))}"
     return f"<p>Not made yet: {html.escape(command)}</p>"
 
 
-def _classifier(run, scores, plain_run_dir, data_dir):
-    model, dataset, _ = evaluation.load_run(run, data_dir=data_dir)
-    plain = None if plain_run_dir is None else load_trainer(RunFolder(plain_run_dir)).network
+def _classifier(measured):
+    run, scores, dataset, network = measured.run, measured.scores, measured.dataset, measured.trainer.network
+    plain = measured.plain and measured.plain.network
     sections = {"Scores": _scores(scores)}
     confused = [(x["true"], x["predicted"], x["count"]) for x in scores["most_confused"]]
     sections["Confusion"] = _picture(run.pictures / "confusion-test-last.png")
@@ -120,10 +119,8 @@ def _classifier(run, scores, plain_run_dir, data_dir):
     if isinstance(dataset.test, StreamSplit):
         sections["Categories"] = "<p>No strips: the test images are decoded on the way and not held.</p>"
         return sections
-    networks = (
-        {"gated": model.network, "plain": plain} if run.config().gated else {"gated": None, "plain": model.network}
-    )
-    accuracy = _accuracies(model.network, dataset)
+    networks = {"gated": network, "plain": plain} if measured.config.gated else {"gated": None, "plain": network}
+    accuracy = _accuracies(measured.confusion)
     order = np.argsort(-accuracy, kind="stable")
     order = order[~np.isnan(accuracy[order])]  # a folder of test images need not have all categories
     for title, classes in (("Best categories", order[:EXTREME]), ("Worst categories", order[::-1][:EXTREME])):
@@ -133,10 +130,8 @@ def _classifier(run, scores, plain_run_dir, data_dir):
     return sections
 
 
-def _accuracies(network, dataset):
-    """Returns the share of each category's test images that are told right, (classes,); NaN of none."""
-    logits, labels, _ = evaluation.logits_of(network, dataset.test)
-    counts = evaluation.confusion(logits.argmax(-1), labels, len(dataset.class_names))
+def _accuracies(counts):
+    """Returns the share of each category's test images that are told right, (num_classes,); NaN of none."""
     with np.errstate(invalid="ignore"):
         return np.diagonal(counts) / counts.sum(axis=1)
 

@@ -1,146 +1,172 @@
-"""Scoring a run folder, accuracy, loss, confusion, throughput and the pictures that go with them; or a zoo's record."""
+"""Evaluating a run: its scores on a split, and the files and pictures that go with them."""
 
+import dataclasses
 import json
-import time
+import os
 
 import numpy as np
 
+from cdc_keras.config import RunConfig
+from cdc_keras.data.dataset import Dataset, Split, StreamSplit
 from cdc_keras.data.load import load_dataset
-from cdc_keras.data.pipeline import scale, stored_batches
 from cdc_keras.errors import UserError
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.folder import RunFolder
-from cdc_keras.runs.trained import load_trainer
-from cdc_keras.runs.training import (
-    EVALUATION_BATCH,
-    draw_extractor,
-    draw_strips,
-    evaluate_split,
-    examples_to_show,
-    steps_done,
-)
+from cdc_keras.runs.pictures import draw_extractor, draw_strips, examples_to_show
+from cdc_keras.runs.scoring import score
+from cdc_keras.runs.trained import Trained, load_trained, load_trainer
 from cdc_keras.trainers.classifier import Classifier
+from cdc_keras.trainers.disentangler import Disentangler
+from cdc_keras.visualize import figures
 from cdc_keras.weights import load_weights, write_text
 
 
-def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_dir=None):
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What was measured of a run, with all that it was measured from.
+
+    Attributes:
+        run, config, dataset, trainer: the run folder, its config, its data, and its `Classifier` or `Disentangler`.
+        name: "<split>-<weights>", which stands in the names of the files.
+        images: the split that was scored.
+        plain: of a gated classifier, its plain counterpart, or None.
+        scores: the JSON-ready dict that `evaluate` returns.
+        confusion: (num_classes, num_classes) counts, row the true category; None for an extractor.
+    """
+
+    run: RunFolder
+    config: RunConfig
+    dataset: Dataset
+    trainer: Classifier | Disentangler
+    name: str
+    images: Split | StreamSplit
+    plain: Trained | None
+    scores: dict
+    confusion: np.ndarray | None
+
+
+def evaluate(
+    model: str | os.PathLike,
+    *,
+    split: str = "test",
+    weights: str = "last",
+    data_dir: str | None = None,
+    plain: str | os.PathLike | None = None,
+) -> dict:
     """Returns the scores of a run as a JSON-ready dict, having written them and the pictures into its folder.
 
     Args:
-        run_dir: path of the run folder.
+        model: path of the run folder.
         split: "test", or "validation", on which settings are chosen.
         weights: "last", the newest checkpoint, or "best", a classifier's best epoch on validation.
         data_dir: where the data are now, if not where they were in training.
-        plain_run_dir: for a gated classifier, the run of its plain counterpart, drawn beside it in the strips.
+        plain: for a gated classifier, its plain counterpart, a run folder or "zoo:<name>"; drawn beside it in the
+            strips.
 
     Raises:
         UserError: the folder holds no such run, or no checkpoint yet.
     """
-    run = RunFolder(run_dir)
-    if plain_run_dir is not None:
-        _check_counterpart(run, RunFolder(plain_run_dir))
-    model, dataset, config = load_run(run, weights=weights, data_dir=data_dir)
-    scored = _split(dataset, split)
-    scores = {"split": split, "weights": weights, "images": len(scored), "step": steps_done(model)}
-    if config.classifies:
-        scores |= _score_classifier(model, scored, dataset, run, f"{split}-{weights}")
-        _draw_strips(model.network, scored, run, config, plain_run_dir)
+    evaluation = measure(model, split=split, weights=weights, data_dir=data_dir, plain=plain)
+    write(evaluation)
+    return evaluation.scores
+
+
+def measure(model, *, split="test", weights="last", data_dir=None, plain=None) -> Evaluation:
+    """Returns the `Evaluation` of a run and writes nothing; arguments and errors are those of `evaluate`."""
+    run = RunFolder(model)
+    if plain is not None:
+        plain = load_trained(plain, role="plain network")
+        _check_counterpart(run, plain)
+    trainer, dataset, config = load_run(run, weights=weights, data_dir=data_dir)
+    images = split_of(dataset, split)
+    if config.teacher is not None:  # a student is scored as any other classifier
+        scored = Classifier(trainer.network)
+        scored.compile()
     else:
-        scores |= evaluate_split(model, scored, config)
-        scores["images_per_second"] = logits_of(model.encoder, scored)[2]
-        draw_extractor(model, examples_to_show(scored), dataset.class_names, run)
+        scored = trainer
+    measured = score(scored, images, config).check_finite()
+    scores = {
+        "split": split,
+        "weights": weights,
+        "images": len(images),
+        "step": trainer.steps_done,
+        **measured.metrics,
+        "images_per_second": measured.images_per_second,
+    }
+    if config.classifies:
+        scores["most_confused"] = most_confused(measured.confusion, dataset.class_names)
     scores["environment"] = environment()
-    write_text(run.path / f"evaluation-{split}-{weights}.json", json.dumps(scores, indent=2) + "\n")
-    return scores
+    name = f"{split}-{weights}"
+    return Evaluation(run, config, dataset, trainer, name, images, plain, scores, measured.confusion)
 
 
-def score(model, dataset, split, config):
-    """Returns the scores of a model on a split as {name: value}.
+def write(evaluation: Evaluation):
+    """Writes the scores of an `Evaluation`, its confusion matrix and its pictures into the folder of the run.
 
-    Args:
-        model: `Disentangler` or `Classifier`.
-        dataset: a `Dataset`.
-        split: "test" or "validation".
-        config: the `RunConfig` the model was trained with.
+    Raises:
+        UserError: the folder cannot be written.
     """
-    scored = _split(dataset, split)
-    if isinstance(model, Classifier):
-        return classification_scores(*logits_of(model.network, scored)[:2])
-    return evaluate_split(model, scored, config)
+    run, name, class_names = evaluation.run, evaluation.name, evaluation.dataset.class_names
+    write_text(run.path / f"evaluation-{name}.json", json.dumps(evaluation.scores, indent=2) + "\n")
+    if not evaluation.config.classifies:
+        draw_extractor(evaluation.trainer, examples_to_show(evaluation.images), class_names, run)
+        return
+    counts = evaluation.confusion
+    header = ",".join(["true \\ predicted", *class_names])
+    rows = [",".join([true, *map(str, row)]) for true, row in zip(class_names, counts, strict=True)]
+    write_text(run.path / f"confusion-{name}.csv", "\n".join([header, *rows]) + "\n")
+    figures.confusion_matrix(counts, class_names, run.pictures / f"confusion-{name}.png")
+    if evaluation.config.gated and evaluation.config.gate_attention:
+        plain = evaluation.plain and evaluation.plain.network
+        draw_strips(plain, evaluation.trainer.network, examples_to_show(evaluation.images), run)
 
 
-def _split(dataset, split):
-    scored = {"test": dataset.test, "validation": dataset.validation}[split]
-    if not len(scored):
+def split_of(dataset, split):
+    """Returns the "test" or "validation" split of a `Dataset`.
+
+    Raises:
+        UserError: it is empty.
+    """
+    images = {"test": dataset.test, "validation": dataset.validation}[split]
+    if not len(images):
         raise UserError(f"the {split} split of {dataset.name} is empty; evaluate another with --split")
-    return scored
+    return images
 
 
 def load_run(run, *, weights="last", data_dir=None):
-    """Returns (model, dataset, config) of a run folder, trained weights loaded.
+    """Returns (trainer, dataset, config) of a run folder, trained weights loaded.
 
     Args:
         run: a `RunFolder`.
         weights: "last" or "best", as for `evaluate`.
         data_dir: replaces that of the config.
     """
-    model = load_trainer(run)
+    trainer = load_trainer(run)
     config = run.config(data_dir=data_dir)
     dataset = load_dataset(config)
     run.check_data(dataset)
     if weights == "best":
         if not run.best_weights.is_file():
             raise UserError(f"{run.path} has no best epoch: it is no classifier, or had no validation images")
-        load_weights(model.network, run.best_weights)
-    return model, dataset, config
+        load_weights(trainer.network, run.best_weights)
+    return trainer, dataset, config
 
 
-def logits_of(network, split):
-    """Returns (outputs, labels, images per second) of `network` over a split, in inference mode.
-
-    The rate leaves out the first batch, which compiles; it is None if there is no other.
+def most_confused(confusion, class_names, most=5):
+    """Returns the pairs of categories that are confused most often, JSON-ready.
 
     Args:
-        network: functional model of images in [-1, 1].
-        split: a `Split` or `StreamSplit`.
+        confusion: (num_classes, num_classes) counts, row the true category.
+        class_names: one per category.
+        most: how many pairs at most.
     """
-    outputs, labels, started, counted = [], [], None, 0
-    for images, batch_labels in stored_batches(split, EVALUATION_BATCH):
-        outputs.append(np.asarray(network.predict_on_batch(np.asarray(scale(images)))))
-        labels.append(batch_labels)
-        if started is None:
-            started = time.monotonic()
-        else:
-            counted += len(images)
-    rate = counted / (time.monotonic() - started) if counted else None
-    return np.concatenate(outputs), np.concatenate(labels), rate
-
-
-def classification_scores(logits, labels):
-    """Returns {"top1", "top5", "loss"}: shares in [0, 1] and the mean cross-entropy in nats.
-
-    Args:
-        logits: (N, classes).
-        labels: (N,) integer categories.
-    """
-    if not np.isfinite(logits).all():
-        raise UserError("the network's outputs are not finite, so they can not be scored; it was trained to NaN")
-    logits = logits.astype(np.float64)
-    log_z = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)) + logits.max(-1)
-    correct = np.take_along_axis(logits, labels[:, None], -1)[:, 0]
-    rank = (logits > correct[:, None]).sum(-1)
-    return {
-        "top1": float(np.mean(logits.argmax(-1) == labels)),
-        "top5": float(np.mean(rank < 5)),
-        "loss": float(np.mean(log_z - correct)),
-    }
-
-
-def confusion(predictions, labels, classes):
-    """Returns (classes, classes) counts: row the true category, column the predicted one."""
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (labels, predictions), 1)
-    return counts
+    wrong = confusion * (1 - np.eye(len(confusion), dtype=np.int64))
+    worst = [np.unravel_index(i, wrong.shape) for i in np.argsort(wrong, axis=None)[::-1][:most]]
+    return [
+        {"true": class_names[true], "predicted": class_names[predicted], "count": int(wrong[true, predicted])}
+        for true, predicted in worst
+        if wrong[true, predicted]
+    ]
 
 
 def table(scores):
@@ -156,46 +182,14 @@ def table(scores):
     return "\n".join(lines)
 
 
-def _score_classifier(model, split, dataset, run, name):
-    from cdc_keras.visualize import figures
-
-    logits, labels, rate = logits_of(model.network, split)
-    counts = confusion(logits.argmax(-1), labels, len(dataset.class_names))
-    header = ",".join(["true \\ predicted", *dataset.class_names])
-    rows = [",".join([true, *map(str, row)]) for true, row in zip(dataset.class_names, counts, strict=True)]
-    write_text(run.path / f"confusion-{name}.csv", "\n".join([header, *rows]) + "\n")
-    figures.confusion_matrix(counts, dataset.class_names, run.pictures / f"confusion-{name}.png")
-
-    wrong = counts * (1 - np.eye(len(counts), dtype=np.int64))
-    worst = [np.unravel_index(i, wrong.shape) for i in np.argsort(wrong, axis=None)[::-1][:5]]
-    return {
-        **classification_scores(logits, labels),
-        "images_per_second": rate,
-        "most_confused": [
-            {"true": dataset.class_names[t], "predicted": dataset.class_names[p], "count": int(wrong[t, p])}
-            for t, p in worst
-            if wrong[t, p]
-        ],
-    }
-
-
 def _check_counterpart(run, plain):
-    """Raises UserError unless `plain` is an ungated run of the same network and data."""
-    ours, theirs = run.config(), plain.config()
+    """Raises UserError unless `plain` is an ungated `Trained` of the same network and data as the run."""
+    ours, theirs = run.config(), plain.config
     for name in ("task", "network", "dataset", "image_size"):
         if getattr(ours, name) != getattr(theirs, name):
             raise UserError(
-                f"the plain run must be of the same {name}: {plain.path} has {getattr(theirs, name)}, "
+                f"the plain network must be of the same {name}: it has {getattr(theirs, name)}, "
                 f"{run.path} {getattr(ours, name)}"
             )
     if theirs.gated or not ours.gated:
-        raise UserError(f"{run.path} is to be gated and {plain.path} plain; they are not")
-
-
-def _draw_strips(network, split, run, config, plain_run_dir):
-    if not (config.gated and config.gate_attention):
-        return
-    plain = None
-    if plain_run_dir is not None:
-        plain = load_trainer(RunFolder(plain_run_dir)).network
-    draw_strips(plain, network, examples_to_show(split), run)
+        raise UserError(f"{run.path} is to be gated and its counterpart plain; they are not")

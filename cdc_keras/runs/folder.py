@@ -3,13 +3,13 @@
 import contextlib
 import csv
 import dataclasses
-import fcntl
 import hashlib
 import json
-import os
 import pathlib
 import re
 import sys
+
+import filelock
 
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
@@ -30,7 +30,7 @@ class RunFolder:
 
     Args:
         path: the folder; it need not exist.
-        writes: False for a worker that only reads what the chief writes: `create`, `record`, `save_checkpoint` and
+        writes: False for a worker that only reads what the chief writes: `create`, `note`, `save_checkpoint` and
             `write_rows` do nothing.
     """
 
@@ -59,7 +59,7 @@ class RunFolder:
             extractor: the `runs.trained.Trained` of what gates it.
 
         Raises:
-            UserError: it can not be written.
+            UserError: it cannot be written.
         """
         if self.config_path.exists():
             return
@@ -69,10 +69,10 @@ class RunFolder:
             for folder in (self.checkpoints, self.pictures):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"can not write the run folder {self.path}: {error.strerror}") from error
+            raise UserError(f"cannot write the run folder {self.path}: {error.strerror}") from error
         if extractor is not None:
             write_text(self.extractor_config, extractor.config.to_json())
-            self.record(extractor_sha256=extractor.sha256)
+            self.note(extractor_sha256=extractor.sha256)
         write_text(self.path / "flags.txt", flagfile(config))
         write_text(self.config_path, config.to_json())  # last: a folder with it is complete
 
@@ -80,37 +80,45 @@ class RunFolder:
     def lock(self):
         """Keeps other processes from training in this folder, which must be there, until the context is left.
 
+        The system holds the lock, so that it goes with a process that is killed. Workers that only read need none.
+
         Raises:
             UserError: another process is doing so.
         """
         if not self.writes:
             yield
             return
-        folder = os.open(self.path, os.O_RDONLY)
+        lock = filelock.FileLock(self.path / ".lock", timeout=0)
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(folder)
+            lock.acquire()
+        except filelock.Timeout:
             raise UserError(f"another process is training in {self.path}; wait for it, or stop it first") from None
-        except OSError:  # a file system that has no such locks
+        except (OSError, NotImplementedError):  # a file system that has no such locks
             pass
         try:
             yield
         finally:
-            os.close(folder)
+            lock.release()
+
+    def remove_partial_files(self):
+        """Removes what a process left behind that was killed while it wrote; only for who holds the lock."""
+        if self.writes:
+            for folder in (self.path, self.checkpoints):
+                for path in folder.glob(".*.partial*"):
+                    path.unlink(missing_ok=True)
 
     def _check_same(self, config):
-        stored, asked = self.config().effective(), config.effective()
+        stored, wanted = self.config().effective(), config.effective()
         different = [
-            f"{name} is {stored.get(name)!r} there and {asked.get(name)!r} now"
-            for name in stored | asked
-            if stored.get(name) != asked.get(name) and name not in FREE_TO_CHANGE
+            f"{name} is {stored.get(name)!r} there and {wanted.get(name)!r} now"
+            for name in stored | wanted
+            if stored.get(name) != wanted.get(name) and name not in FREE_TO_CHANGE
         ]
         if different:
             raise UserError(f"{self.path} holds another run: {'; '.join(different)}. Choose another folder")
 
     def check_data(self, dataset):
-        """Records which data the run is trained on, or checks that they are still the same.
+        """Notes which data the run is trained on, or checks that they are still the same.
 
         Raises:
             UserError: naming what differs.
@@ -121,9 +129,9 @@ class RunFolder:
             seen[f"{name}_images"] = len(split)
             if hasattr(split, "labels"):
                 seen[f"{name}_labels_sha256"] = hashlib.sha256(split.labels.astype("int32").tobytes()).hexdigest()
-        stored = self.read_record().get("data")
+        stored = self.notes().get("data")
         if stored is None:
-            self.record(data=seen)
+            self.note(data=seen)
         elif stored != seen:
             names = [name for name in seen if seen[name] != stored.get(name)]
             raise UserError(
@@ -132,14 +140,14 @@ class RunFolder:
             )
 
     def check_fingerprint(self, model):
-        """Records the fingerprint of `model`, or checks that it is still the same.
+        """Notes the fingerprint of `model`, or checks that it is still the same.
 
         Raises:
             UserError: the weights in this folder are of another network.
         """
-        mark, stored = fingerprint(model), self.read_record().get("fingerprint")
+        mark, stored = fingerprint(model), self.notes().get("fingerprint")
         if stored is None:
-            self.record(fingerprint=mark)
+            self.note(fingerprint=mark)
         elif stored != mark:
             raise UserError(f"{self.path} was trained with another version of this network; train it again elsewhere")
 
@@ -150,14 +158,14 @@ class RunFolder:
             UserError: there is no run in this folder.
         """
         if not self.config_path.is_file():
-            raise UserError(f"{self.path} is no run folder (it has no config.json); train one with train.py")
+            raise UserError(f"{self.path} is no run folder (it has no config.json); train one with cdc-keras train")
         config = RunConfig.from_json(self.config_path.read_text())
         return config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
 
     @property
     def finished(self):
         """Whether the run has trained all its epochs."""
-        return self.read_record().get("finished", False)
+        return self.notes().get("finished", False)
 
     @property
     def config_path(self):
@@ -215,21 +223,21 @@ class RunFolder:
         for old in self.steps()[:-keep]:
             self.checkpoint(old).unlink(missing_ok=True)
 
-    def record(self, **values):
+    def note(self, **values):
         """Adds `values` to run.json."""
         if self.writes:
-            write_text(self.path / "run.json", json.dumps({**self.read_record(), **values}, indent=2) + "\n")
+            write_text(self.path / "run.json", json.dumps({**self.notes(), **values}, indent=2) + "\n")
 
-    def read_record(self):
+    def notes(self):
         """Returns run.json as a dict, empty if there is none yet."""
         path = self.path / "run.json"
         return json.loads(path.read_text()) if path.is_file() else {}
 
     def published(self):
         """Returns what is published of a run that has finished, without a path of the machine it ran on, as a dict."""
-        about = self.read_record()
+        notes = self.notes()
         kept = ("versions", "hardware", "commit", "started", "train_images", "hours")
-        return {"settings": self.config().without_paths(), **{key: about[key] for key in kept}}
+        return {"settings": self.config().without_paths(), **{key: notes[key] for key in kept}}
 
     def rows(self):
         """Returns metrics.csv as a list of dicts of floats, one per finished epoch."""

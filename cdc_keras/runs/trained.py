@@ -80,8 +80,8 @@ def load_trained(place, kind=None, *, role=None, precision="float32"):
     if not is_kind[kind]:
         raise UserError(f"the {role} {place} is a run of task {config.task}; give one of task {kind}")
     if not run.finished:
-        raise UserError(f"the {role} in {place} has not finished training; run its train.py command again")
-    class_names = tuple(run.read_record()["data"]["classes"])
+        raise UserError(f"the {role} in {place} has not finished training; run its cdc-keras train command again")
+    class_names = tuple(run.notes()["data"]["classes"])
     if config.task == "extractor" and kind != "classifier":
         network, sha256_of_weights = _extractor_of_run(run, config, precision)
     else:
@@ -129,29 +129,32 @@ def load_teacher(config, class_names):
     return teacher
 
 
-def untrained_model(config, classes, run, steps_per_epoch, extractor=None, teacher=None):
+def untrained_model(config, num_classes, run, steps_per_epoch, extractor=None, teacher=None):
     """Returns the untrained model of a run, see `trainers.build.build`.
 
     Args:
         config: the run's resolved `RunConfig`.
-        classes: number of categories.
+        num_classes: number of categories.
         run: the `RunFolder`. Once it has checkpoints, they hold the extractor's weights.
         steps_per_epoch: for the schedules.
         extractor, teacher: `Trained`s of a run that starts or goes on; none for a model that is only evaluated.
     """
     pairs = None
-    if config.teacher is not None and teacher is not None:
-        ours, theirs = registry.groups(config.network), registry.groups(teacher.config.network)
-        pairs = lambda network: pair_by_resolution(network, ours, teacher.network, theirs)  # noqa: E731
-    elif config.teacher is not None:
-        pairs = lambda network: run.read_record()["transfer"]  # noqa: E731
+    if config.teacher is not None:
+
+        def pairs(network):
+            if teacher is None:
+                return run.notes()["transfer"]
+            groups = registry.groups(config.network), registry.groups(teacher.config.network)
+            return pair_by_resolution(network, groups[0], teacher.network, groups[1])
+
     if config.gated and config.gate_attention and extractor is None:
         stored = RunConfig.from_json(run.extractor_config.read_text())
         extractor = untrained_extractor(in_precision(stored, config.precision))
     elif extractor is not None:
         extractor = extractor.network
     return build(
-        config, classes, steps_per_epoch, extractor=extractor, teacher=teacher and teacher.network, pairs=pairs
+        config, num_classes, steps_per_epoch, extractor=extractor, teacher=teacher and teacher.network, pairs=pairs
     )
 
 
@@ -165,10 +168,10 @@ def load_trainer(run, precision="float32"):
     Raises:
         UserError: there is no checkpoint, or it is damaged or of another network.
     """
-    config, record = in_precision(run.config(), precision), run.read_record()
+    config, notes = in_precision(run.config(), precision), run.notes()
     if not run.steps():
-        raise UserError(f"{run.path} has no checkpoint yet; let train.py finish an epoch first")
-    model = untrained_model(config, len(record["data"]["classes"]), run, record["steps_per_epoch"])
+        raise UserError(f"{run.path} has no checkpoint yet; let cdc-keras train finish an epoch first")
+    model = untrained_model(config, len(notes["data"]["classes"]), run, notes["steps_per_epoch"])
     if config.classifies:
         model.compile()  # without optimizer: loss scaling gives its state another form in the checkpoint
     run.check_fingerprint(model)
@@ -194,12 +197,12 @@ def load_disentangler(place):
 def _extractor_of_run(run, config, precision):
     """Returns (extractor, sha256 of its weights) of a finished run."""
     weights = run.extractor_weights
-    known = run.read_record()["extractor_sha256"]
-    if not weights.is_file() or sha256(weights) != known:
+    noted = run.notes()["extractor_sha256"]
+    if not weights.is_file() or sha256(weights) != noted:
         raise UserError(f"{weights} is not the file the run wrote (sha256 differs); train it again")
     extractor = untrained_extractor(in_precision(config, precision))
     load_weights(extractor, weights)
-    return extractor, known
+    return extractor, noted
 
 
 def _from_zoo(name, kind, role, precision):
@@ -208,4 +211,4 @@ def _from_zoo(name, kind, role, precision):
         raise UserError(f"the {role} zoo:{name} is a record of kind {record.kind}; give one of kind {kind}")
     network = loading.load_network(zoo, folder, record, precision)
     preset_sha256 = sha256(zoo.path / folder / loading.PRESET)  # where it was read from
-    return Trained(network, record.run_config(), record.classes, record.weights.sha256, preset_sha256)
+    return Trained(network, record.run_config(), record.class_names, record.weights.sha256, preset_sha256)

@@ -3,8 +3,6 @@
 import dataclasses
 import pathlib
 
-from absl import flags as absl_flags
-
 from cdc_keras import flags, zoo
 from cdc_keras.choices import ZOO
 from cdc_keras.config import PATHS, RunConfig
@@ -12,7 +10,6 @@ from cdc_keras.errors import UserError
 from cdc_keras.runs.folder import FREE_TO_CHANGE
 from cdc_keras.tables.systems import CONTEXTS, SYSTEMS, Row
 
-CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 # Names of TFDS -> what the paper's flagfiles are called, where that is not the same.
 FLAGFILES = {"imagenet_resized/32x32": "imagenet32", "imagenet2012": "imagenet"}
 
@@ -40,21 +37,16 @@ def read_flags(path):
     Raises:
         UserError: there is no such file, or a line of it is no setting.
     """
-    values = absl_flags.FlagValues()
-    flags.define(values)
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"there is no flagfile {path}; name one with the settings of these runs")
     try:
-        values(["tables", f"--flagfile={path}", "--run_dir="])
-    except absl_flags.Error as error:
-        raise UserError(f"{path}: {error}") from None
-    return flags.config_from_flags(values)
+        return flags.config_from_flags(flags.parse(flags.train, [f"--flagfile={path}"]))
+    except UserError as error:
+        raise UserError(f"the settings of the flagfile {path} cannot be read: {error}") from None
 
 
 def flagfile_of(dataset, task):
     """Returns the path of the flagfile with the paper's settings for a data set and a task."""
     name = FLAGFILES.get(dataset, dataset)
-    return CONFIGS / "paper" / (f"{name}_extractor.flags" if task == "extractor" else f"{name}.flags")
+    return flags.CONFIGS / "paper" / (f"{name}_extractor.flags" if task == "extractor" else f"{name}.flags")
 
 
 def jobs_of(rows, *, seeds, classifier, extractor, runs_dir, folder, released=False):

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 
+from tqdm import tqdm
+
 from cdc_keras.devices import precision
 from cdc_keras.errors import UserError
 from cdc_keras.runs.folder import RunFolder, flagfile
 from cdc_keras.tables.scores import stored
-from cdc_keras.trainers.callbacks import duration
 from cdc_keras.weights import write_text
 
 MOST_AT_ONCE = 8  # on a CPU; each holds its data set in memory
@@ -202,5 +203,9 @@ def _report(shares, busy, seconds, shares_before):
     for worker in busy:
         job = next((job for job in worker.jobs if shares[job.name] < 1), worker.jobs[-1])
         at_work.append(f"{job.name} {shares[job.name]:.0%}")
-    left = f"; about {duration((len(shares) - sum(shares.values())) * seconds / done)} left" if done > 0 else ""
+    left = (
+        f"; about {tqdm.format_interval((len(shares) - sum(shares.values())) * seconds / done)} left"
+        if done > 0
+        else ""
+    )
     print(f"{finished} of {len(shares)} runs done; at work: {', '.join(at_work)}{left}", file=sys.stderr)

@@ -6,12 +6,12 @@ import numpy as np
 
 from cdc_keras.config import RunConfig
 from cdc_keras.data.backgrounds import BACKGROUNDS, background_variants
-from cdc_keras.data.corruptions import COMMON, SEVERITIES, corrupt
+from cdc_keras.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from cdc_keras.data.dataset import Split
 from cdc_keras.data.load import load_dataset
 from cdc_keras.runs.environment import environment
-from cdc_keras.runs.evaluation import classification_scores, logits_of
 from cdc_keras.runs.folder import RunFolder
+from cdc_keras.runs.scoring import score
 from cdc_keras.runs.trained import load_trainer
 from cdc_keras.tables.gate_use import gate_use
 from cdc_keras.tables.jobs import settings_of
@@ -34,10 +34,11 @@ def record(run, row, *, corrupted_images):
     """
     if (there := stored(run, corrupted_images)) is not None:
         return there
-    config, about, rows = run.config(), run.read_record(), run.rows()
-    network = load_trainer(run).network
+    config, about, rows = run.config(), run.notes(), run.rows()
+    model = load_trainer(run)
+    network = model.network
     # In random order: of the first ones, and of the image before each, the category says nothing.
-    test = load_dataset(config).test.drawn(0, max(MOST_IMAGES, corrupted_images))
+    test = load_dataset(config).test.sample(0, max(MOST_IMAGES, corrupted_images))
     found = {
         "row": row,
         "settings": settings_of(config),
@@ -48,8 +49,8 @@ def record(run, row, *, corrupted_images):
         "parameters": sum(int(np.prod(v.shape)) for v in network.variables if "moving_" not in v.path),
         "trainable_parameters": sum(int(np.prod(v.shape)) for v in network.trainable_variables),
         "corrupted_images": corrupted_images,
-        "corrupted": _corrupted(network, test, corrupted_images),
-        "backgrounds": _backgrounds(network, config),
+        "corrupted": _corrupted(model, test, config, corrupted_images),
+        "backgrounds": _backgrounds(model, config),
         "gate": gate_use(network, test) if config.gated else None,
         "commits": _commits(about),
         **{key: about[key] for key in ("hardware", "versions", "started", "train_images", "hours")},
@@ -75,7 +76,7 @@ def _teacher(run, config):
     """Returns whose attention a run was given: its settings, and its top-1 on a split; None without one."""
     if config.teacher is None:
         return None
-    known = run.read_record()["teacher"]
+    known = run.notes()["teacher"]
     settings = settings_of(RunFolder(config.teacher).config())
     return {"settings": settings, **{name: known[name] for name in ("sha256", "split", "top1")}}
 
@@ -85,22 +86,22 @@ def _context(run, config):
     if config.extractor is None:
         return None
     settings = settings_of(RunConfig.from_json(run.extractor_config.read_text()))
-    return {"sha256": run.read_record()["extractor_sha256"], "settings": settings}
+    return {"sha256": run.notes()["extractor_sha256"], "settings": settings}
 
 
-def _corrupted(network, test, count):
+def _corrupted(model, test, config, count):
     """Returns {"images": how many, corruption: [top-1 at severity 1, ..., 5]}; None for no images."""
     if not count:
         return None
     test = test.take(slice(count))
     top1 = {
-        name: [_top1(network, Split(corrupt(test.images, name, s, seed=0), test.labels)) for s in SEVERITIES]
-        for name in COMMON
+        name: [_top1(model, Split(corrupt(test.images, name, s, seed=0), test.labels), config) for s in SEVERITIES]
+        for name in CORRUPTIONS
     }
     return {"images": len(test), "top1": top1}
 
 
-def _backgrounds(network, config):
+def _backgrounds(model, config):
     """Returns {"images": how many, variant: top-1} of the backgrounds challenge; None but on `shapes`."""
     if config.dataset != "shapes":
         return None
@@ -110,8 +111,8 @@ def _backgrounds(network, config):
         background_bias=config.background_bias,
         image_size=config.image_size,
     )
-    return {"images": BACKGROUND_IMAGES, "top1": {name: _top1(network, variants[name]) for name in BACKGROUNDS}}
+    return {"images": BACKGROUND_IMAGES, "top1": {name: _top1(model, variants[name], config) for name in BACKGROUNDS}}
 
 
-def _top1(network, split):
-    return classification_scores(*logits_of(network, split)[:2])["top1"]
+def _top1(model, split, config):
+    return score(model, split, config).check_finite().metrics["top1"]

@@ -1,6 +1,6 @@
 """Tables 1 to 6 of the paper, row by row: what is trained, how it is scored, and what is said of it.
 
-python -m cdc_keras.tables --table=2 --data_dir=... trains every row with three seeds, as many at a time as there are
+cdc-keras tables --table=2 --data_dir=... trains every row with three seeds, as many at a time as there are
 devices, and writes the table as Markdown, JSON and a plot. The same command goes on where it was stopped.
 """
 
@@ -36,7 +36,7 @@ def tables(numbers, *, runs_dir, out=None, smoke=False, **settings):
         runs_dir: folder for the runs, in one folder for each data set.
         out: folder for the tables and the records; that of the runs if None.
         smoke: try every row, far too shortly to mean anything.
-        **settings: as the flags of `python -m cdc_keras.tables` say.
+        **settings: as the flags of `cdc-keras tables` say.
 
     Raises:
         UserError: what is asked for is not there, before anything is trained.

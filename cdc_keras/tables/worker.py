@@ -9,23 +9,23 @@ import sys
 
 from absl import app, flags
 
-from cdc_keras.errors import UserError
+from cdc_keras.cli import messages, quiet_imports, quiet_libraries
 
 
 def main(argv):
     values = flags.FLAGS
+    quiet_libraries()
     if values.cores:  # before the backend counts them
         os.sched_setaffinity(0, {int(core) for core in values.cores})
-    import keras
+    with quiet_imports():
+        import keras
 
-    from cdc_keras.cli import quiet_libraries
-    from cdc_keras.runs.training import train
-    from cdc_keras.tables.jobs import read_flags
-    from cdc_keras.tables.scores import record
+        from cdc_keras.runs.training import train
+        from cdc_keras.tables.jobs import read_flags
+        from cdc_keras.tables.scores import record
 
-    quiet_libraries()
     folder = pathlib.Path(values.runs_dir)
-    try:
+    with messages():
         for name in argv[1:]:
             run = train(read_flags(folder / f"{name}.flags"), folder / name, pictures=False)
             if not run.finished:
@@ -33,10 +33,6 @@ def main(argv):
             if not run.config().task == "extractor":
                 record(run, run.path.parent.name, corrupted_images=values.corrupted_images)
             keras.utils.clear_session()
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
 
 
 if __name__ == "__main__":

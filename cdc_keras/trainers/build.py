@@ -15,23 +15,24 @@ from cdc_keras.trainers import optimizers
 from cdc_keras.trainers.classifier import Classifier
 from cdc_keras.trainers.disentangler import Disentangler
 from cdc_keras.trainers.distillation import AttentionTransfer, resolution
+from cdc_keras.trainers.settings import Settings
 
 RESOLUTION = re.compile(r"(\d+)x\1")
 
 
-def build(config, classes, steps_per_epoch, *, extractor=None, teacher=None, pairs=None):
+def build(config, num_classes, steps_per_epoch, *, extractor=None, teacher=None, pairs=None):
     """Returns the compiled, untrained `Disentangler`, `Classifier` or `AttentionTransfer` of a resolved config.
 
     Args:
         config: a `RunConfig` without None for image_size, epochs, batch_size and learning_rate.
-        classes: number of categories.
+        num_classes: number of categories.
         steps_per_epoch: for the schedules.
         extractor: functional model that gates the classifier, if its config says so.
         teacher: trained functional classifier whose attention is transferred; none for a model that is only evaluated.
         pairs: with attention transfer, a function of the student's network that returns the pairs of layers.
 
     Raises:
-        UserError: the config asks for what can not be built, in one sentence.
+        UserError: the config asks for what cannot be built, in one sentence.
     """
     random.seed(config.seed)  # from Python's generator Keras draws the seeds of initial weights and dropout
     calls = config.steps_per_call if keras.backend.backend() == "tensorflow" else 1
@@ -39,10 +40,10 @@ def build(config, classes, steps_per_epoch, *, extractor=None, teacher=None, pai
         calls = 1  # Keras' loop over steps fails in TensorFlow's collectives
     try:
         if not config.classifies:
-            model = _disentangler(config, classes, steps_per_epoch)
+            model = _disentangler(config, num_classes, steps_per_epoch)
             model.compile(config.learning_rate, clip_norm=config.clip_norm, steps_per_execution=calls)
             return model
-        network = classifier(config, classes, extractor)
+        network = classifier(config, num_classes, extractor)
         if config.task == "extractor":
             _features(network, config)  # what will be kept of it exists
         if pairs is None:
@@ -69,16 +70,16 @@ def build(config, classes, steps_per_epoch, *, extractor=None, teacher=None, pai
         raise UserError(str(error)) from error
 
 
-def classifier(config, classes, extractor=None):
+def classifier(config, num_classes, extractor=None):
     """Returns the network of a classifier, gated as the config says.
 
     Args:
         config: a resolved `RunConfig`.
-        classes: number of categories.
+        num_classes: number of categories.
         extractor: functional model, images in [-1, 1] -> T, for a gate with attention.
     """
     with policy(config.precision):
-        network = _plain_network(config, classes)
+        network = _plain_network(config, num_classes)
         if not config.gated:
             return network
         return attach(
@@ -104,7 +105,9 @@ def untrained_extractor(config):
     """Returns the extractor of a run of task extractor, with initial weights."""
     with policy(config.precision):
         if config.context == "dm":
-            return _features(_plain_network(config, classes=2), config)  # the head, which knows the classes, is cut off
+            return _features(
+                _plain_network(config, num_classes=2), config
+            )  # the head, which knows the classes, is cut off
         return autoencoder.encoder(
             config.image_size,
             context_size=config.context_size,
@@ -113,14 +116,14 @@ def untrained_extractor(config):
         )
 
 
-def untrained_disentangler(config, classes):
+def untrained_disentangler(config, num_classes):
     """Returns the `Disentangler` of a run of task extractor, uncompiled and with initial weights; not to train.
 
     Args:
         config: a resolved `RunConfig`, of any context but dm.
-        classes: number of categories.
+        num_classes: number of categories.
     """
-    return _disentangler(config, classes, steps_per_epoch=1)  # which matter in training alone
+    return _disentangler(config, num_classes, steps_per_epoch=1)  # which matter in training alone
 
 
 def extractor_of(model, config):
@@ -134,25 +137,11 @@ def extractor_of(model, config):
     return _features(model.network, config) if config.context == "dm" else model.encoder
 
 
-def _disentangler(config, classes, steps_per_epoch):
+def _disentangler(config, num_classes, steps_per_epoch):
     with policy(config.precision):
-        return Disentangler(
-            config.image_size,
-            classes,
-            context=config.context,
-            context_size=config.context_size,
-            context_channels=config.context_channels,
-            skip=config.skip,
-            fool_weight=config.fool_weight,
-            fool_ramp_steps=ramp_steps(config, steps_per_epoch),
-            fool_loss=config.fool_loss,
-            repulsive_weight=config.repulsive_weight,
-            repulsive_delta=config.repulsive_delta,
-            discriminator_width=config.discriminator_width,
-            discriminators=config.discriminators,
-            discriminator_steps=config.discriminator_steps,
-            seed=config.seed,
-        )
+        settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(Settings)}
+        settings["fool_ramp_steps"] = ramp_steps(config, steps_per_epoch)
+        return Disentangler(config.image_size, num_classes, **settings)
 
 
 def ramp_steps(config, steps_per_epoch):
@@ -162,11 +151,11 @@ def ramp_steps(config, steps_per_epoch):
     return round(config.fool_ramp_fraction * config.epochs * steps_per_epoch)
 
 
-def _plain_network(config, classes):
+def _plain_network(config, num_classes):
     return registry.build(
         config.network,
         config.image_size,
-        num_classes=classes,
+        num_classes=num_classes,
         block_attention=config.block_attention,
         normalization=config.normalization,
     )
@@ -174,20 +163,20 @@ def _plain_network(config, classes):
 
 def _sites(config, network, extractor):
     """Returns the names of the layers to gate; by default those at T's resolution and at twice it (A.1)."""
-    asked = config.gate_sites
-    if not asked:
+    names = config.gate_sites
+    if not names:
         size = extractor.output_shape[1] if extractor is not None else _context_size(config)
         if size is None:
             raise UserError("give gate_sites: without a context there is no resolution to choose default sites by")
-        asked = (f"{2 * size}x{2 * size}", f"{size}x{size}")
+        names = (f"{2 * size}x{2 * size}", f"{size}x{size}")
     sites = []
-    for site in asked:
+    for site in names:
         size = RESOLUTION.fullmatch(site)
-        found = registry.sites(network, config.network, int(size[1])) if size else [site]
-        if not found:
+        layers = registry.sites(network, config.network, int(size[1])) if size else [site]
+        if not layers:
             ends = _resolutions(network, config)
             raise UserError(f"no group of {config.network} ends at {site}, to be gated there; {ends}; give gate_sites")
-        sites += found
+        sites += layers
     return sites
 
 

@@ -4,7 +4,7 @@ from keras import ops
 
 from cdc_keras.trainers import optimizers
 from cdc_keras.trainers.losses import cross_entropies
-from cdc_keras.trainers.metrics import Mean, hits
+from cdc_keras.trainers.metrics import Confusion, Mean, hits
 from cdc_keras.trainers.step import StepModel
 
 
@@ -12,12 +12,16 @@ class Classifier(StepModel):
     """Trains `network`, which stays a functional model of its own.
 
     Args:
-        network: functional model, images (B, S, S, 3) in [-1, 1] -> logits (B, classes).
+        network: functional model, images (B, S, S, 3) in [-1, 1] -> logits (B, num_classes).
+
+    Attributes:
+        confusion: `metrics.Confusion` of the images that were last evaluated.
     """
 
     def __init__(self, network, **kwargs):
         super().__init__(**kwargs)
         self.network = network
+        self.confusion = Confusion(network.outputs[0].shape[-1])
         self.trackers = [Mean("loss"), Mean("top1"), Mean("top5")]
         self.built = True
 
@@ -30,14 +34,19 @@ class Classifier(StepModel):
 
     @property
     def metrics(self):
-        return list(self.trackers)
+        return [*self.trackers, self.confusion]
 
     def call(self, images, training=False):
         """Returns the logits."""
         return self.network(images, training=training)
 
     def update(self, images, labels):
-        """Moves the network's trainable variables by one step and returns loss, top-1 and top-5 so far."""
+        """Moves the network's trainable variables by one step and returns loss, top-1 and top-5 so far.
+
+        Args:
+            images: (B, S, S, 3) in [-1, 1].
+            labels: (B,) integer categories, or (B, classes) shares that add up to 1, where images are mixed.
+        """
 
         def loss():
             logits = self.network(images, training=True)
@@ -54,6 +63,7 @@ class Classifier(StepModel):
         """Returns loss, top-1 and top-5 so far, in inference mode; labels of -1 are padding."""
         there, labels = labels >= 0, ops.maximum(labels, 0)
         logits = self.network(images, training=False)
+        self.confusion.update_state(labels, logits, sample_weight=there)
         return self.track(cross_entropies(labels, logits), labels, logits, there)
 
     def track(self, loss, labels, logits, there=None):
@@ -61,12 +71,14 @@ class Classifier(StepModel):
 
         Args:
             loss: (B,), or the mean over the batch.
-            labels: (B,) integer categories.
+            labels: (B,) integer categories, or (B, classes) shares, of which the largest is the one to hit.
             logits: (B, classes).
             there: (B,), whether an example counts; all do by default.
         """
         mean_loss, top1, top5 = self.trackers
         mean_loss.update_state(loss, sample_weight=ops.shape(labels)[0] if there is None else there)
+        if len(labels.shape) == 2:
+            labels = ops.argmax(labels, axis=-1)
         top1.update_state(hits(logits, labels), sample_weight=there)
         top5.update_state(hits(logits, labels, k=5), sample_weight=there)
         return self.get_metrics_result()

@@ -6,90 +6,54 @@ import types
 import keras
 from keras import ops
 
-from cdc_keras.choices import FOOL_LOSSES
 from cdc_keras.devices import distribution
 from cdc_keras.devices.precision import full
 from cdc_keras.networks import autoencoder
 from cdc_keras.trainers import losses, optimizers
 from cdc_keras.trainers.metrics import Mean, hits
+from cdc_keras.trainers.settings import Settings
 from cdc_keras.trainers.step import StepModel, gradient_at
-
-CONTEXTS = ("cdcgm", "cgm", "gm")
 
 
 class Disentangler(StepModel):
-    """The extraction network in training: encoder, decoder G2 and discriminator D (Fig. 2).
+    """The trainer of an extractor: its network E with a decoder G2 and a discriminator D (Fig. 2).
 
-    What is kept of it is `encoder`, a functional model from images in [-1, 1] to T. Defaults are the paper's; where it
-    is silent, those of Lample et al. 2017, "in the same way" as whom it trains (A.1).
+    The extractor is kept as `encoder`, a functional model from images in [-1, 1] to T.
 
     Args:
         image_size: 32, 128 or 224 pixels.
         num_classes: number of categories.
-        context: the context models of Table 1: "cdcgm", all of it; "cgm", no discriminator; "gm", no condition either.
-        context_size: T's height and width, pixels; the preset's by default (`networks.autoencoder.encoder`).
-        context_channels: of E1's and G1's output, which make T; 64.
-        skip: how E1's output enters T: "add" or "none".
-        fool_weight: lambda_fool after the ramp; 1e-4.
-        fool_ramp_steps: steps over which lambda_fool rises linearly from 0; 500,000.
-        fool_loss: "softmax" (Eq. 1), "wrong_class_ce" or "uniform_ce" (`losses.fooling_loss`).
-        repulsive_weight: weight of Eq. 2; 1e-3, and 0 is "w/o RL" of Table 2.
-        repulsive_delta: margin of Eq. 2; 0.01.
-        discriminator_width: channels of D's first convolution.
-        discriminators: number of Ds, which share nothing; L_fool is their mean.
-        discriminator_steps: updates of D on the T of each batch.
-        seed: seeds the random draws of "wrong_class_ce" and of `renew_discriminator`.
+        **settings: the fields of `Settings`, which is kept as `settings`.
+
+    Raises:
+        ValueError: there is no preset for this size, or a setting is none of those allowed.
     """
 
-    def __init__(
-        self,
-        image_size,
-        num_classes,
-        *,
-        context="cdcgm",
-        context_size=None,
-        context_channels=autoencoder.CONTEXT_CHANNELS,
-        skip="add",
-        fool_weight=1e-4,
-        fool_ramp_steps=500_000,
-        fool_loss="softmax",
-        repulsive_weight=1e-3,
-        repulsive_delta=0.01,
-        discriminator_width=64,
-        discriminators=1,
-        discriminator_steps=1,
-        seed=0,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        if context not in CONTEXTS:
-            raise ValueError(f"context must be one of {', '.join(CONTEXTS)}, not {context!r}")
-        if fool_loss not in FOOL_LOSSES:
-            raise ValueError(f"fool_loss must be one of {', '.join(FOOL_LOSSES)}, not {fool_loss!r}")
+    def __init__(self, image_size, num_classes, **settings):
+        super().__init__()
         self.num_classes = num_classes
-        self.conditional = context != "gm"
-        self.adversarial = context == "cdcgm"
-        self.repulsive = self.conditional and repulsive_weight > 0
-        self.fool_weight, self.fool_ramp_steps, self.fool_loss = fool_weight, fool_ramp_steps, fool_loss
-        self.repulsive_weight, self.repulsive_delta = repulsive_weight, repulsive_delta
-
-        self.discriminators, self.discriminator_steps, self.seed = discriminators, discriminator_steps, seed
-
+        settings = self.settings = Settings(**settings)
+        self.conditional, self.adversarial = settings.conditional, settings.adversarial
         self.encoder = autoencoder.encoder(
-            image_size, context_size=context_size, context_channels=context_channels, skip=skip
+            image_size,
+            context_size=settings.context_size,
+            context_channels=settings.context_channels,
+            skip=settings.skip,
         )
         context_shape = self.encoder.output_shape[1:]
         self.decoder = autoencoder.decoder(
-            image_size, context_shape, num_classes=num_classes, context_size=context_size, conditional=self.conditional
+            image_size,
+            context_shape,
+            num_classes=num_classes,
+            context_size=settings.context_size,
+            conditional=self.conditional,
         )
-        if self.repulsive:
+        if settings.repulsive:
             self._split_decoder()
-        self.discriminator_width, self.discriminator = discriminator_width, None
-        if self.adversarial:
-            self.discriminator = self._new_discriminator()
-        self.draws = keras.random.SeedGenerator(seed)
+        self.discriminator = self._new_discriminator() if self.adversarial else None
+        self.draws = keras.random.SeedGenerator(settings.seed)
         names = ["reconstruction_loss"]
-        names += ["repulsive_loss", "repulsive_active"] if self.repulsive else []
+        names += ["repulsive_loss", "repulsive_active"] if self.settings.repulsive else []
         names += ["discriminator_loss", "discriminator_accuracy"] if self.adversarial else []
         names += ["fooling_loss", "fooling_gradient_norm", "lambda_fool"] if self.adversarial else []
         self.trackers = {name: Mean(name) for name in names}
@@ -155,7 +119,7 @@ class Disentangler(StepModel):
     def discriminate(self, context, training=False):
         """Returns the list of the logits (B, classes) that the members of D give T."""
         logits = self.discriminator(context, training=training)
-        return logits if self.discriminators > 1 else [logits]
+        return logits if self.settings.discriminators > 1 else [logits]
 
     def renew_discriminator(self, member, epoch):
         """Gives one of D's members new initial weights, drawn from the seed and the epoch, so that it learns afresh.
@@ -167,12 +131,12 @@ class Disentangler(StepModel):
             epoch: at whose beginning, from 0.
         """
         before = random.getstate()
-        random.seed(f"{self.seed} {epoch}")  # from Python's generator Keras draws the seeds of initial weights
+        random.seed(f"{self.settings.seed} {epoch}")  # from Python's generator Keras draws the seeds of initial weights
         try:
             new = self._new_discriminator()
         finally:
             random.setstate(before)
-        prefix = autoencoder.prefixes(self.discriminators)[member]
+        prefix = autoencoder.prefixes(self.settings.discriminators)[member]
         for layer in self.discriminator.layers:
             if layer.name.startswith(prefix):
                 pairs = zip(layer.weights, new.get_layer(layer.name).weights, strict=True)
@@ -183,8 +147,8 @@ class Disentangler(StepModel):
         return autoencoder.discriminator(
             self.encoder.output_shape[1:],
             num_classes=self.num_classes,
-            width=self.discriminator_width,
-            members=self.discriminators,
+            width=self.settings.discriminator_width,
+            members=self.settings.discriminators,
         )
 
     def _split_decoder(self):
@@ -198,7 +162,7 @@ class Disentangler(StepModel):
         self._decode_rest = lambda features, condition: rest([features, condition], training=True)
 
     def update(self, images, labels):
-        """Trains both players on one batch, D first, and returns the health readings of `metrics`."""
+        """Trains both players on one batch, D first, and returns the means of the metrics so far."""
         if self.adversarial:
             self._update_discriminator(images, labels)
         self._update_autoencoder(images, labels)
@@ -215,40 +179,42 @@ class Disentangler(StepModel):
             return sum(values), (sum(values) / len(values), self._accuracy(logits, labels))
 
         variables = self.discriminator.trainable_variables
-        for _ in range(self.discriminator_steps):
+        for _ in range(self.settings.discriminator_steps):
             (value, accuracy), gradients = self.gradients(loss, variables, self.player.discriminator)
             self.player.discriminator.apply(gradients, variables)
         self._track(images, discriminator_loss=value, discriminator_accuracy=ops.mean(accuracy))
 
     def _update_autoencoder(self, images, labels):
         """Moves encoder and decoder only: MSE + lambda_fool L_fool + L_repul, D in inference mode (Eqs. 1 and 2)."""
-        condition = self.condition(labels)
-        readings = {}
+        condition, settings = self.condition(labels), self.settings
+        metrics = {}
 
         def loss():
             context = self.encoder(images, training=True)
-            if self.repulsive:
+            if settings.repulsive:
                 reconstructions, counterfactuals = self._both_decoded(context, condition)
             else:
                 reconstructions = self.decode(context, condition, training=True)
-            total = readings["reconstruction_loss"] = losses.reconstruction_loss(images, reconstructions)
-            if self.repulsive:
-                repulsion, active = losses.repulsive_loss(reconstructions, counterfactuals, self.repulsive_delta)
-                total += self.repulsive_weight * repulsion
-                readings.update(repulsive_loss=repulsion, repulsive_active=active)
+            total = metrics["reconstruction_loss"] = losses.reconstruction_loss(images, reconstructions)
+            if self.settings.repulsive:
+                repulsion, active = losses.repulsive_loss(
+                    reconstructions, counterfactuals, self.settings.repulsive_delta
+                )
+                total += self.settings.repulsive_weight * repulsion
+                metrics.update(repulsive_loss=repulsion, repulsive_active=active)
             if self.adversarial:
                 # D is differentiated once, at T. The inner product has the gradient lambda_fool dL_fool/dT at T, and so
-                # the right one at every weight of the encoder, while the reading of its norm costs nothing more.
+                # the right one at every weight of the encoder, while its norm costs nothing more.
                 fooling, gradient = self._fooling_gradient(context, labels)
                 total += self.lambda_fool * ops.sum(ops.stop_gradient(gradient) * full(context))
-                readings.update(fooling_loss=fooling, fooling_gradient_norm=_norm_over_replicas(gradient))
-                readings["lambda_fool"] = self.lambda_fool
-            return total, dict(readings)
+                metrics.update(fooling_loss=fooling, fooling_gradient_norm=_norm_over_replicas(gradient))
+                metrics["lambda_fool"] = self.lambda_fool
+            return total, dict(metrics)
 
         variables = self.autoencoder_variables
-        readings, gradients = self.gradients(loss, variables, self.player.autoencoder)
+        metrics, gradients = self.gradients(loss, variables, self.player.autoencoder)
         self.player.autoencoder.apply(gradients, variables)
-        self._track(images, **readings)
+        self._track(images, **metrics)
 
     def _both_decoded(self, context, condition):
         """Returns G2(T, g(y)) and G2(T, 1 - g(y)) in training mode, G2's moving statistics as the former made them."""
@@ -264,28 +230,28 @@ class Disentangler(StepModel):
     @property
     def lambda_fool(self):
         """The weight of L_fool now: `fool_weight` after `fool_ramp_steps` steps, linear from 0 before."""
-        if not self.fool_ramp_steps:
-            return self.fool_weight
+        if not self.settings.fool_ramp_steps:
+            return self.settings.fool_weight
         steps = ops.cast(self.steps, keras.config.floatx())
-        return self.fool_weight * ops.minimum(steps / self.fool_ramp_steps, 1.0)
+        return self.settings.fool_weight * ops.minimum(steps / self.settings.fool_ramp_steps, 1.0)
 
     def _fooling_gradient(self, context, labels):
         """Returns (L_fool, d L_fool / d T), the gradient in float32 and on its way through D scaled."""
-        scale = self.player.autoencoder.scale_loss
+        scale, kind = self.player.autoencoder.scale_loss, self.settings.fool_loss
 
         def loss(context):
             wrong = None
-            if self.fool_loss == "wrong_class_ce":
+            if kind == "wrong_class_ce":
                 wrong = losses.draw_wrong_labels(labels, self.num_classes, self.draws)
             logits = self.discriminate(context)
-            value = sum(losses.fooling_loss(member, labels, self.fool_loss, wrong) for member in logits) / len(logits)
+            value = sum(losses.fooling_loss(member, labels, kind, wrong) for member in logits) / len(logits)
             return scale(value), value
 
         value, gradient = gradient_at(loss, full(context))
         return value, gradient / scale(1.0)
 
     def assess(self, images, labels):
-        """Returns the readings that need no training step, everything in inference mode; labels of -1 are padding."""
+        """Returns the metrics that need no training step, everything in inference mode; labels of -1 are padding."""
         there, labels = labels >= 0, ops.maximum(labels, 0)
         context = self.encoder(images, training=False)
         reconstructions = self.decode(context, self.condition(labels))

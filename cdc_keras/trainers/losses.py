@@ -28,7 +28,14 @@ def discriminator_loss(logits, labels):
 
 
 def cross_entropies(labels, logits):
-    """Returns the cross-entropy of each category, nats, (B,)."""
+    """Returns the cross-entropy of each image, nats, (B,).
+
+    Args:
+        labels: (B,) integer categories, or (B, classes) shares that add up to 1, where images are mixed.
+        logits: (B, classes).
+    """
+    if len(labels.shape) == 2:
+        return keras.losses.categorical_crossentropy(labels, full(logits), from_logits=True)
     return keras.losses.sparse_categorical_crossentropy(labels, full(logits), from_logits=True)
 
 

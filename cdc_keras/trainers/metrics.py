@@ -36,8 +36,45 @@ class Mean(keras.metrics.Metric):
         return ops.divide_no_nan(self.total, self.count)
 
 
+class Confusion(keras.metrics.Metric):
+    """Counts how often images of one category were taken for another.
+
+    Attributes:
+        counts: variable (num_classes, num_classes), row the true category, column the predicted one.
+    """
+
+    def __init__(self, num_classes, name="confusion", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.counts = self.add_variable(
+            (num_classes, num_classes), "zeros", aggregation="only_first_replica", name="counts"
+        )
+
+    def update_state(self, labels, logits, sample_weight):
+        """Adds a batch.
+
+        Args:
+            labels: (B,) integer categories.
+            logits: (B, num_classes).
+            sample_weight: (B,), 0 for an image that does not count.
+        """
+        num_classes = self.counts.shape[0]
+        true = ops.one_hot(labels, num_classes, dtype=self.dtype) * ops.cast(sample_weight, self.dtype)[:, None]
+        predicted = ops.one_hot(ops.argmax(logits, axis=-1), num_classes, dtype=self.dtype)
+        self.counts.assign_add(distribution.total(ops.matmul(ops.transpose(true), predicted)))
+
+    def result(self):
+        """Returns no metric: `counts` are no number to be logged."""
+        return {}
+
+    def numpy(self):
+        """Returns the counts as whole numbers."""
+        return ops.convert_to_numpy(self.counts).astype("int64")
+
+
 def hits(logits, labels, k=1):
     """Returns 1 where the label is among the `k` highest logits, of equal ones the first, else 0; (B,) floats.
+
+    A label whose logit is NaN is behind all others.
 
     Args:
         logits: (B, classes).
@@ -45,6 +82,6 @@ def hits(logits, labels, k=1):
     """
     labels = labels[:, None]
     correct = ops.take_along_axis(logits, labels, axis=-1)
-    before = (logits == correct) & (ops.arange(logits.shape[-1], dtype=labels.dtype) < labels)
-    ahead = ops.cast((logits > correct) | before, "int32")
-    return ops.cast(ops.sum(ahead, axis=-1) < k, logits.dtype)
+    after = (logits == correct) & (ops.arange(logits.shape[-1], dtype=labels.dtype) >= labels)
+    behind = ops.cast((logits < correct) | after, "int32")  # the label itself, too, unless it is NaN
+    return ops.cast(logits.shape[-1] - ops.sum(behind, axis=-1) < k, logits.dtype)

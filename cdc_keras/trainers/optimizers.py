@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from cdc_keras.choices import RECIPES
 from cdc_keras.gate.parts import PREFIX
 
 WARMUP_LEARNING_RATE = 0.001  # A.1
@@ -70,7 +71,12 @@ def recipe(name, learning_rate, *, gate_decays=True, gate_rate_factor=1.0):
             neither: A.1's "SGD using default parameters" read literally.
         learning_rate: a number or a schedule.
         gate_decays, gate_rate_factor: as for `CoupledSGD`.
+
+    Raises:
+        ValueError: there is no recipe of that name.
     """
+    if name not in RECIPES:
+        raise ValueError(f"recipe is one of {', '.join(RECIPES)}, not {name!r}")
     gate = {"gate_decays": gate_decays, "gate_rate_factor": gate_rate_factor}
     if name == "wrn":
         return CoupledSGD(learning_rate, l2=5e-4, momentum=0.9, nesterov=True, **gate)

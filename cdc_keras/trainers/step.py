@@ -29,7 +29,14 @@ class _Model(keras.Model):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         # "int" is int64 under TensorFlow, as int32 is not counted on a GPU, and int32 under JAX.
-        self.steps = keras.Variable(0, dtype="int", trainable=False, aggregation="only_first_replica", name=STEPS)
+        self.steps = keras.Variable(
+            "zeros", shape=(), dtype="int", trainable=False, aggregation="only_first_replica", name=STEPS
+        )
+
+    @property
+    def steps_done(self):
+        """The number of training steps the model has seen."""
+        return int(self.steps.numpy())
 
     def players(self):
         """Returns {name: optimizer} of all that `update` moves."""
@@ -57,9 +64,10 @@ class _Model(keras.Model):
     def _states(self):
         """Returns {key in the file: variable}."""
         random = [v for v in self.non_trainable_variables if v.path.endswith("seed_generator_state")]
+        means = [v for v in self.metrics_variables if len(v.shape) == 0]  # the counts of an evaluation are none
         return {
             **{f"random_state_{i}": v for i, v in enumerate(random)},
-            **{f"running_mean_{i}": v for i, v in enumerate(self.metrics_variables)},
+            **{f"running_mean_{i}": v for i, v in enumerate(means)},
         }
 
     def save_own_variables(self, store):
@@ -116,7 +124,7 @@ if keras.backend.backend() == "tensorflow":
             """Does nothing: a model here is built when it is made, and under several workers Keras fails in this."""
 
     def _as_reduced(logs):
-        """Returns readings as Keras averages them over workers: along an axis, though all have the same already."""
+        """Returns metrics as Keras averages them over workers: along an axis, though all have the same already."""
         return {k: ops.reshape(v, (1,)) for k, v in logs.items()} if distribution.workers() > 1 else logs
 
 elif keras.backend.backend() == "jax":
@@ -184,7 +192,7 @@ elif keras.backend.backend() == "jax":
                 state, logs = step(state, {name: array[0] for name, array in plan.items()})
             else:
                 state, logs = jax.lax.scan(step, state, plan)
-                logs = {name: readings[-1] for name, readings in logs.items()}  # running means: the last says it all
+                logs = {name: values[-1] for name, values in logs.items()}  # running means: the last says it all
             return logs, tuple(state)
 
 else:

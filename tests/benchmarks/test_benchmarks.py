@@ -1,26 +1,26 @@
 import json
-import pathlib
 import subprocess
 import sys
 
-BENCHMARKS = pathlib.Path(__file__).resolve().parents[2] / "benchmarks"
-SCRIPT = BENCHMARKS / "input_path.py"
+from benchmarks import latency, settings
+from cdc_keras.choices import AUGMENTATIONS
 
 
 def test_the_input_path_benchmark_prints_its_table_and_saves_its_numbers(tmp_path):
     out = tmp_path / "input_path.json"
-    command = [sys.executable, SCRIPT, "--images", "256", "--repeats", "1", "--out", out]
+    command = [sys.executable, "-m", "benchmarks.input_path", "--images", "256", "--repeats", "1", "--out", out]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     saved = json.loads(out.read_text())
-    rows = [line for line in printed.splitlines() if line.startswith("|")][2:]
-    assert len(rows) == len(saved["images_per_second"]) == 4
+    rows = [line for line in printed.splitlines() if line.startswith("| ") and "images/s (median)" not in line]
+    assert len(rows) == len(saved["images_per_second"]) + len(saved["augmentations"])
+    assert len(saved["images_per_second"]) == 4
+    for kind in (*AUGMENTATIONS, "KerasCV's RandAugment layer"):
+        rate = saved["augmentations"][kind][0]
+        assert f"| {kind} | {rate:,.0f} | {1e6 / rate:,.0f} |" in printed
     assert f"bar 5.0x, measured {saved['measured']:.1f}x" in printed
 
 
-def test_a_setting_is_compared_with_the_default_round_by_round(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import settings
-
+def test_a_setting_is_compared_with_the_default_round_by_round():
     rates = {setting: [100.0, 200.0, 300.0] for setting in settings.SETTINGS}
     rates["jit_compile"] = [50.0, 200.0, 900.0]  # half, equal, three times: the middle one counts
     rates["oneDNN off"] = [25.0, 50.0, 75.0]
@@ -29,10 +29,7 @@ def test_a_setting_is_compared_with_the_default_round_by_round(monkeypatch):
     assert "| oneDNN off | 0.25 |" in settings.table({"resnet20": rates})
 
 
-def test_a_server_is_compared_with_the_better_of_its_peers_round_by_round(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import latency
-
+def test_a_server_is_compared_with_the_better_of_its_peers_round_by_round():
     times = {"ours": [2.0, 3.0, 4.0], "onnx": [2.0, 1.0, 4.0], "torch": [1.0, 3.0, 8.0]}
     lines = latency.table({"plain": {1: times}, "gated": {64: {side: times[side] for side in ("ours", "onnx")}}})
     assert "| plain | 1 | 3000.00 | 2000.00 | 3000.00 | 2.00 | NO |" in lines

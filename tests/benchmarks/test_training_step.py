@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from benchmarks import training_step
 from cdc_keras.complexity import parameters
 from cdc_keras.data.pipeline import gather
 from cdc_keras.networks import registry
@@ -17,8 +17,6 @@ from cdc_keras.trainers import optimizers
 from cdc_keras.trainers.classifier import Classifier
 from cdc_keras.trainers.disentangler import Disentangler
 
-BENCHMARKS = pathlib.Path(__file__).resolve().parents[2] / "benchmarks"
-SCRIPT = BENCHMARKS / "training_step.py"
 VARIABLES = {
     "kernel": "weight",
     "bias": "bias",
@@ -37,9 +35,8 @@ def torch():
 
 
 @pytest.fixture
-def peers(torch, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import torch_peers
+def peers(torch):
+    from benchmarks import torch_peers
 
     return torch_peers
 
@@ -143,7 +140,7 @@ def test_the_input_paths_agree(peers, torch):
 
 def test_the_benchmark_prints_its_table_and_saves_its_numbers(torch, tmp_path):
     out = tmp_path / "training_step.json"
-    command = [sys.executable, SCRIPT, "--quick", "--rows", "extractor32", "--out", out]
+    command = [sys.executable, "-m", "benchmarks.training_step", "--quick", "--rows", "extractor32", "--out", out]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     saved = json.loads(out.read_text())
     assert [line["what"].split()[0] for line in saved["table"]] == ["images/s", "share", "peak"]
@@ -152,7 +149,7 @@ def test_the_benchmark_prints_its_table_and_saves_its_numbers(torch, tmp_path):
 
 
 def test_the_latency_benchmark_prints_its_table_and_saves_its_numbers(torch, tmp_path):
-    command = [sys.executable, BENCHMARKS / "latency.py", "--rounds=1", "--requests=2", f"--out={tmp_path / 'x.json'}"]
+    command = [sys.executable, "-m", "benchmarks.latency", "--rounds=1", "--requests=2", f"--out={tmp_path / 'x.json'}"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     seconds = json.loads((tmp_path / "x.json").read_text())["seconds"]
     assert sum(line.startswith("| cifar100_resnet20") for line in printed.splitlines()) == 4
@@ -162,11 +159,6 @@ def test_the_latency_benchmark_prints_its_table_and_saves_its_numbers(torch, tmp
 
 
 def test_without_pytorch_the_benchmark_says_so_in_one_sentence(monkeypatch):
-    specification = importlib.util.spec_from_file_location("training_step", SCRIPT)
-    benchmark = importlib.util.module_from_spec(specification)
-    monkeypatch.setitem(sys.modules, "training_step", benchmark)  # dataclasses look their module up
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    specification.loader.exec_module(benchmark)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="^error: the peers need PyTorch"):
-        benchmark.main(["--rows", "vgg13"])
+        training_step.main(["--rows", "vgg13"])

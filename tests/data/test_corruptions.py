@@ -8,14 +8,13 @@ from PIL import Image
 
 from cdc_keras.data import corruption_parts as parts
 from cdc_keras.data import corruptions
-from cdc_keras.data.corruptions import COMMON, CORRUPTIONS, EXTRA, SEVERITIES, corrupt
+from cdc_keras.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from cdc_keras.data.shapes import shapes
 from cdc_keras.errors import UserError
 
-NAMES = COMMON + EXTRA
+NAMES = tuple(CORRUPTIONS)
 CERTAIN = {"defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression"}
-CERTAIN |= {"gaussian_blur", "saturate"}
-KEEP_A_CONSTANT = ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "gaussian_blur")
+KEEP_A_CONSTANT = ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur")
 KEEP_A_CONSTANT += ("pixelate", "elastic_transform", "contrast")
 
 
@@ -36,9 +35,8 @@ def floats(images):
     return images.transpose(0, 3, 1, 2).astype(np.float32) / 255
 
 
-def test_the_names_are_the_15_common_ones_and_the_4_extra_ones():
-    assert (len(COMMON), COMMON[0], COMMON[-1]) == (15, "gaussian_noise", "jpeg_compression")
-    assert EXTRA == ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+def test_the_names_are_the_15_common_ones():
+    assert (len(NAMES), NAMES[0], NAMES[-1]) == (15, "gaussian_noise", "jpeg_compression")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -56,9 +54,9 @@ def test_the_seed_changes_what_is_random_and_nothing_else(images, name):
 
 def test_a_seed_gives_the_images_that_it_always_gave(images):
     # Numbers are published on these images. Not a hash: another processor's cosine may move a pixel by a grey level.
-    names = ("shot_noise", "glass_blur", "snow", "frost", "fog", "elastic_transform", "spatter")
+    names = ("shot_noise", "glass_blur", "snow", "frost", "fog", "elastic_transform")
     means = [corrupt(images[-2:], name, 4, 0).mean() for name in names]
-    np.testing.assert_allclose(means, [76.971, 77.571, 110.611, 110.473, 111.084, 77.108, 76.867], atol=0.02)
+    np.testing.assert_allclose(means, [76.971, 77.571, 110.611, 110.473, 111.084, 77.108], atol=0.02)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,18 +94,15 @@ def test_every_severity_changes_every_image(images, name):
 
 
 # Not glass_blur, whose blur takes back at 3 and 5 what its shuffle did at 2 and 4; not frost, which dims the picture at
-# 4; not elastic_transform, whose large movements shrink as its ripples grow; not spatter, water to 3 and then mud; not
-# saturate, which takes colour away at 1 and 2 and adds it from 3 on.
-@pytest.mark.parametrize(
-    "name", sorted(set(NAMES) - {"glass_blur", "frost", "elastic_transform", "spatter", "saturate"})
-)
+# 4; not elastic_transform, whose large movements shrink as its ripples grow.
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"glass_blur", "frost", "elastic_transform"}))
 def test_distortion_does_not_fall_as_severity_grows(images, name):
     # Motion blur at 3 and 4 differs only in how far a trail reaches that has long faded: the angles decide.
     severities = (1, 2, 3, 5) if name == "motion_blur" else SEVERITIES
     assert (np.diff([distortion(images, name, severity) for severity in severities]) >= 0).all()
 
 
-@pytest.mark.parametrize("name", ["defocus_blur", "motion_blur", "zoom_blur", "snow", "frost", "fog", "spatter"])
+@pytest.mark.parametrize("name", ["defocus_blur", "motion_blur", "zoom_blur", "snow", "frost", "fog"])
 def test_a_larger_image_is_distorted_about_as_much(name):
     # The same shapes in the same places at both sizes, but sharper at the larger one, and other angles and layers.
     small, large = (distortion(shapes(40, seed=1, image_size=size).images, name, 5) for size in (32, 96))
@@ -126,7 +121,6 @@ def test_what_moves_or_averages_pixels_leaves_a_constant_image_alone(name):
     [
         ("gaussian_noise", 1, 0.04),
         ("gaussian_noise", 5, 0.1),
-        ("speckle_noise", 5, 0.2 * 128 / 255),
         ("shot_noise", 1, (128 / 255 / 500) ** 0.5),
         ("shot_noise", 5, (128 / 255 / 50) ** 0.5),
     ],
@@ -157,13 +151,6 @@ def direct(images, kernel):
         window = padded[:, i : i + len(kernel), j : j + len(kernel)]
         result[:, i, j] = (window * kernel[None, :, :, None]).sum((1, 2))
     return result
-
-
-def test_gaussian_blur_is_the_direct_convolution(images):
-    kernel = np.array([[np.exp(-(i * i + j * j) / 2) for i in range(-4, 5)] for j in range(-4, 5)])
-    expected = direct(images[:2], kernel / kernel.sum())
-    # Rounding to bytes, and a little for float32.
-    np.testing.assert_allclose(corrupt(images[:2], "gaussian_blur", 5, 0), expected, atol=0.501)
 
 
 @pytest.mark.parametrize("severity, kernel", [(4, [[0, 1, 0], [1, 1, 1], [0, 1, 0]]), (5, np.ones((3, 3)))])
@@ -240,20 +227,12 @@ def test_brightness_adds_to_the_value_of_a_grey_image():
         np.testing.assert_allclose(result, 100 + more, atol=0.501)
 
 
-@pytest.mark.parametrize(
-    "name, severity, change",
-    [
-        ("brightness", 4, lambda h, s, v: (h, s, min(v + 0.2, 1))),
-        ("saturate", 1, lambda h, s, v: (h, 0.3 * s, v)),
-        ("saturate", 3, lambda h, s, v: (h, min(1.5 * s, 1), v)),
-        ("saturate", 5, lambda h, s, v: (h, min(2.5 * s + 0.2, 1), v)),
-    ],
-)
-def test_colours_change_as_in_hsv(name, severity, change):
+def test_brightness_adds_to_the_value_of_hsv():
     colours = np.random.default_rng(0).integers(0, 256, (64, 3))
     colours[:3] = [0, 0, 0], [90, 90, 90], [255, 255, 255]
-    expected = [255 * np.array(colorsys.hsv_to_rgb(*change(*colorsys.rgb_to_hsv(*c)))) for c in colours / 255]
-    result = corrupt(colours.astype(np.uint8).reshape(1, 8, 8, 3), name, severity, 0)
+    hsv = [colorsys.rgb_to_hsv(*colour) for colour in colours / 255]
+    expected = [255 * np.array(colorsys.hsv_to_rgb(h, s, min(v + 0.2, 1))) for h, s, v in hsv]
+    result = corrupt(colours.astype(np.uint8).reshape(1, 8, 8, 3), "brightness", 4, 0)
     np.testing.assert_allclose(result.reshape(64, 3), expected, atol=0.501)
 
 
@@ -263,16 +242,6 @@ def test_contrast_keeps_the_mean_and_shrinks_the_deviation(images, severity, fac
     # Quarters of a grey level are rounded, halves always upwards: an eighth at worst, and a little for chance.
     np.testing.assert_allclose(result.mean((1, 2)), images.mean((1, 2)), atol=0.2)
     np.testing.assert_allclose(result.std((1, 2)), factor * images.std((1, 2)), atol=0.2)
-
-
-def test_mud_is_brown_and_opaque_and_water_only_lightens():
-    mud = corrupt(constant(255, 255, 255), "spatter", 5, 0)
-    assert (mud.reshape(-1, 3).min(0) - np.array([63, 42, 20]) < 5).all()
-    grey = constant(100, 100, 100)
-    water = corrupt(grey, "spatter", 3, 0)
-    assert (water >= grey).all()
-    # Where it shines most, half of pale turquoise is added.
-    np.testing.assert_allclose(water.max((0, 1, 2)), 100 + np.array([175, 238, 238]) / 2, atol=1)
 
 
 def test_pixelate_by_a_half_averages_blocks_of_four_pixels(images):
@@ -291,7 +260,7 @@ def test_jpeg_compression_is_a_round_trip_through_pillow(images):
 
 
 def test_an_unknown_corruption_is_refused_with_the_known_ones(images):
-    with pytest.raises(UserError, match="gaussian_noise, .*saturate, but it is 'rain'"):
+    with pytest.raises(UserError, match="gaussian_noise, .*jpeg_compression, but it is 'rain'"):
         corrupt(images, "rain", 1, 0)
 
 
@@ -315,10 +284,10 @@ def test_images_that_are_no_batch_of_rgb_bytes_are_refused(wrong):
         corrupt(wrong, "fog", 1, 0)
 
 
-def test_all_common_corruptions_of_a_hundred_images_take_less_than_two_and_a_half_seconds_of_one_core():
+def test_all_corruptions_of_a_hundred_images_take_less_than_two_and_a_half_seconds_of_one_core():
     images = shapes(100, seed=0).images
     start = time.thread_time()
-    for name in COMMON:
+    for name in NAMES:
         for severity in SEVERITIES:
             corrupt(images, name, severity, 0)
     assert time.thread_time() - start < 2.5

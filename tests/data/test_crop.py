@@ -1,10 +1,12 @@
 """The random resized crop, measured on an image whose pixels say where they are."""
 
+import time
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
-tf = pytest.importorskip("tensorflow")
-from cdc_keras.data.crop import random_resized_crop, squeezed  # noqa: E402
+from cdc_keras.data.crop import MOST_STRETCHED, fitted, random_resized_crop, squeezed
 
 HEIGHT, WIDTH, AREA = 120, 160, 0.08
 COORDINATES = np.stack([*np.mgrid[:HEIGHT, :WIDTH], np.zeros((HEIGHT, WIDTH), int)], axis=-1).astype(np.uint8)
@@ -58,3 +60,26 @@ def test_squeezing_keeps_the_whole_image():
     image = squeezed(tf.constant(COORDINATES), 40).numpy()
     np.testing.assert_allclose(image[1:-1, :, 0], np.repeat((np.arange(1, 39)[:, None] + 0.5) * 3 - 0.5, 40, 1), atol=1)
     np.testing.assert_allclose(image[:, 1:-1, 1], np.repeat((np.arange(1, 39)[None] + 0.5) * 4 - 0.5, 40, 0), atol=1)
+
+
+def resized_whole(image, image_size):
+    """What `fitted` gives of an image that is not stretched: resized whole, then cropped."""
+    scale = image_size / min(image.shape[:2])
+    resized = [max(round(side * scale), image_size) for side in image.shape[:2]]
+    pixels = tf.image.resize(image, resized, method="bilinear", antialias=True)
+    return np.rint(tf.image.resize_with_crop_or_pad(pixels, image_size, image_size).numpy().clip(0, 255))
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (40, 30), (12, 12 * MOST_STRETCHED), (20 * MOST_STRETCHED + 40, 20)])
+@pytest.mark.parametrize("image_size", [16, 33])
+def test_the_middle_of_a_fitted_image_does_not_depend_on_its_ends(shape, image_size):
+    image = np.random.default_rng(0).integers(256, size=(*shape, 3), dtype=np.uint8)
+    difference = abs(fitted(tf.constant(image), image_size).numpy().astype(float) - resized_whole(image, image_size))
+    assert difference.max() <= 1e-3 + (max(shape) > MOST_STRETCHED * min(shape))
+
+
+def test_a_strip_of_20000_x_3_pixels_is_fitted_within_a_second():
+    strip = tf.constant(np.random.default_rng(0).integers(256, size=(20_000, 3, 3), dtype=np.uint8))
+    start = time.perf_counter()
+    assert fitted(strip, 32).shape == (32, 32, 3)
+    assert time.perf_counter() - start < 1

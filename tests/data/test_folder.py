@@ -1,8 +1,12 @@
+import io
 import os
+import pathlib
+import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cdc_keras.data.dataset import Split, StreamSplit
 from cdc_keras.data.folder import load_folder, read_image
@@ -88,17 +92,17 @@ def test_a_stream_has_one_order_per_seed(folder):
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[3])
 
 
-def test_a_stream_decodes_only_what_is_wanted(folder):
+def test_a_stream_decodes_only_what_is_selected(folder):
     stream = read(folder, memory_limit=0).train
     whole, rest = (
-        [i.mean() for i, _ in stream.examples(1, wanted).as_numpy_iterator()]
-        for wanted in (None, lambda place: place >= 7)
+        [i.mean() for i, _ in stream.examples(1, selected).as_numpy_iterator()]
+        for selected in (None, lambda place: place >= 7)
     )
     assert rest == whole[7:] and len(rest) == 13
 
 
-def crops(split, seed, wanted=None):
-    return [image.tobytes() for image, _ in split.examples(seed, wanted, augment=True).as_numpy_iterator()]
+def crops(split, seed, selected=None):
+    return [image.tobytes() for image, _ in split.examples(seed, selected, augment=True).as_numpy_iterator()]
 
 
 def test_random_crops_are_decided_by_the_seed_and_the_place_in_the_stream(tmp_path):
@@ -134,7 +138,7 @@ def test_a_corrupt_image_is_named_and_left_out(folder, capsys):
     report = capsys.readouterr().err
     assert str(folder / "train" / "sky" / "broken.png") in report
     assert str(folder / "train" / "sky" / "text.jpg") in report
-    assert "2 of 22 images are corrupt" in report
+    assert "2 of 28 images are left out" in report
 
 
 def test_a_truncated_jpeg_is_found_before_training(folder, capsys):
@@ -240,3 +244,151 @@ def test_the_exif_orientation_is_applied(tmp_path):
     exif[0x0112] = 3  # Orientation: upside down.
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
     assert np.array_equal(read_image(tmp_path / "a.png", 16), pixels[::-1])
+
+
+def png_with(pixels, *chunks):
+    """A PNG with more chunks, (name, content) each, before its pixels."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    data, place = file.getvalue(), file.getvalue().index(b"IDAT") - 4
+    extra = [struct.pack(">I", len(x)) + name + x + struct.pack(">I", zlib.crc32(name + x)) for name, x in chunks]
+    return data[:place] + b"".join(extra) + data[place:]
+
+
+def jpeg_with_exif(pixels, entries, values=b""):
+    """A JPEG whose EXIF block holds `entries`, (tag, type, count, four bytes) each."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=95)
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHI", *e[:3]) + e[3] for e in entries)
+    block = b"Exif\0\0II*\0" + struct.pack("<I", 8) + directory + b"\0\0\0\0" + values
+    data = file.getvalue()
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:]
+
+
+GRADIENT = np.stack([*np.indices((16, 16)) * 16, np.full((16, 16), 60)], -1).astype(np.uint8)
+QUARTER_TURN = (0x112, 3, 1, struct.pack("<HH", 6, 0))
+
+
+@pytest.mark.parametrize("crop_area", [None, 0.5])
+@pytest.mark.parametrize("kind", ["png", "webp"])
+def test_an_image_with_a_broken_exif_block_is_read_as_it_lies(folder, kind, crop_area, capsys):
+    path = folder / "train" / "sky" / f"a.{kind}"
+    if kind == "png":
+        path.write_bytes(png_with(GRADIENT, (b"eXIf", b"garbage!")))
+    else:
+        Image.fromarray(GRADIENT).save(path, lossless=True, exif=b"garbage!")
+    assert np.array_equal(read_image(path, 16), GRADIENT)
+    data = read(folder, crop_area=crop_area)
+    assert len(data.train) == 21
+    if crop_area:
+        assert len(list(data.train.examples(0, augment=True))) == 21
+    assert "left out" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "entry, values",
+    [
+        ((0x100, 9, 1, struct.pack("<i", -5)), b""),  # a negative width
+        ((0x11A, 5, 1, struct.pack("<I", 38)), struct.pack("<II", 72, 0)),  # a resolution over nought
+    ],
+)
+def test_an_image_is_turned_whatever_else_its_exif_block_says(folder, entry, values):
+    path = folder / "train" / "sky" / "a.jpg"
+    path.write_bytes(jpeg_with_exif(GRADIENT, [QUARTER_TURN, entry], values))
+    assert abs(read_image(path).astype(int) - np.rot90(GRADIENT, -1)).max() < 30
+    assert len(read(folder).train) == 21
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_orientations_are_turned_as_pillow_turns_them(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    Image.fromarray(GRADIENT[:8]).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.array_equal(read_image(tmp_path / "a.png"), ImageOps.exif_transpose(image))
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "EPS", "PPM"])
+def test_a_file_of_another_format_than_its_name_says_is_refused_by_name(folder, kind, capsys):
+    path = folder / "train" / "sky" / "a.jpg"
+    values = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    Image.fromarray(values if kind == "TIFF" else GRADIENT).save(path, kind)
+    assert len(read(folder).train) == 20
+    report = capsys.readouterr().err
+    assert f"image left out: {path} (no readable JPEG, PNG, WEBP, BMP)" in report
+    assert "1 of 27 images are left out" in report
+
+
+def test_a_png_that_is_called_jpg_is_read(folder):
+    Image.fromarray(GRADIENT).save(folder / "train" / "sky" / "a.jpg", "PNG")
+    assert np.array_equal(read_image(folder / "train" / "sky" / "a.jpg", 16), GRADIENT)
+
+
+@pytest.mark.parametrize("factor", [1.5, 3])  # Pillow warns of the one and refuses the other
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_an_oversized_bmp_is_said_to_be_too_large(folder, factor, capsys, monkeypatch):
+    Image.new("RGB", (40, 30)).save(folder / "train" / "sky" / "large.bmp")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(1200 / factor))
+    assert len(read(folder).train) == 20
+    assert f"{int(1200 / factor)}" in next(x for x in capsys.readouterr().err.splitlines() if "large.bmp" in x)
+
+
+def test_a_flat_folder_may_have_a_category_called_train(tmp_path):
+    for name in ("bus", "car", "train"):
+        fill(tmp_path / name, 10)
+    data = read(tmp_path)
+    assert data.class_names == ("bus", "car", "train")
+    assert len(data.train) + len(data.test) == 30
+
+
+def test_stray_files_are_counted_by_their_endings(folder, capsys):
+    for name in ("a.gif", "b.GIF", "c.tif", "d.avif", "README", "._e.png"):
+        (folder / "train" / "sky" / name).write_bytes(b"x")
+    read(folder)
+    report = capsys.readouterr().err
+    assert "6 files or folders are no images" in report
+    assert "2 .gif, 1 hidden, 1 without an ending, 1 .tif, 1 .avif" in report
+
+
+def test_images_that_lie_one_level_down_are_pointed_out(tmp_path):
+    for name in ("n01", "n02"):
+        fill(tmp_path / "train" / name / "images", 3)
+    with pytest.raises(UserError, match="n01 holds no image .*but its folder images does: move"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["BACKGROUND_Google", "__MACOSX", "@eaDir"])
+def test_a_folder_that_is_rarely_a_category_is_pointed_out(folder, name, capsys):
+    fill(folder / "train" / name, 3)
+    assert name in read(folder).class_names
+    assert f"taken for a category: {name}; move it away" in capsys.readouterr().err
+
+
+def test_what_macos_leaves_in_archives_is_to_be_moved_away(folder):
+    (folder / "train" / "__MACOSX").mkdir()
+    (folder / "train" / "__MACOSX" / "._a.png").write_bytes(b"x")
+    with pytest.raises(UserError, match="__MACOSX holds no image .*: move it away if it is no category"):
+        read(folder)
+
+
+def test_a_folder_that_may_not_be_listed_is_named(folder, monkeypatch):
+    # Not by its mode, which does not keep the superuser out.
+    listed = pathlib.Path.iterdir
+
+    def refuse(path):
+        if path.name == "sky":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", refuse)
+    with pytest.raises(UserError, match=r"sky cannot be listed \(Permission denied\)"):
+        read(folder)
+
+
+def test_a_category_whose_name_is_not_utf_8_is_named_and_a_file_may_be(folder):
+    os.rename(folder / "train" / "sky" / "image 00.png", os.fsencode(folder / "train" / "sky") + b"/caf\xe9.png")
+    assert len(read(folder, memory_limit=0).train) == 20
+    os.mkdir(os.fsencode(folder / "train") + b"/caf\xe9")
+    Image.new("RGB", (16, 16)).save(os.fsdecode(os.fsencode(folder / "train") + b"/caf\xe9/a.png"))
+    with pytest.raises(UserError, match=r"caf\\udce9' is not UTF-8.*rename it"):
+        read(folder)

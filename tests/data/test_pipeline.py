@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cdc_keras.data.dataset import Split, StreamSplit, only
+from cdc_keras.data.dataset import Split, StreamSplit, numbered
 from cdc_keras.data.pipeline import (
     augment,
     epoch_plan,
     evaluation_batches,
     evaluation_steps,
     scale,
-    stored_batches,
     training_batches,
 )
 from cdc_keras.devices import distribution
@@ -135,12 +134,12 @@ def test_training_images_are_the_planned_pixels_scaled():
     np.testing.assert_array_equal(images, planned(IMAGES[plan["rows"]], plan).astype("float32") / np.float32(127.5) - 1)
 
 
-def examples(shuffle_seed=None, wanted=None, augment=False):
+def examples(shuffle_seed=None, selected=None, augment=False):
     """A stream of `SPLIT`; augmented, an image is inverted."""
     rows = np.arange(23) if shuffle_seed is None else np.random.default_rng(shuffle_seed).permutation(23)
     images = 255 - IMAGES if augment else IMAGES
     stored = tf.data.Dataset.from_tensor_slices((images[rows], rows.astype(np.int32)))
-    return only(stored, wanted).map(lambda place, example: example)
+    return numbered(stored, selected).map(lambda place, example: example)
 
 
 STREAM = StreamSplit(examples, 23)
@@ -216,10 +215,18 @@ def test_evaluation_gives_every_replica_as_many_examples_and_each_example_to_one
     np.testing.assert_array_equal([found[i] for i in range(23)], scale(IMAGES))
 
 
-def test_a_streamed_split_is_read_as_it_is_stored():
-    images, labels = zip(*stored_batches(STREAM, 10), strict=True)
-    np.testing.assert_array_equal(np.concatenate(images), IMAGES)
-    assert np.concatenate(labels).tolist() == list(range(23))
+@pytest.mark.parametrize("split", [SPLIT, STREAM], ids=["in memory", "stream"])
+def test_a_split_is_evaluated_as_it_is_stored_or_in_the_order_of_a_seed(split):
+    def read(seed):
+        batches = evaluation_batches(split, SIZE, batch_size=10, order_seed=seed)
+        images, labels = zip(*batches.as_numpy_iterator(), strict=True)
+        return np.concatenate(images), np.concatenate(labels)
+
+    for seed in (None, 0):
+        images, labels = read(seed)
+        np.testing.assert_array_equal(images, scale(IMAGES)[labels])
+        assert sorted(labels) == list(range(23)) and (list(labels) == list(range(23))) == (seed is None)
+        np.testing.assert_array_equal(labels, read(seed)[1])
 
 
 def test_scaling_maps_0_to_minus_1_and_255_to_1_exactly():

@@ -3,9 +3,10 @@ import types
 import numpy as np
 import pytest
 
+from cdc_keras.config import RunConfig
 from cdc_keras.data.arrays import load_npz
 from cdc_keras.data.load import load_dataset
-from cdc_keras.data.split import cut_training, reported, stratified_cut
+from cdc_keras.data.split import cut_training, stratified_cut, with_progress
 from cdc_keras.errors import UserError
 
 LABELS = np.random.default_rng(0).integers(7, size=500)
@@ -70,7 +71,7 @@ def test_a_train_limit_above_what_there_is_keeps_everything():
 
 
 def test_a_fast_read_reports_nothing(capsys):
-    assert list(reported(iter("abc"), 3, "reading")) == ["a", "b", "c"]
+    assert list(with_progress(iter("abc"), 3, "reading")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
 
 
@@ -112,7 +113,7 @@ def test_a_pickled_or_damaged_npz_is_refused(tmp_path):
 )
 def test_numbers_out_of_bounds_are_refused_by_name(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
-        load_dataset(config(**wrong))
+        RunConfig(**wrong)
 
 
 def test_random_crops_of_images_that_come_at_their_size_are_refused(npz):

@@ -1,17 +1,18 @@
 import importlib.util
+import io
 import os
 import pathlib
 import time
 
 import numpy as np
 import pytest
+from PIL import Image
+from tiny_tfds import draw, prepare
 
 from cdc_keras.data.dataset import Split, StreamSplit
-from cdc_keras.data.tfds_source import load_tfds
+from cdc_keras.data.pipeline import stored_batches
+from cdc_keras.data.tfds_source import _as_dataset, load_tfds, prepared
 from cdc_keras.errors import UserError
-
-pytest.importorskip("tensorflow_datasets")
-from tiny_tfds import draw, prepare  # noqa: E402
 
 
 def read(name, folder, **changed):
@@ -118,11 +119,11 @@ def test_a_stream_gives_the_images_that_memory_would_hold(stored):
 def test_of_a_stream_the_same_are_drawn_as_of_memory(stored, limit):
     held = read("tiny_images", stored).train
     streamed = read("tiny_images", stored, memory_limit=0).train
-    a, b = held.drawn(3, limit), streamed.drawn(3, limit)
+    a, b = held.sample(3, limit), streamed.sample(3, limit)
     assert np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels)
     assert len(a) == (limit or 60) and not np.array_equal(a.labels, held.labels[: len(a)])
     assert len(rows(a.images)) == len(a)
-    assert len(streamed.drawn(3, 0)) == 0
+    assert len(streamed.sample(3, 0)) == 0
 
 
 def test_a_shuffled_stream_holds_the_same_rows_in_one_order_per_seed(stored):
@@ -132,15 +133,15 @@ def test_a_shuffled_stream_holds_the_same_rows_in_one_order_per_seed(stored):
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[3])
 
 
-def test_a_stream_decodes_only_what_is_wanted(stored):
+def test_a_stream_decodes_only_what_is_selected(stored):
     stream = read("tiny_images", stored, memory_limit=0).train
     whole, rest = (list(stream.examples(1, x).as_numpy_iterator()) for x in (None, lambda place: place >= 7))
     assert len(whole) == 60 and len(rest) == 53
     assert all(np.array_equal(a, b) for a, b in zip(rest[0], whole[7], strict=True))
 
 
-def crops(split, seed, wanted=None):
-    return [image.tobytes() for image, _ in split.examples(seed, wanted, augment=True).as_numpy_iterator()]
+def crops(split, seed, selected=None):
+    return [image.tobytes() for image, _ in split.examples(seed, selected, augment=True).as_numpy_iterator()]
 
 
 def test_random_crops_are_decided_by_the_seed_and_the_place_in_the_stream(stored):
@@ -209,3 +210,43 @@ def test_the_real_cifar100_is_complete_and_balanced():
     assert data.train.images.shape == (45_000, 32, 32, 3)
     for split, count in ((data.train, 450), (data.validation, 50), (data.test, 100)):
         assert np.bincount(split.labels).tolist() == [count] * 100
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """A data_dir with a set of JPEGs, written as encoded bytes, of which three are cut in half."""
+    folder = tmp_path_factory.mktemp("damaged")
+
+    def encoded(count, halves):
+        files = []
+        for i, image in enumerate(draw(count, (40, 40, 3))[0]):
+            file = io.BytesIO()
+            Image.fromarray(image).save(file, "JPEG")
+            files.append(io.BytesIO(file.getvalue()[: len(file.getvalue()) // (2 if i in halves else 1)]))
+        return files, [i % 3 for i in range(count)]
+
+    prepare(folder, "halves", {"train": encoded(30, (4, 17)), "test": encoded(9, (2,))}, (None, None, 3))
+    return folder
+
+
+@pytest.mark.parametrize("changed", [{}, {"memory_limit": 0}, {"crop_area": 0.5}], ids=["held", "streamed", "cropped"])
+def test_images_that_cannot_be_decoded_are_named_by_split_and_row_and_left_out(damaged, changed, capsys):
+    data = read("halves", damaged, image_size=16, validation_fraction=0.2, **changed)
+    report = capsys.readouterr().err.splitlines()
+    named = [line for line in report if line.startswith("image left out: halves, split ")]
+    assert len(named) == 3 and sum("split train" in line for line in named) == 2
+    assert "3 of 39 images are left out" in report
+    assert len(data.train) + len(data.validation) == 28 and len(data.test) == 8
+    for split in (data.train, data.validation, data.test):
+        batches = list(stored_batches(split, 4))
+        assert sum(len(labels) for _, labels in batches) == len(split)
+        assert all(image.std() > 1 for images, _ in batches for image in images)
+    if isinstance(data.train, StreamSplit):
+        assert len(list(data.train.examples(5, augment=True))) == len(data.train)
+
+
+def test_the_row_of_a_damaged_image_is_its_place_on_disk(damaged, capsys):
+    builder = prepared("halves", str(damaged))
+    sizes = [len(x["image"]) for x in _as_dataset(builder, "test").as_numpy_iterator()]
+    read("halves", damaged, image_size=16)
+    assert f"split test, row {np.argmin(sizes)}:" in capsys.readouterr().err

@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 import pytest
-from runs.test_resume import newest_step, readings, values
+from runs_on_disk import metrics, newest_step, values
 
-from cdc_keras.devices import distribution
+from cdc_keras.devices import cluster, distribution
 from cdc_keras.devices.cluster import Cluster, _host_and_port, from_environment, meet
 from cdc_keras.errors import UserError
 from cdc_keras.runs.folder import RunFolder
@@ -72,7 +72,7 @@ def test_two_workers_end_in_float64_as_one_device_does(kind):
     assert codes == [0, 0], errors
     found = json.loads(printed[0].splitlines()[-1])
     assert found["weights"] < 1e-8
-    assert max(found["readings"].values()) < 1e-8
+    assert max(found["metrics"].values()) < 1e-8
 
 
 @pytest.fixture(scope="module")
@@ -127,18 +127,18 @@ def test_a_worker_that_is_told_to_stop_stops_all_after_a_checkpoint(straight, tm
 
 
 def same(folder, expected):
-    """Asserts that two finished runs have bit-identical checkpoints and readings."""
+    """Asserts that two finished runs have bit-identical checkpoints and metrics."""
     last = newest_step(expected)
     assert newest_step(folder) == last and RunFolder(folder).finished
     ours, theirs = (values(RunFolder(x).checkpoint(last)) for x in (folder, expected))
     assert ours.keys() == theirs.keys() and len(ours) > 30
     assert not [key for key in ours if not np.array_equal(ours[key], theirs[key])]
-    assert readings(folder) == readings(expected)
+    assert metrics(folder) == metrics(expected)
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_worker_that_does_not_come_is_named(index, monkeypatch):
-    monkeypatch.setattr(distribution, "WAIT", 1)
+    monkeypatch.setattr(cluster, "WAIT", 1)
     addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(2))
     missing = f"1 at {addresses[1]}" if index == 0 else f"the chief at {addresses[0]} does not answer"
     with pytest.raises(UserError, match=f"after 1 s .*{missing}"):
@@ -165,7 +165,7 @@ def test_workers_meet_though_a_stranger_calls_first():
 def test_a_worker_whose_port_is_taken_says_so():
     with socket.create_server(("", 0)) as taken:
         addresses = f"127.0.0.1:{taken.getsockname()[1]}", "127.0.0.1:1"
-        with pytest.raises(UserError, match=f"worker 0, {addresses[0]}, can not start: Address already in use"):
+        with pytest.raises(UserError, match=f"worker 0, {addresses[0]}, cannot start: Address already in use"):
             meet(Cluster(addresses, 0))
 
 
@@ -173,7 +173,7 @@ def test_a_run_folder_that_is_not_the_chiefs_is_refused(tmp_path):
     run = RunFolder(tmp_path / "run", writes=False)
     with pytest.raises(UserError, match="put run_dir on a file system that all workers share"):
         run.create(None)
-    run.record(a=1)
+    run.note(a=1)
     run.write_rows([{"a": 1.0}])
     run.save_checkpoint(None, 1)
     assert not run.path.exists()

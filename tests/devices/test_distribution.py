@@ -29,7 +29,7 @@ def test_after_twenty_steps_in_float64_weights_losses_and_metrics_are_those_of_o
     """Evaluated are 45 images in batches of 32, so that the last one is no multiple of 4."""
     found = apart(kind, 4, "float64", 20)
     assert found["weights"] < 1e-8  # measured: 3e-14
-    assert max(found["readings"].values()) < 1e-8
+    assert max(found["metrics"].values()) < 1e-8
 
 
 @pytest.mark.slow
@@ -40,7 +40,7 @@ def test_after_one_step_in_float32_weights_are_those_of_one_device(kind):
 
 
 def test_a_mean_is_that_of_all_values_each_by_its_weight():
-    mean = Mean("reading")
+    mean = Mean("metric")
     mean.update_state([1.0, 2.0])
     mean.update_state(5.0, sample_weight=2)
     mean.update_state([7.0, 100.0], sample_weight=[True, False])
@@ -64,8 +64,8 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(2)])
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
-from cdc_keras.evaluation import evaluate
-from cdc_keras.training import train
+from cdc_keras.runs.evaluation import evaluate
+from cdc_keras.runs.training import train
 folder = sys.argv[1]
 extractor = RunConfig(train_limit=64, batch_size=16, epochs=2, strategy="mirrored", checkpoint_every="3")
 train(extractor, folder + "/extractor")
@@ -75,7 +75,7 @@ gated = dataclasses.replace(
 run = train(gated, folder + "/gated")
 rows = run.rows()
 run.checkpoint(run.steps()[-1]).unlink()
-run.record(finished=False)
+run.note(finished=False)
 rows_again = train(gated, run.path).rows()
 assert [r["loss"] for r in rows] == [r["loss"] for r in rows_again], (rows, rows_again)
 assert 0 <= evaluate(run.path)["top1"] <= 1
@@ -90,4 +90,4 @@ except UserError as error:
 def test_a_whole_mirrored_run_trains_gates_goes_on_and_is_scored(tmp_path):
     done = subprocess.run([sys.executable, "-c", WHOLE_RUN, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "a batch of 15 can not be shared equally among 2 devices" in done.stdout
+    assert "a batch of 15 cannot be shared equally among 2 devices" in done.stdout

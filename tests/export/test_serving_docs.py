@@ -13,13 +13,11 @@ import numpy as np
 import pytest
 import serving
 import tensorflow as tf
-from commands import run_command
+from commands import refusal, run_command
 from google.protobuf import text_format
 from PIL import Image
 from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.config import model_server_config_pb2
-
-from cdc_keras.export import __main__
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs/serving.md").read_text()
@@ -34,9 +32,9 @@ def blocks(language):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """The model that README's command writes."""
-    (command,) = re.findall(r"python -m cdc_keras.export (.*)", (ROOT / "README.md").read_text())
+    (command,) = re.findall(r"cdc-keras export (.*)", (ROOT / "README.md").read_text())
     out = tmp_path_factory.mktemp("models")
-    run_command(__main__, *command.replace("--out=models", f"--out={out}").split())
+    run_command("export", *command.replace("--out=models", f"--out={out}").split())
     return out / NAME / "1"
 
 
@@ -47,11 +45,10 @@ def model(exported):
 
 @pytest.mark.slow
 def test_its_other_commands_run(tmp_path):
-    first, mine, onnx = re.findall(r"python -m cdc_keras.export (.*)", DOCUMENT)
-    assert f"python -m cdc_keras.export {first}" in (ROOT / "README.md").read_text()
-    with pytest.raises(SystemExit, match="runs/resnet20_gated is no run folder"):
-        run_command(__main__, *mine.split())
-    run_command(__main__, *onnx.replace("--out=models", f"--out={tmp_path}").split())
+    first, mine, onnx = re.findall(r"cdc-keras export (.*)", DOCUMENT)
+    assert f"cdc-keras export {first}" in (ROOT / "README.md").read_text()
+    assert refusal("export", *mine.split()).startswith("runs/resnet20_gated is no run folder")
+    run_command("export", *onnx.replace("--out=models", f"--out={tmp_path}").split())
     assert (tmp_path / "onnx/1/serving_default.onnx").is_file()
 
 

@@ -1,9 +1,8 @@
-"""A run that is killed, at any moment and however often, ends with the weights and readings of one that was not.
+"""A run that is killed, at any moment and however often, ends with the weights and metrics of one that was not.
 
 KILLS is how often each run is killed; `make long` sets it to 20.
 """
 
-import csv
 import dataclasses
 import os
 import pathlib
@@ -12,9 +11,9 @@ import subprocess
 import sys
 import time
 
-import h5py
 import numpy as np
 import pytest
+from runs_on_disk import metrics, newest_step, values
 
 from cdc_keras.config import RunConfig
 from cdc_keras.runs.folder import RunFolder, flagfile
@@ -31,7 +30,6 @@ EXTRACTOR = RunConfig(
     discriminator_reset_epochs=1,
 )
 CLASSIFIER = dataclasses.replace(EXTRACTOR, task="classifier", network="wrn10_1", warmup_epochs=0.1)
-TIMES = ("seconds", "images_per_second")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +65,7 @@ def test_a_killed_run_ends_as_one_that_was_not_killed(name, teacher, tmp_path):
     ours, theirs = (values(run / "checkpoints" / f"step-{last:08d}.weights.h5") for run in (straight.path, killed))
     assert ours.keys() == theirs.keys() and len(ours) > 30
     assert not [key for key in ours if not np.array_equal(ours[key], theirs[key])]
-    assert readings(straight.path) == readings(killed)
+    assert metrics(straight.path) == metrics(killed)
 
 
 def start(flagfile, folder):
@@ -93,22 +91,3 @@ def kill_at_a_random_moment(flagfile, folder, rng):
         time.sleep(0.0005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-
-
-def newest_step(folder):
-    steps = [int(path.name[5:13]) for path in folder.glob("checkpoints/step-*.weights.h5")]
-    return max(steps, default=0)
-
-
-def values(path):
-    """Returns {place in the file: array}."""
-    found = {}
-    with h5py.File(path) as file:
-        file.visititems(lambda name, item: found.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
-    return found
-
-
-def readings(folder):
-    """Returns the rows of metrics.csv without what a clock measured."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]

@@ -1,8 +1,11 @@
 """Whole runs through `train` and the command line, on tiny amounts of `shapes`."""
 
+import concurrent.futures
 import dataclasses
+import errno
 import json
 import os
+import pathlib
 import resource
 import shutil
 import signal
@@ -15,10 +18,10 @@ import numpy as np
 import pytest
 
 from cdc_keras.config import RunConfig
-from cdc_keras.data.dataset import Split
+from cdc_keras.data.pipeline import scale
 from cdc_keras.errors import UserError
-from cdc_keras.runs import training
-from cdc_keras.runs.evaluation import classification_scores, evaluate, load_run, logits_of
+from cdc_keras.runs import callbacks, training
+from cdc_keras.runs.evaluation import evaluate, load_run, measure, write
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.trained import load, load_context
 from cdc_keras.runs.training import train
@@ -49,8 +52,8 @@ def copy_of(run, folder):
 
 
 def test_a_run_folder_holds_settings_versions_metrics_checkpoints_and_pictures(extractor_run):
-    record = extractor_run.read_record()
-    assert record["finished"] and record["versions"]["keras"] == keras.__version__ and record["hardware"]
+    notes = extractor_run.notes()
+    assert notes["finished"] and notes["versions"]["keras"] == keras.__version__ and notes["hardware"]
     assert extractor_run.config() == EXTRACTOR.resolved(32)
     assert [row["epoch"] for row in extractor_run.rows()] == [1, 2]
     assert {"lambda_fool", "discriminator_accuracy", "fooling_gradient_norm", "repulsive_active"} <= set(
@@ -67,8 +70,10 @@ def test_the_test_split_is_scored_after_every_epoch_if_asked(tmp_path):
     (row,) = run.rows()
     assert sorted(name for name in row if name.startswith("test_")) == ["test_loss", "test_top1", "test_top5"]
     model, dataset, _ = load_run(run)
-    scores = classification_scores(*logits_of(model.network, dataset.test)[:2])
-    assert row["test_top1"] == pytest.approx(scores["top1"], abs=1e-3)
+    logits = np.concatenate(
+        [np.asarray(model.network(scale(dataset.test.images[i : i + 500]))) for i in range(0, len(dataset.test), 500)]
+    )
+    assert row["test_top1"] == pytest.approx(np.mean(logits.argmax(-1) == dataset.test.labels), abs=1e-3)
 
 
 def test_a_control_is_gated_by_an_extractor_with_initial_weights_that_the_run_keeps(extractor_run, tmp_path):
@@ -90,9 +95,9 @@ def test_a_run_stopped_in_mid_epoch_goes_on_to_the_same_weights(extractor_run, t
 
     def stop_at_step_six(self, batch, logs=None):
         calls.append(batch)
-        self.model.stop_training = self.stopped = len(calls) == 6
+        self.model.stop_training = self.signalled = len(calls) == 6
 
-    monkeypatch.setattr(training.StopOnSignal, "on_train_batch_end", stop_at_step_six)
+    monkeypatch.setattr(callbacks.StopOnSignal, "on_train_batch_end", stop_at_step_six)
     run = train(EXTRACTOR, tmp_path)
     assert not run.finished and run.steps() == [4, 6]
     run = train(EXTRACTOR, tmp_path)
@@ -123,15 +128,15 @@ def test_a_run_stopped_between_its_last_checkpoint_and_its_record_is_finished_by
     run = copy_of(extractor_run, tmp_path)
     weights = run.extractor_weights.read_bytes()
     run.extractor_weights.unlink()
-    run.record(finished=False, extractor_sha256=None, last_epoch=None)
+    run.note(finished=False, extractor_sha256=None, last_epoch=None)
     assert train(EXTRACTOR, run.path).finished
     assert len(run.extractor_weights.read_bytes()) == len(weights)
-    assert run.read_record()["last_epoch"]["epoch"] == 2
+    assert run.notes()["last_epoch"]["epoch"] == 2
 
 
 def test_an_unfinished_extractor_gates_nothing(extractor_run, tmp_path):
     run = copy_of(extractor_run, tmp_path)
-    run.record(finished=False)
+    run.note(finished=False)
     with pytest.raises(UserError, match="has not finished training"):
         load(run.path)
 
@@ -144,7 +149,7 @@ def test_other_data_in_the_place_of_those_trained_on_are_refused(extractor_run):
 
 def test_a_plain_run_of_another_network_is_refused_before_scoring(extractor_run):
     with pytest.raises(UserError, match="is to be gated and .* plain"):
-        evaluate(extractor_run.path, plain_run_dir=extractor_run.path)
+        evaluate(extractor_run.path, plain=extractor_run.path)
 
 
 def test_a_second_run_with_other_settings_is_refused_with_the_difference_named(extractor_run):
@@ -162,7 +167,7 @@ def test_a_gated_classifier_trains_and_is_scored_with_pictures(extractor_run, tm
     config = dataclasses.replace(PLAIN, epochs=1, extractor=str(extractor_run.path))
     run = train(config, tmp_path / "gated")
     plain = train(dataclasses.replace(PLAIN, epochs=1), tmp_path / "plain")
-    scores = evaluate(run.path, weights="best", plain_run_dir=plain.path)
+    scores = evaluate(run.path, weights="best", plain=plain.path)
     assert 0 <= scores["top1"] <= scores["top5"] <= 1 and scores["images_per_second"] > 0
     counts = np.loadtxt(run.path / "confusion-test-best.csv", delimiter=",", skiprows=1, usecols=range(1, 11))
     assert counts.sum() == scores["images"] and np.trace(counts) == pytest.approx(scores["top1"] * scores["images"])
@@ -181,7 +186,7 @@ def test_the_residual_unit_alone_needs_no_extractor(tmp_path):
 
 def test_complexity_counts_the_model_of_a_run_scope_by_scope(tmp_path):
     run = train(dataclasses.replace(PLAIN, epochs=1, gate_attention=False), tmp_path / "run")
-    command = [sys.executable, "-m", "cdc_keras.complexity", f"--run_dir={run.path}"]
+    command = [sys.executable, "-m", "cdc_keras", "complexity", f"--model={run.path}"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert [line.split("|")[1].strip() for line in printed.splitlines()] == ["scope", "---", "network", "gate", "all"]
 
@@ -198,7 +203,7 @@ def test_changed_extractor_weights_are_refused(extractor_run, tmp_path):
 def test_a_truncated_checkpoint_is_named(extractor_run, tmp_path):
     run = copy_of(extractor_run, tmp_path)
     run.checkpoint(8).write_bytes(run.checkpoint(8).read_bytes()[:1000])
-    with pytest.raises(UserError, match="step-00000008.weights.h5 can not be loaded"):
+    with pytest.raises(UserError, match="step-00000008.weights.h5 cannot be loaded"):
         load_run(run)
 
 
@@ -221,7 +226,9 @@ def test_a_full_disk_while_saving_leaves_the_old_file_and_says_so(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(UserError, match="could not save .*step-00000001.weights.h5"):
+        with pytest.raises(
+            UserError, match="could not save .*step-00000001.weights.h5: File too large; free some space"
+        ):
             save_weights(model, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -276,20 +283,71 @@ def test_two_do_not_train_in_one_folder_at_a_time(extractor_run):
     train(EXTRACTOR, extractor_run.path)
 
 
-def test_a_shuffled_context_is_scored_in_random_order_and_any_other_as_stored(monkeypatch):
-    class Asked:
-        def evaluate(self, labels, **how):
-            seen.append(labels)
-            return {}
+def test_a_lock_goes_with_the_process_that_is_killed(extractor_run, tmp_path):
+    run = copy_of(extractor_run, tmp_path)
+    program = (
+        "import sys, time; from cdc_keras.runs.folder import RunFolder\n"
+        "with RunFolder(sys.argv[1]).lock(): print('locked', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, run.path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(UserError, match="another process is training in"), run.lock():
+            pass
+        with RunFolder(run.path, writes=False).lock():  # a worker that only reads is not kept out
+            pass
+        process.kill()
+    with run.lock():
+        pass
 
-    seen, labels = [], np.repeat(np.arange(10), 50)
-    monkeypatch.setattr(training, "evaluation_batches", lambda split, *a, **k: split.labels)
-    split = Split(np.zeros((500, 32, 32, 3), np.uint8), labels)
-    for context in ("own", "shuffled"):
-        config = RunConfig(task="classifier", extractor="zoo:shapes", gate_context=context)
-        training.evaluate_split(Asked(), split, config)
-    assert np.array_equal(seen[0], labels) and np.array_equal(np.sort(seen[1]), labels)
-    assert np.mean(seen[1] == np.roll(seen[1], 1)) < 0.2  # of the category of the image before
+
+def test_training_works_outside_the_main_thread(tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(train, dataclasses.replace(EXTRACTOR, epochs=1), tmp_path / "run").result().finished
+
+
+def test_a_run_killed_before_its_last_pictures_has_them_once_it_is_finished(extractor_run, tmp_path):
+    run = copy_of(extractor_run, tmp_path)
+    names = [path.name for path in run.pictures.glob("*.png")]
+    run.note(finished=False)
+    for path in run.pictures.glob("*.png"):
+        path.write_text("of an earlier epoch")
+    assert train(EXTRACTOR, run.path).finished
+    assert all((run.pictures / name).read_bytes().startswith(b"\x89PNG") for name in names)
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next_start(extractor_run, tmp_path):
+    run = copy_of(extractor_run, tmp_path)
+    left = [run.checkpoints / ".step-00000012.partial.weights.h5", run.path / ".metrics.csv.partial"]
+    for path in left:
+        path.write_text("half")
+    train(EXTRACTOR, run.path)
+    assert not any(path.exists() for path in left) and run.steps() == [4, 8]
+
+
+def test_a_folder_that_cannot_be_written_costs_no_scores(extractor_run, tmp_path, monkeypatch):
+    run = copy_of(extractor_run, tmp_path)
+
+    def denied(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    evaluation = measure(run.path, split="validation")
+    assert evaluation.scores["reconstruction_loss"] > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "write_bytes", denied)
+        patch.setattr(pathlib.Path, "unlink", denied)
+        with pytest.raises(UserError, match="could not write .*evaluation.*: Permission denied; choose another place"):
+            write(evaluation)
+
+
+def test_weights_that_may_not_be_written_say_so(tmp_path, monkeypatch):
+    def denied(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(pathlib.Path, "open", denied)
+    monkeypatch.setattr(pathlib.Path, "unlink", denied)
+    with pytest.raises(UserError, match="could not save .*: Permission denied; choose another place") as error:
+        save_weights(keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)]), tmp_path / "a.weights.h5")
+    assert "free some space" not in str(error.value)
 
 
 def test_a_file_is_no_run_folder(tmp_path):
@@ -304,7 +362,7 @@ def test_a_run_trained_under_tensorflow_evaluates_under_jax(extractor_run, tmp_p
     run = copy_of(extractor_run, tmp_path)
     expected = evaluate(run.path)
     done = subprocess.run(
-        [sys.executable, "evaluate.py", f"--run_dir={run.path}"],
+        [sys.executable, "evaluate.py", f"--model={run.path}"],
         env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
@@ -331,7 +389,7 @@ def test_jax_trains_a_whole_run_without_importing_tensorflow_and_tensorflow_eval
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    assert "no TensorBoard curves" in done.stderr and not (tmp_path / "run" / "tensorboard").exists()
     trained = RunFolder(tmp_path / "run").rows()[-1]
     assert evaluate(tmp_path / "run", split="validation")["reconstruction_loss"] == pytest.approx(
         trained["val_reconstruction_loss"], rel=1e-4
@@ -346,8 +404,8 @@ def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_goes_on(tmp_path):
         # An epoch of some minutes, so that no machine is done with it before the signal.
         arguments = [f"--run_dir={run.path}", "--task=extractor", "--train_limit=40000", "--batch_size=8", "--epochs=1"]
         process = subprocess.Popen([sys.executable, "train.py", *arguments], stderr=subprocess.PIPE, text=True)
-        while len(list(run.path.glob("tensorboard/*"))) < number:
-            assert process.poll() is None, process.communicate()[1]  # the event file is made as training begins
+        while len(run.notes().get("resumed", [])) < number if number else "started" not in run.notes():
+            assert process.poll() is None, process.communicate()[1]  # noted as training begins
             time.sleep(0.2)
         time.sleep(12)
         process.send_signal(signal.SIGINT)
@@ -355,9 +413,9 @@ def test_ctrl_c_in_mid_epoch_saves_and_the_same_command_goes_on(tmp_path):
         assert process.returncode == 130 and "Traceback" not in stderr, stderr
         return stderr
 
-    stderr = start_and_interrupt(1)
+    stderr = start_and_interrupt(0)
     (first,) = run.steps()
     assert 0 < first < 5000 and f"saved after step {first} of 5000" in stderr
-    stderr = start_and_interrupt(2)
+    stderr = start_and_interrupt(1)
     assert f"going on after step {first}" in stderr and run.steps()[-1] > first
     assert not run.finished and run.rows() == []

@@ -298,7 +298,7 @@ def test_what_a_gate_does_is_told_from_what_it_would_do_without_its_parts():
 
 @pytest.mark.slow
 def test_a_smoke_test_trains_and_scores_rows_in_processes_of_their_own_and_goes_on_where_it_was(tmp_path):
-    command = [sys.executable, "-m", "cdc_keras.tables", "--smoke", "--table=2", "--rows=vgg13+plain"]
+    command = [sys.executable, "-m", "cdc_keras", "tables", "--smoke", "--table=2", "--rows=vgg13+plain"]
     printed = subprocess.run([*command, f"--runs_dir={tmp_path}"], check=True, capture_output=True, text=True).stdout
     assert f"the tables are in {tmp_path}" in printed
     folder = tmp_path / "smoke32"
@@ -332,7 +332,7 @@ def finish(job, folder):
     """Leaves a finished and scored run of a job in its folder."""
     run = RunFolder(folder / job.name)
     run.create(job.config.resolved(32))
-    run.record(finished=True)
+    run.note(finished=True)
     (run.path / "record.json").write_text(json.dumps(record(job.row.name, 0, (0.1, 0.2), config=job.config)))
 
 

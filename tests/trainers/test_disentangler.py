@@ -99,7 +99,7 @@ def full_autoencoder_loss(model, images, labels, lambda_fool):
         variable.assign(value)  # inference decodes under true conditions, and so follows their statistics
     loss = tf.reduce_mean((images - first) ** 2)
     distance = tf.sqrt(tf.reduce_mean((first - second) ** 2, axis=(1, 2, 3)))
-    loss += model.repulsive_weight * tf.reduce_mean(tf.nn.relu(model.repulsive_delta - distance))
+    loss += model.settings.repulsive_weight * tf.reduce_mean(tf.nn.relu(model.settings.repulsive_delta - distance))
     probabilities = tf.nn.softmax(model.discriminator(context, training=False))
     return loss + lambda_fool * tf.reduce_mean(tf.gather(probabilities, labels, batch_dims=1))
 
@@ -302,7 +302,7 @@ def test_the_decoder_sees_the_encoder_through_t_alone():
         ({"image_size": 128, "context_size": 28}, "128 px with T at 8x8, 128 px with T at 16x16.*got 128 px .* at 28"),
         ({"image_size": 32, "context": "dm"}, "cdcgm, cgm, gm, not 'dm'"),
         ({"image_size": 32, "fool_loss": "hinge"}, "fool_loss must be one of .*not 'hinge'"),
-        ({"image_size": 32, "skip": "mul"}, '"add" or "none", not \'mul\''),
+        ({"image_size": 32, "skip": "mul"}, "skip must be one of add, none, not 'mul'"),
     ],
 )
 def test_a_wrong_argument_is_an_error_that_names_the_right_ones(arguments, message):

@@ -186,6 +186,17 @@ def test_one_step_is_that_of_the_formulas():
     assert_close(values(model.network.non_trainable_variables), values(student.non_trainable_variables))
 
 
+def test_attention_is_transferred_under_mixed_labels():
+    shares = np.random.default_rng(0).dirichlet(np.ones(10), size=len(LABELS)).astype("float32")
+    model, _ = transfer_model()
+    logits = model.network(IMAGES, training=True)
+    model = transfer_model()[0]
+    logs = model.train_step((IMAGES, shares))
+    expected = -np.mean(np.sum(shares * tf.nn.log_softmax(logits).numpy(), axis=1))
+    assert_close([logs["cross_entropy"]], [expected])
+    assert_close([logs["top1"]], [np.mean(np.argmax(logits, axis=1) == shares.argmax(axis=1))])
+
+
 def test_the_teacher_stays_as_it_was_to_the_bit_while_the_student_moves():
     model, teacher = transfer_model(learning_rate=1e-3)
     teacher_before, student_before = values(teacher.variables), values(model.network.variables)
@@ -280,12 +291,12 @@ def dm_run(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_teacher_is_scored_printed_and_recorded_once(transferred, teacher_run):
-    known = transferred.run.read_record()["teacher"]
+    known = transferred.run.notes()["teacher"]
     assert known["sha256"] == sha256(teacher_run.checkpoint(8)) and known["split"] == "validation"
     assert known["top1"] == pytest.approx(teacher_run.rows()[-1]["val_top1"], abs=1e-6)
     line = f"teacher {transferred.teacher.path}: top-1 {known['top1']:.2%} on validation"
     assert transferred.first.count(line) == 1 and "top-1" not in transferred.second
-    assert transferred.stopped.read_record()["teacher"] == known
+    assert transferred.stopped.notes()["teacher"] == known
 
 
 @pytest.mark.slow
@@ -357,13 +368,13 @@ def unfinished(config, folder):
 def test_a_teacher_that_has_not_finished_is_refused(tmp_path):
     teacher = unfinished(TEACHER, tmp_path / "teacher")
     sentence = refused(dataclasses.replace(STUDENT, teacher=str(teacher.path)), tmp_path / "run")
-    assert sentence == f"the teacher in {teacher.path} has not finished training; run its train.py command again"
+    assert sentence == f"the teacher in {teacher.path} has not finished training; run its cdc-keras train command again"
 
 
 def test_a_teacher_that_is_an_extractor_is_refused(tmp_path):
     teacher = unfinished(RunConfig(train_limit=64), tmp_path / "teacher")
     sentence = refused(dataclasses.replace(STUDENT, teacher=str(teacher.path)), tmp_path / "run")
-    assert sentence == f"the teacher {teacher.path} is a run of task extractor; give a classifier's"
+    assert sentence == f"the teacher {teacher.path} is a run of task extractor; give one of task classifier"
 
 
 def test_a_teacher_that_is_no_run_folder_is_refused(tmp_path):
@@ -381,8 +392,8 @@ def test_a_teacher_of_another_image_size_is_refused(teacher_run, tmp_path):
 @pytest.mark.slow
 def test_a_teacher_of_other_categories_is_refused(teacher_run, tmp_path):
     teacher = copy_of(teacher_run, tmp_path / "teacher")
-    data = teacher.read_record()["data"]
-    teacher.record(data=data | {"classes": [*data["classes"][:-1], "zebra"]})
+    data = teacher.notes()["data"]
+    teacher.note(data=data | {"classes": [*data["classes"][:-1], "zebra"]})
     sentence = refused(dataclasses.replace(STUDENT, teacher=str(teacher.path)), tmp_path / "run")
     assert f"teacher {teacher.path} was trained on other categories than shapes has" in sentence
 
@@ -417,7 +428,7 @@ def test_a_gate_by_a_classifiers_features_with_block_attention_and_a_teacher(dm_
     network = load_run(run)[0].network
     names = [layer.name for layer in network.layers]
     assert {"extractor", "stage1_block1_se_out", "gate_stage2_block1_add_out", "gate_stage3_block1_add_out"} <= {*names}
-    assert run.read_record()["transfer"] == {size: list(pair) for size, pair in PAIRS.items()}
+    assert run.notes()["transfer"] == {size: list(pair) for size, pair in PAIRS.items()}
     assert set(run.rows()[0]) >= {f"transfer_{size}" for size in PAIRS}
     inside, outside = network.get_layer("extractor").network, load(dm_run.path)
     for a, b in zip(values(inside.variables), values(outside.variables), strict=True):

@@ -50,6 +50,14 @@ def test_discriminator_loss_is_the_mean_cross_entropy():
     np.testing.assert_allclose(losses.discriminator_loss(LOGITS, LABELS), cross_entropy(LOGITS, LABELS), **TOLERANCE)
 
 
+def test_cross_entropy_with_mixed_labels_is_the_mean_over_the_shares():
+    shares = np.random.default_rng(1).dirichlet(np.ones(5), size=7)
+    expected = -(shares * np.log(probabilities(LOGITS))).sum(axis=1)
+    np.testing.assert_allclose(losses.cross_entropies(shares.astype("float32"), LOGITS), expected, **TOLERANCE)
+    whole = losses.cross_entropies(np.eye(5, dtype="float32")[LABELS], LOGITS)
+    np.testing.assert_allclose(whole, losses.cross_entropies(LABELS, LOGITS), **TOLERANCE)
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [

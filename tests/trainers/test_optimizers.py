@@ -52,6 +52,11 @@ def test_decay_inside_the_momentum_is_stronger_than_outside_it():
     assert (1 - inside[0]) / (1 - outside[0]) > 5
 
 
+def test_a_recipe_of_another_name_is_refused():
+    with pytest.raises(ValueError, match="recipe is one of wrn, paper, not 'typo'"):
+        recipe("typo", 0.1)
+
+
 def test_the_optimizer_comes_back_from_its_config():
     optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(recipe("wrn", 0.1)))
     assert optimizer.l2 == 5e-4 and optimizer.nesterov
@@ -84,3 +89,8 @@ def test_a_gate_may_go_without_decay_and_at_a_rate_of_its_own():
     for variable, values, rate, decay in zip(variables, start, (0.1, 0.05), (5e-4, 0.0), strict=True):
         expected = torch_sgd(values.astype("float64"), gradients, [rate] * 20, 0.9, decay, True)
         np.testing.assert_allclose(np.asarray(variable), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_recipe_that_is_none_is_an_error():
+    with pytest.raises(ValueError, match="recipe is one of wrn, paper, not 'typo'"):
+        recipe("typo", 0.1)

@@ -1,0 +1,31 @@
+"""cdc-keras audit: how much of the category can be read from an extractor's T."""
+
+from cdc_keras.audit.audit import audit, folder
+from cdc_keras.errors import UsageError
+
+
+def main(values):
+    """Audits `--model` and prints the table."""
+    audit(
+        values.model,
+        rivals=_rivals(values.rivals),
+        classifier=values.classifier,
+        data_dir=values.data_dir,
+        out=values.out,
+        limit=values.limit,
+        seed=values.seed,
+    )
+    out = folder(values.model, values.out)
+    print((out / "audit.md").read_text())
+    print(f"audit.json, audit.md and audit.png are in {out}")
+
+
+def _rivals(pairs):
+    """Returns {name: place} of texts "name=place"."""
+    rivals = {}
+    for pair in pairs:
+        name, equals, place = pair.partition("=")
+        if not (equals and place) or name in rivals:
+            raise UsageError(f"--rivals are name=runs/... or name=zoo:<name>, each name once, not {pair!r}")
+        rivals[name] = place
+    return rivals

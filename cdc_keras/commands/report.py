@@ -1,0 +1,48 @@
+"""cdc-keras report: report.html of a run; with --images, what a classifier sees in image files."""
+
+import pathlib
+
+from cdc_keras.choices import record_name
+from cdc_keras.data.folder import SUFFIXES
+from cdc_keras.errors import UsageError, UserError
+from cdc_keras.report import page, strips
+
+
+def main(values):
+    """Writes the page of a run, or the strip of images, and prints where it is."""
+    _check(values)
+    if not values.images:
+        written = page.report(values.model, plain=values.plain, data_dir=values.data_dir)
+    else:
+        written, paths = pathlib.Path(values.out or "strip.png"), _files(values.images)[: values.count]
+        if values.saved_model is not None:
+            strips.of_saved_model(values.saved_model, paths, written)
+        else:
+            strips.of_classifier(values.model, paths, written, plain=values.plain, site=values.site)
+    print(f"written: {written}")
+
+
+def _check(values):
+    """Raises UsageError for flags that are missing, or that would do nothing."""
+    if (values.model is None) == (values.saved_model is None):
+        raise UsageError("give either --model=runs/... or zoo:<name>, or --saved_model=models/<name>/<version>")
+    if not values.images and (values.saved_model or record_name(values.model)):
+        raise UsageError("say which images to look at with --images, files or a folder; only a run has a report")
+    useless = ("data_dir",) if values.images else ("site", "out")
+    useless += ("plain", "site") if values.saved_model else ()
+    if given := [name for name in useless if values[name].value is not None]:
+        place = "for --saved_model" if values.saved_model else "with --images" if values.images else "for a report"
+        raise UsageError(f"--{given[0]} does nothing {place}; leave it out")
+
+
+def _files(images):
+    """Returns the paths that --images says; of one folder its image files."""
+    paths = [pathlib.Path(image).expanduser() for image in images]
+    if len(paths) == 1 and paths[0].is_dir():
+        files = sorted(path for path in paths[0].iterdir() if path.suffix.lower() in SUFFIXES)
+        if not files:
+            raise UserError(f"{paths[0]} holds no image ({', '.join(sorted(SUFFIXES))}); name another folder")
+        return files
+    if missing := [path for path in paths if not path.is_file()]:
+        raise UserError(f"there is no image {missing[0]}; --images are files separated by commas, or one folder")
+    return paths

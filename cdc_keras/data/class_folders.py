@@ -1,0 +1,102 @@
+"""What lies in a folder of class folders: its splits, categories and image files, and what in it is none of these."""
+
+import collections
+import os
+import pathlib
+
+from cdc_keras.errors import UserError
+
+VALIDATION_FOLDERS = ("val", "validation")
+# Folders that programs leave behind or that come with a data set, and that are rarely meant for a category.
+ODD_NAMES = {"BACKGROUND_Google", "__MACOSX", "@eaDir", "__pycache__", "$RECYCLE.BIN", "lost+found"}
+
+
+def entries(folder):
+    """Returns the paths in `folder`, sorted.
+
+    Raises:
+        UserError: it may not be listed.
+    """
+    try:
+        return sorted(pathlib.Path(folder).iterdir())
+    except OSError as error:
+        raise UserError(f"{folder} cannot be listed ({error.strerror}): allow it to be read, or move it away") from None
+
+
+def split_folders(path):
+    """Returns (split name -> folder, paths that belong to no split) of a data set.
+
+    `path/train` is the training split where it holds folders; where it holds files it is a category called train.
+    """
+    if not any(_is_class_folder(entry) for entry in (entries(path / "train") if (path / "train").is_dir() else ())):
+        return {"train": path}, []
+    held_out = [name for name in (*VALIDATION_FOLDERS, "test") if (path / name).is_dir()]
+    if set(VALIDATION_FOLDERS) <= set(held_out):
+        raise UserError(f"{path} holds both {' and '.join(VALIDATION_FOLDERS)}: keep one")
+    parts = {1: ("test",), 2: ("validation", "test")}.get(len(held_out), ())
+    folders = {"train": path / "train", **{part: path / name for part, name in zip(parts, held_out, strict=True)}}
+    return folders, [entry for entry in entries(path) if entry not in folders.values()]
+
+
+def class_files(folder, suffixes):
+    """Returns (class name -> sorted image files, paths that are neither a class folder nor an image in one).
+
+    Args:
+        folder: of one split.
+        suffixes: how the names of image files end, in lower case.
+
+    Raises:
+        UserError: a class folder cannot be listed, holds no image, or has a name that is no UTF-8.
+    """
+    classes, strays = {}, []
+    for entry in entries(folder):
+        if not _is_class_folder(entry):
+            strays.append(entry)
+            continue
+        if entry.name != os.fsencode(entry.name).decode("utf-8", "replace"):
+            raise UserError(
+                f"the name of the folder {ascii(str(entry))} is not UTF-8, as that of a category is: rename it"
+            )
+        in_class = entries(entry)
+        files = [file for file in in_class if _is_image(file, suffixes)]
+        if not files:
+            raise UserError(
+                f"the class folder {entry} holds no image ({', '.join(sorted(suffixes))}){_hint(entry, suffixes)}"
+            )
+        classes[entry.name] = files
+        strays += sorted(set(in_class) - set(files))
+    return classes, strays
+
+
+def stray_report(strays, suffixes):
+    """Returns one line that counts the paths of `strays` by the ending of their names, and names three."""
+    endings = collections.Counter(_ending(path) for path in strays)
+    counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common())
+    names = ", ".join(map(str, strays[:3])) + (", ..." if len(strays) > 3 else "")
+    return (
+        f"{len(strays)} files or folders are no images ({', '.join(sorted(suffixes))}), so left out: {counts}: {names}"
+    )
+
+
+def _ending(path):
+    if path.name.startswith("."):
+        return "hidden"
+    return "folders" if os.path.isdir(path) else path.suffix.lower() or "without an ending"
+
+
+def _is_class_folder(path):
+    return not path.name.startswith(".") and os.path.isdir(path)
+
+
+def _is_image(path, suffixes):
+    return path.suffix.lower() in suffixes and not path.name.startswith(".") and os.path.isfile(path)
+
+
+def _hint(folder, suffixes):
+    """Returns what to do about a class folder without images, as the end of a sentence."""
+    if folder.name in ODD_NAMES:
+        return ": move it away if it is no category"
+    for inner in entries(folder):
+        if os.path.isdir(inner) and any(_is_image(file, suffixes) for file in entries(inner)):
+            return f", but its folder {inner.name} does: move the images of every category one level up"
+    return ": put images there, or move it away"
