@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cdc_keras.networks.layers import BatchNormalization, ChannelCompatibility, ConditionMaps
+from cdc_keras.networks.layers import BatchNormalization, ChannelCompatibility, ConditionMaps, UnitSigmoid
 
 FEATURES = np.random.default_rng(0).normal(0.5, 2.0, (6, 9, 7, 5)).astype("float32")
 
@@ -70,3 +70,17 @@ def test_condition_maps_are_the_convolution_of_the_conditions_planes(transposed,
 def test_a_compatibility_that_neither_sums_nor_averages_is_refused():
     with pytest.raises(ValueError, match="reduce is sum or mean, not 'typo'"):
         ChannelCompatibility(reduce="typo")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_the_unit_sigmoid_is_exactly_1_at_0_and_a_sigmoid_over_that_at_its_bias_elsewhere(dtype):
+    layer = UnitSigmoid(3.0, dtype=dtype)
+    z = np.concatenate([np.linspace(-12, 12, 97), [-200, 200]])
+    values = keras.ops.convert_to_numpy(keras.ops.cast(layer(keras.ops.cast(z, dtype)), "float64"))
+    assert values[z == 0] == 1
+    expected = (1 + np.exp(-3)) / (1 + np.exp(-z - 3))
+    # Half a unit in the last place of 16 bits; of float32 a few of tanh's, divided by exp(-3).
+    tolerance = {"float32": 5e-6, "float64": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}[dtype]
+    np.testing.assert_allclose(values, expected, atol=tolerance)
+    assert values.max() <= layer.scale + tolerance and values.min() >= 0
+    assert UnitSigmoid.from_config(layer.get_config()).get_config() == layer.get_config()
