@@ -32,7 +32,7 @@ SHORTER = "--epochs=1 --batch_size=4"  # for images of 128 px
 
 
 def blocks(text, language):
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
+    return [block for name, block in re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.S | re.M) if name == language]
 
 
 def commands(text, name=None):
@@ -316,9 +316,7 @@ def test_the_folders_in_the_layout_exist():
     (layout,) = [block for block in blocks(README, "") if block.startswith("cdc_keras/")]
     for line in layout.splitlines():
         inside = ROOT / "cdc_keras" if line.startswith("  ") else ROOT
-        for name in re.findall(
-            r"(?<![\w/])(\w+/|\w+\.py)(?= |$)", line.split("    ")[0] if "    " in line.strip() else line
-        ):
+        for name in re.split(r"\s{2,}", line.strip())[0].split():
             assert (inside / name).exists(), name
 
 
