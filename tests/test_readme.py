@@ -15,6 +15,7 @@ import textwrap
 import keras
 import numpy as np
 import pytest
+from commands import run_command
 from PIL import Image
 
 import cdc_keras
@@ -28,7 +29,7 @@ README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "zoo/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WIDER = "control: plain, as many weights as are trained with the gate"
 SHORT = "--epochs=2 --train_limit=128 --batch_size=32"
-SHORTER = "--epochs=1 --batch_size=4"  # for images of 128 px
+SHORTER = "--epochs=1 --batch_size=2 --warmup_epochs=0.1"  # for images of 128 px
 
 
 def blocks(text, language):
@@ -48,11 +49,16 @@ def section(title):
 
 
 def run(command, arguments, folder, extra=""):
-    """Returns what a command printed in an empty folder, the data of `make_data` standing for the reader's."""
+    """Returns what a command printed in a folder, the data of `make_data` standing for the reader's."""
     arguments = [
         x.replace("$HOME/tensorflow_datasets", "data").replace("=configs/", f"={ROOT}/configs/") for x in arguments
     ]
-    line = [sys.executable, "-m", "cdc_keras", command, *arguments, *extra.split()]
+    arguments += extra.split()
+    if command != "train":  # which sets up the process
+        with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
+            run_command(command, *arguments)
+        return printed.getvalue()
+    line = [sys.executable, "-m", "cdc_keras", command, *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
