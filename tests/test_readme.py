@@ -259,7 +259,7 @@ def test_its_first_example_predicts_and_gives_the_map(tmp_path, monkeypatch):
     x, model = scope["x"], scope["model"]
     assert x.shape == (1, 32, 32, 3) and -1 <= x.min() < -0.5 and 0.5 < x.max() <= 1
     logits = keras.ops.convert_to_numpy(model(x))[0]
-    names = cdc_keras.zoo.info("cifar100_resnet20_gated").classes
+    names = cdc_keras.zoo.info("cifar100_resnet20_gated").class_names
     order = [printed.index(f"'{names[k]}'") for k in np.argsort(-logits)[:5]]
     assert order == sorted(order)  # the five largest logits, largest first
     attention = keras.ops.convert_to_numpy(scope["attention"](x))
