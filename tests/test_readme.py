@@ -183,7 +183,7 @@ def test_its_training_commands_run_on_small_data_in_their_order(tmp_path):
     runs = tmp_path / "runs"
     assert len(epochs(runs / "extractor")) == len(epochs(runs / "gated")) == 1
     for name in ("cifar100_extractor", "resnet20", "resnet20_gated"):
-        assert [float(row["epoch"]) for row in epochs(runs / name)] in ([1, 2], [0, 1])
+        assert [float(row["epoch"]) for row in epochs(runs / name)] == [1, 2]
     assert json.loads((runs / "gated/extractor.json").read_text())["image_size"] == 128
 
     evaluate, audit, report = lines[5:]
@@ -195,7 +195,7 @@ def test_its_training_commands_run_on_small_data_in_their_order(tmp_path):
     assert "classifier" in json.dumps(findings) and (runs / "cifar100_extractor/audit.md").is_file()
     run(*report, tmp_path)
     page = (runs / "resnet20_gated/report.html").read_text()
-    assert f"{scores['top1']:.1%}" in page or f"{scores['top1']:.2%}" in page
+    assert any(format(scores["loss"], form) in page for form in (".4g", ".4f"))
     assert page.count("data:image/png;base64,") >= 2
 
 
