@@ -74,8 +74,8 @@ def document(records):
         "**Training in 16 bits follows training in 32 bits closely:** in the tables below, the losses are nearly the "
         "same. The runs are too short to compare accuracies.",
         "",
-        "`--precision` says in which numbers convolutions and activations are computed. Weights, batch norm and losses "
-        "stay in float32.",
+        "`--precision` says in which numbers convolutions and activations are computed. Weights, batch norm and "
+        "losses stay in float32.",
         "",
         "* `float32` is the default.",
         "* `mixed_bfloat16` is for GPUs, and for CPUs that have instructions for it ([speed](speed.md)).",
@@ -84,8 +84,8 @@ def document(records):
         "Models trained in 16 bits are evaluated, audited and released in float32.",
         "",
         f"The runs below use CIFAR-100 and seed {first['settings']['seed']}. The loss of the extractor is its "
-        "reconstruction loss, and that of a classifier the cross-entropy. `benchmarks/precision.py` wrote this page from "
-        "`results/precision.json`.",
+        "reconstruction loss, and that of a classifier the cross-entropy. `benchmarks/precision.py` wrote this page "
+        "from `results/precision.json`.",
     ]
     for length in LENGTHS:
         of_length = [r for r in records if r["length"] == length]
@@ -107,9 +107,9 @@ def document(records):
         f"{', '.join(sorted({str(r['commit']) for r in records}))}.",
         "",
         "This processor has instructions for bfloat16 (avx512_bf16, amx_bf16), which TensorFlow uses through oneDNN. "
-        "Without oneDNN (`TF_ENABLE_ONEDNN_OPTS=0`), a step of ResNet-20 in bfloat16 took fifty times as long as one in "
-        "float32 with it. In float16, the gradient of the filters of one 3x3 convolution took 3.5 s, and 3 ms in float32. "
-        "We have measured neither on a GPU, for which both are meant.",
+        "Without oneDNN (`TF_ENABLE_ONEDNN_OPTS=0`), a step of ResNet-20 in bfloat16 took fifty times as long as one "
+        "in float32 with it. In float16, the gradient of the filters of one 3x3 convolution took 3.5 s, and 3 ms in "
+        "float32. We have measured neither on a GPU, for which both are meant.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -121,4 +121,4 @@ def _class_names(place):
     record = info(name)
     if record.kind != "classifier":
         raise UserError(f"{place} is a record of kind {record.kind}, which predicts no category; give a classifier's")
-    return record.classes
+    return record.class_names

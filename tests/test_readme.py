@@ -1,194 +1,362 @@
-"""What README says: its numbers are those of the records, and its commands run."""
+"""README and the manual: figures are those of the records, commands and examples run, links lead somewhere."""
 
+import contextlib
+import csv
+import io
+import json
 import os
 import pathlib
 import re
-import shutil
+import shlex
 import subprocess
 import sys
 import textwrap
 
+import keras
 import numpy as np
 import pytest
-from absl import flags
+from commands import run_command
+from PIL import Image
 
-from cdc_keras.audit import __main__ as audit
+import cdc_keras
+from cdc_keras import cli, flags
 from cdc_keras.devices import cluster
-from cdc_keras.tables import __main__ as tables
 from cdc_keras.tables.jobs import read_flags
 from cdc_keras.tables.systems import rows
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "zoo/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WIDER = "control: plain, as many weights as are trained with the gate"
+SHORT = "--epochs=2 --train_limit=128 --batch_size=32"
+SHORTER = "--epochs=1 --batch_size=2 --warmup_epochs=0.1"  # for images of 128 px
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
+def blocks(text, language):
+    return [block for name, block in re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.S | re.M) if name == language]
 
 
-def test_its_numbers_are_those_of_the_records():
-    subprocess.run([sys.executable, "docs/fill_readme.py", "--check"], check=True, cwd=ROOT)
+def commands(text, name=None):
+    """Returns [(command, [arguments])] of the lines of a text's shell blocks that begin with cdc-keras."""
+    lines = "\n".join(blocks(text, "sh")).replace("\\\n", " ").splitlines()
+    split = [shlex.split(line, comments=True) for line in lines if line.startswith("cdc-keras ")]
+    split = [(words[1], words[2:]) for words in split if words[2:] != ["..."]]
+    return [(command, arguments) for command, arguments in split if name in (None, command)]
 
 
-def test_every_file_and_make_target_it_names_exists():
-    for path in re.findall(r"(?:configs|docs|benchmarks)/[\w./]+\.(?:flags|png|py)", README):
-        assert (ROOT / path).is_file(), path
-    makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"make (\w+)", "\n".join(blocks("sh"))):
-        assert re.search(rf"^{target}:", makefile, flags=re.M), target
+def section(title):
+    return re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README, flags=re.S | re.M)[1]
 
 
-def commands(program, zoo=False):
-    """The arguments of the commands of `program`, those that name a record of the zoo or the others."""
-    lines = "\n".join(blocks("sh")).splitlines()
-    found = [line.removeprefix(f"python {program} ") for line in lines if line.startswith(f"python {program}")]
-    return [line for line in found if zoo == ("zoo" in line)]
+def run(command, arguments, folder, extra=""):
+    """Returns what a command printed in a folder, the data of `make_data` standing for the reader's."""
+    arguments = [
+        x.replace("$HOME/tensorflow_datasets", "data").replace("=configs/", f"={ROOT}/configs/") for x in arguments
+    ]
+    arguments += extra.split()
+    if command != "train":  # which sets up the process
+        with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
+            run_command(command, *arguments)
+        return printed.getvalue()
+    line = [sys.executable, "-m", "cdc_keras", command, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
-def small(command, folder):
-    """The README command on little data: the names of flags and flagfiles are its own, sizes and places are ours."""
-    command = command.replace("runs/", f"{folder}/runs/").replace("$HOME/tensorflow_datasets", str(folder / "data"))
-    return command.replace('"my images"', f'"{folder / "my images"}"')
-
-
-def make_cifar100(data):
+def make_data(folder):
+    """Writes what the commands of README read: CIFAR-100 as arrays, two categories of images and some photos."""
     rng = np.random.default_rng(0)
-    data.mkdir()
+    (folder / "data").mkdir()
     sizes = {"train": 400, "test": 200}
     arrays = {f"x_{s}": rng.integers(256, size=(n, 32, 32, 3), dtype=np.uint8) for s, n in sizes.items()}
     arrays |= {f"y_{s}": np.arange(n) % 100 for s, n in sizes.items()}
-    np.savez(data / "cifar100.npz", **arrays)
+    np.savez(folder / "data/cifar100.npz", **arrays)
+    for place, count in (("my images/cats", 10), ("my images/dogs", 10), ("photos", 2)):
+        (folder / place).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 256, (150, 140, 3), dtype=np.uint8)).save(folder / place / f"{i}.png")
 
 
-@pytest.mark.slow
-def test_its_commands_run_from_the_extractor_to_the_score(tmp_path):
-    make_cifar100(tmp_path / "data")
-    train, evaluate = commands("train.py"), commands("evaluate.py")
-    assert len(train) == 4 and len(evaluate) == 1
-    for command in train[:3]:
-        extra = "--epochs=2 --train_limit=128 --batch_size=32 --extractor=" if "gated" in command else ""
-        extra = (
-            f"{extra}{tmp_path}/runs/cifar100_extractor" if extra else "--epochs=2 --train_limit=128 --batch_size=32"
-        )
-        run(f"train.py {small(command, tmp_path)} {extra}")
-    printed = run(f"evaluate.py {small(evaluate[0], tmp_path)}")
-    assert "top1" in printed and (tmp_path / "runs/resnet20_gated/pictures/strips.png").is_file()
-    report, strip = commands("-m cdc_keras.visualize"), commands("-m cdc_keras.visualize", zoo=True)
-    assert len(report) == len(strip) == 1
-    run(f"-m cdc_keras.visualize {small(report[0], tmp_path)}")
-    assert (tmp_path / "runs/resnet20_gated/report.html").is_file()
-    (tmp_path / "photos").mkdir()
-    shutil.copy(ROOT / "docs/demo_strips.png", tmp_path / "photos")
-    strip = strip[0].replace("--images=", f"--images={tmp_path}/").replace("--out=", f"--out={tmp_path}/")
-    run(f"-m cdc_keras.visualize {strip}")
-    assert (tmp_path / "strip.png").is_file()
+def epochs(run_dir):
+    with open(run_dir / "metrics.csv") as file:
+        return [row for row in csv.DictReader(file)]
 
 
-@pytest.mark.slow
-def test_a_released_extractor_gates_a_classifier_by_its_command(tmp_path):
-    make_cifar100(tmp_path / "data")
-    (command,) = commands("train.py", zoo=True)
-    run(f"train.py {small(command, tmp_path)} --epochs=2 --warmup_epochs=0.25 --train_limit=128 --batch_size=32")
-    assert (tmp_path / "runs/zoo_gated/metrics.csv").is_file()
+# Figures
 
 
-@pytest.mark.long
-def test_a_released_classifier_is_scored_by_its_command():
-    """DATA_DIR is where the data are."""
-    (command,) = commands("evaluate.py", zoo=True)
-    assert "top1" in run(f"evaluate.py {command.replace('$HOME/tensorflow_datasets', os.environ['DATA_DIR'])}")
+def test_their_tables_are_those_of_the_records():
+    subprocess.run([sys.executable, "-m", "docs.fill", "--check"], check=True, cwd=ROOT)
 
 
-def test_the_audit_command_has_flags_that_exist():
-    (command,) = commands("-m cdc_keras.audit")
-    values = flags.FlagValues()
-    audit.define(values)
-    assert values(["audit", *command.split()]) == ["audit"]
+def cells(page, first):
+    """Returns the cells of the only row of a page's tables whose first cell is `first`, and those of its head."""
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    (at,) = [i for i, line in enumerate(lines) if line.startswith(f"| {first} |")]
+    head = next(i for i in range(at, 0, -1) if not lines[i - 1].startswith("|"))
+    split = lambda line: [cell.strip() for cell in line.strip("|").split("|")]  # noqa: E731
+    return dict(zip(split(lines[head]), split(lines[at]), strict=True))
 
 
-@pytest.mark.long
-def test_the_audit_command_runs_on_what_the_training_commands_left(tmp_path):
-    make_cifar100(tmp_path / "data")
-    for command in commands("train.py")[:2]:
-        run(f"train.py {small(command, tmp_path)} --epochs=2 --train_limit=128 --batch_size=32")
-    (command,) = commands("-m cdc_keras.audit")
-    printed = run(f"-m cdc_keras.audit {small(command, tmp_path)}")
-    folder = tmp_path / "runs" / "cifar100_extractor"
-    assert (folder / "audit.md").read_text() in printed
-    assert (folder / "audit.json").is_file() and (folder / "audit.png").is_file()
+def stated(pattern):
+    """Returns the figure in the only place of README's findings that matches."""
+    (figure,) = re.findall(pattern, " ".join(section("What we found").split()))
+    return float(figure)
 
 
-def test_the_commands_of_the_tables_have_flags_and_rows_that_exist():
-    for command in commands("-m cdc_keras.tables"):
-        values = flags.FlagValues()
-        tables.define(values)
-        assert values(["tables", *command.split()]) == ["tables"]
+def percent(cell):
+    return float(cell.rstrip("%"))
+
+
+def test_readme_states_the_findings_of_the_audits():
+    own, without = (cells("disentangling.md", f"[{name}](../zoo/{name})") for name in ("cifar100", "cifar100_cgm"))
+    strongest = [max(percent(row[probe]) for probe in ("linear", "k-NN", "MLP", "conv")) for row in (own, without)]
+    assert stated(r"from T in ([\d.]+)%") == strongest[0]
+    assert stated(r"Without the discriminator it reads ([\d.]+)%") == strongest[1]
+    assert stated(r"original category in ([\d.]+)%") == percent(own["the classifier, decoded under another category"])
+    text = (ROOT / "docs/disentangling.md").read_text()
+    released = text[text.index("<!-- released_cifar100 -->") :]
+    for pattern, where in (
+        (r"from the pixels ([\d.]+)%", r"reads ([\d.]+)% from pixels"),
+        (r"chance is ([\d.]+)%", r"chance is ([\d.]+)%"),
+        (r"sees it in ([\d.]+)% of the unchanged", r"classifier reads ([\d.]+)% from the images"),
+    ):
+        assert stated(pattern) == float(re.search(where, released)[1])
+
+
+def test_readme_states_the_findings_of_the_tables():
+    gains = {
+        r"gains ([\d.]+) points on the plain ResNet-20": "resnet20 + Ours (CDCGM)",
+        r"With the T of another image it gains ([\d.]+)": "resnet20 + Ours with T of another image (control)",
+        r"with an untrained extractor ([\d.]+)": "resnet20 + Ours with an untrained extractor (control)",
+        r"larger plain network gains ([\d.]+)": f"resnet26 ({WIDER})",
+    }
+    for pattern, row in gains.items():
+        assert stated(pattern) == float(cells("tables.md", row)["gain over plain, 95% interval"].split()[0])
+    table = (ROOT / "docs/results/cifar100_short/table2.md").read_text()
+    parts = table[table.index("What the gates do") :]
+    for network, pattern in (("vgg13_slim", r"costs VGG13 ([\d.]+)"), ("resnet20", r"ResNet-20 ([\d.]+) \(")):
+        (row,) = re.findall(rf"^\| {network} \+ Ours \(CDCGM\) \|(.*)$", parts, flags=re.M)
+        assert stated(pattern) == -float(row.split("|")[2].split()[0])  # top-1, R off, M constant
+
+
+# Commands
+
+
+def all_commands():
+    return [
+        pytest.param(*command, id=f"{page.name}-{' '.join(command[1])[:60]}")
+        for page in PAGES
+        for command in commands(page.read_text())
+    ]
+
+
+@pytest.mark.parametrize("command, arguments", all_commands())
+def test_its_commands_have_flags_and_settings_that_exist(command, arguments, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    values = flags.parse(cli.COMMANDS[command].define, arguments)
+    for name in cli.COMMANDS[command].needed:
+        assert values[name].value is not None, f"--{name} is missing"
+    if command == "train":
+        flags.config_from_flags(values)
+    if command == "tables":
         for number in values.table or ():
             assert rows(number, networks=values.networks, wanted=values.rows)
         if values.classifier_flags:
             assert read_flags(ROOT / values.classifier_flags).task == "classifier"
 
 
-def run(command):
-    done = subprocess.run(f"{sys.executable} {command}", shell=True, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+def test_the_commands_are_those_that_the_program_has():
+    named = {name for page in PAGES for name in re.findall(r"cdc-keras (\w+)", page.read_text())}
+    assert named - {"command"} == set(cli.COMMANDS)
 
 
-def test_the_folder_command_asks_for_what_is_missing(tmp_path):
+@pytest.mark.slow
+def test_its_training_commands_run_on_small_data_in_their_order(tmp_path):
+    make_data(tmp_path)
+    lines = commands(section("Train on your own images"))
+    assert [name for name, _ in lines] == ["train"] * 5 + ["evaluate", "audit", "report"]
+    for i, (command, arguments) in enumerate(lines[:5]):
+        run(command, arguments, tmp_path, SHORTER if i < 2 else SHORT)
+    runs = tmp_path / "runs"
+    assert len(epochs(runs / "extractor")) == len(epochs(runs / "gated")) == 1
+    for name in ("cifar100_extractor", "resnet20", "resnet20_gated"):
+        assert [float(row["epoch"]) for row in epochs(runs / name)] == [1, 2]
+    assert json.loads((runs / "gated/extractor.json").read_text())["image_size"] == 128
+
+    evaluate, audit, report = lines[5:]
+    printed = run(*evaluate, tmp_path)
+    (scores,) = [json.loads(path.read_text()) for path in (runs / "resnet20_gated").glob("evaluation-*.json")]
+    assert scores["images"] == 200 and 0 <= scores["top1"] <= scores["top5"] <= 1 and "top1" in printed
+    run(*audit, tmp_path)
+    findings = json.loads((runs / "cifar100_extractor/audit.json").read_text())
+    assert "classifier" in json.dumps(findings) and (runs / "cifar100_extractor/audit.md").is_file()
+    run(*report, tmp_path)
+    page = (runs / "resnet20_gated/report.html").read_text()
+    assert f"{scores['loss']:.6g}" in page
+    assert page.count("data:image/png;base64,") >= 2
+
+
+@pytest.mark.slow
+def test_its_picture_of_photos_is_drawn(tmp_path):
+    make_data(tmp_path)
+    ((command, arguments),) = commands(section("From an image to a prediction and its map"))
+    run(command, arguments, tmp_path)
+    picture = np.asarray(Image.open(tmp_path / "strip.png").convert("L"))
+    assert picture.shape[1] > picture.shape[0] > 100 and picture.std() > 10  # panels side by side, not blank
+
+
+@pytest.mark.slow
+def test_its_commands_for_released_models_run(tmp_path):
+    make_data(tmp_path)
+    evaluate, train, verify = commands(section("Use a released model"))
+    run(*train, tmp_path, f"{SHORT} --warmup_epochs=0.25")
+    assert len(epochs(tmp_path / "runs/zoo_gated")) == 2
+    printed = run(*verify, tmp_path)
+    assert all(name in printed for name in cdc_keras.zoo.names())
+    assert evaluate[0] == "evaluate"  # by the test below, which needs the data
+
+
+@pytest.mark.long
+def test_a_released_classifier_has_the_score_of_its_card_by_its_command(tmp_path):
+    """DATA_DIR is where the data are."""
+    (command, arguments), *_ = commands(section("Use a released model"), "evaluate")
+    arguments = [x.replace("$HOME/tensorflow_datasets", os.environ["DATA_DIR"]) for x in arguments]
+    printed = run(command, arguments, tmp_path)
+    card = cdc_keras.zoo.info("cifar100_resnet20_gated").metrics
+    top1 = next(metric.value for metric in card if (metric.split, metric.name) == ("test", "top1"))
+    assert f"{top1:.4f}"[:5] in printed
+
+
+def test_its_command_for_own_images_says_that_they_are_missing(tmp_path):
+    command, arguments = commands(section("Train on your own images"))[0]
+    line = [sys.executable, "-m", "cdc_keras", command, *arguments]
     done = subprocess.run(
-        f"{sys.executable} train.py {small(commands('train.py')[3], tmp_path)}",
-        shell=True,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+        line, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert done.returncode == 1 and "my images" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
-def test_its_python_example_loads_a_released_extractor():
+# Python
+
+
+def example(text, number, folder, monkeypatch):
+    """Returns (names, printed) of a Python block that was run in a folder."""
+    monkeypatch.chdir(folder)
     scope = {}
-    exec(blocks("python")[0], scope)
-    assert scope["extractor"].output_shape == (None, 8, 8, 64)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(blocks(text, "python")[number], scope)
+    return scope, printed.getvalue()
 
 
-def test_its_python_example_gates_mobilenet(monkeypatch, tmp_path):
-    from cdc_keras.networks import autoencoder
-    from cdc_keras.runs import trained as sources
+def test_its_first_example_predicts_and_gives_the_map(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg")
+    scope, printed = example(README, 0, tmp_path, monkeypatch)
+    x, model = scope["x"], scope["model"]
+    assert x.shape == (1, 32, 32, 3) and -1 <= x.min() < -0.5 and 0.5 < x.max() <= 1
+    logits = keras.ops.convert_to_numpy(model(x))[0]
+    names = cdc_keras.zoo.info("cifar100_resnet20_gated").class_names
+    order = [printed.index(f"'{names[k]}'") for k in np.argsort(-logits)[:5]]
+    assert order == sorted(order)  # the five largest logits, largest first
+    attention = keras.ops.convert_to_numpy(scope["attention"](x))
+    assert attention.shape == (1, 8, 8, 1) and 0 < attention.min() < attention.max() < 1.06
 
-    monkeypatch.setattr(sources, "load", lambda path: autoencoder.encoder(32))
-    scope = {}
-    exec(blocks("python")[1], scope)
-    assert scope["gated"].output_shape == (None, 10)
-    assert "extractor" in [layer.name for layer in scope["gated"].layers]
+
+def test_its_second_example_loads_a_released_extractor(tmp_path, monkeypatch):
+    scope, printed = example(README, 1, tmp_path, monkeypatch)
+    assert scope["extractor"].output_shape == (None, 8, 8, 64) and not scope["extractor"].trainable_weights
+    assert printed.strip() == str(cdc_keras.zoo.names())
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs/gate.md"], ids=lambda page: page.name)
+def test_its_example_gates_mobilenet_and_changes_no_prediction(page, tmp_path, monkeypatch):
+    scope, _ = example(page.read_text(), -1, tmp_path, monkeypatch)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
+    plain, gated = (keras.ops.convert_to_numpy(scope[name](images)) for name in ("plain", "gated"))
+    assert gated.shape == (2, 10) and np.array_equal(plain, gated)
+    assert scope["gated"].get_layer("gate_attention").output.shape[-1] == 1
+    assert len(scope["gated"].trainable_weights) > len(scope["plain"].trainable_weights)
+
+
+@pytest.mark.parametrize("page", ["docs/zoo.md", "zoo/README.md"])
+def test_the_examples_of_the_zoo_run(page, tmp_path, monkeypatch):
+    example((ROOT / page).read_text(), 0, tmp_path, monkeypatch)
+
+
+# Links and files
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_its_links_lead_to_files_and_headings(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, heading = link.partition("#")
+        target = page if not path else page.parent / path
+        assert target.exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.M)
+            assert heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, link
+
+
+def test_every_page_of_the_manual_is_in_its_index():
+    index = (ROOT / "docs/README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name})" in index, page.name
+
+
+def test_every_flagfile_and_make_target_they_name_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    for page in PAGES:
+        text = page.read_text()
+        for path in re.findall(r"configs/[\w./]+\.flags", text):
+            assert (ROOT / path).is_file(), f"{page.name}: {path}"
+        for target in re.findall(r"(?:^|`)make (\w+)", text, flags=re.M):
+            assert re.search(rf"^{target}:", makefile, flags=re.M), f"{page.name}: make {target}"
+
+
+def test_the_folders_in_the_layout_exist():
+    (layout,) = [block for block in blocks(README, "") if block.startswith("cdc_keras/")]
+    for line in layout.splitlines():
+        inside = ROOT / "cdc_keras" if line.startswith("  ") else ROOT
+        for name in re.split(r"\s{2,}", line.strip())[0].split():
+            assert (inside / name).exists(), name
+
+
+# Several machines
 
 
 def launchers():
     """Returns the Slurm script and the shell script inside the Kubernetes manifest of docs/scaling.md."""
     text = (ROOT / "docs" / "scaling.md").read_text()
-    slurm = next(block for block in re.findall(r"```sh\n(.*?)```", text, re.S) if "#SBATCH" in block)
+    slurm = next(block for block in blocks(text, "sh") if "#SBATCH" in block)
     return {"slurm": slurm, "kubernetes": textwrap.dedent(re.search(r"- \|\n(.*?)\n +env:", text, re.S)[1])}
 
 
 @pytest.mark.parametrize("launcher", ["slurm", "kubernetes"])
-def test_the_launchers_of_the_scaling_document_give_every_worker_its_tf_config(launcher, tmp_path, monkeypatch):
-    commands = {
+def test_the_launchers_give_every_worker_its_tf_config(launcher, tmp_path, monkeypatch):
+    programs = {
         "scontrol": "echo host0; echo host1",
         "srun": 'shift; exec "$@"',
         "python": f'exec {sys.executable} "$@"',
+        "cdc-keras": 'echo "$TF_CONFIG"; echo "$@"',
     }
-    for name, text in commands.items():
+    for name, text in programs.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
-    (tmp_path / "train.py").write_text("import os, sys; print(os.environ['TF_CONFIG']); print(' '.join(sys.argv[1:]))")
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "host[0-1]", "WORKERS": "2"}
     environment |= {"SLURM_NODEID": "1", "JOB_COMPLETION_INDEX": "1"}
     command = ["bash", "-c", launchers()[launcher]]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    config, flags = done.stdout.splitlines()
+    config, line = done.stdout.splitlines()
     monkeypatch.setenv("TF_CONFIG", config)
     workers = cluster.from_environment()
     assert workers.index == 1 and len(workers.addresses) == 2
-    assert flags.startswith("--strategy=multi_worker --flagfile=configs/paper/imagenet.flags")
-    assert "--run_dir=/shared" in flags
+    command, *arguments = shlex.split(line)
+    monkeypatch.chdir(ROOT)
+    config = flags.config_from_flags(flags.parse(cli.COMMANDS[command].define, arguments))
+    assert (config.strategy, config.dataset, config.network) == ("multi_worker", "imagenet2012", "resnet50")

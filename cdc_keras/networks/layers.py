@@ -5,8 +5,7 @@ import math
 import keras
 from keras import ops
 
-from cdc_keras.devices import distribution
-from cdc_keras.devices.precision import full
+from cdc_keras.devices import distribution, precision
 
 FUSIBLE = ("float32", "bfloat16", "float16")  # what TensorFlow's fused batch norm takes
 
@@ -253,7 +252,7 @@ class ChannelCompatibility(keras.layers.Layer):
         self.compatibility, self.scale = compatibility, scale
 
     def call(self, inputs):
-        embedded_context, embedded_features = map(full, inputs)
+        embedded_context, embedded_features = map(precision.full, inputs)
         reduce = ops.sum if self.compatibility == "sum" else ops.mean
         products = reduce(embedded_context * embedded_features, axis=(1, 2), keepdims=True)
         return ops.cast(self.scale * ops.sigmoid(products), self.compute_dtype)
@@ -287,7 +286,7 @@ class UnitSigmoid(keras.layers.Layer):
         return 1.0 + math.exp(-self.bias)
 
     def call(self, x):
-        t, a = ops.tanh(full(x) / 2.0), math.exp(-self.bias)
+        t, a = ops.tanh(precision.full(x) / 2.0), math.exp(-self.bias)
         return ops.cast(1.0 + 2.0 * a * t / (1.0 + t + a * (1.0 - t)), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
