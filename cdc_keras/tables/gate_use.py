@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from cdc_keras.data.pipeline import scale
-from cdc_keras.gate.parts import ATTENTION, EXTRACTOR, gate_outputs
+from cdc_keras.gate.parts import ATTENTION, EXTRACTOR, PREFIX, channel_weights, gate_outputs, residual, suppressed
 from cdc_keras.networks import graph
 
 BATCH = 250
@@ -29,11 +29,11 @@ def gate_use(gated, split):
         return None
     names = {layer.name for layer in gated.layers}
     parts = {"m": [ATTENTION] if ATTENTION in names else []}
-    parts |= {"c": [f"gate_{s}_compatibility" for s in sites], "r": [f"gate_{s}_r_conv3" for s in sites]}
-    parts |= {"f": [next((x for x in _attended(s) if x in names), s) for s in sites]}
-    parts = {key: [name for name in found if name in names] for key, found in parts.items()}
+    parts |= {"c": [channel_weights(site) for site in sites], "r": [residual(site) for site in sites]}
+    parts |= {"f": [suppressed(gated, site) or site for site in sites]}
+    parts = {key: [name for name in layers if name in names] for key, layers in parts.items()}
     seen = _activations(gated, split, [*parts["m"], *parts["c"]])
-    residual = _rms(gated, split, [*parts["r"], *parts["f"]])
+    rms = _rms(gated, split, [*parts["r"], *parts["f"]])
     top1 = {"as_is": _top1(gated, split)}
     if parts["r"]:
         top1["r_off"] = _top1(_replaced(gated, parts["r"], lambda name, x: x * 0), split)
@@ -49,16 +49,11 @@ def gate_use(gated, split):
         "images": len(split),
         "top1": top1,
         "m": _spread(seen[ATTENTION], _largest(gated, ATTENTION)) if parts["m"] else None,
-        "c": {name.removeprefix("gate_"): _spread(seen[name], _largest(gated, name)) for name in parts["c"]},
+        "c": {name.removeprefix(PREFIX): _spread(seen[name], _largest(gated, name)) for name in parts["c"]},
         "residual": {
-            r.removeprefix("gate_"): residual[r] / residual[f] for r, f in zip(parts["r"], parts["f"], strict=False)
+            r.removeprefix(PREFIX): rms[r] / rms[f] for r, f in zip(parts["r"], parts["f"], strict=False)
         },
     }
-
-
-def _attended(site):
-    """Returns the names F' may have, F itself, without attention, not among them."""
-    return f"gate_{site}_suppressed", f"gate_{site}_attended"
 
 
 def _largest(gated, name):
