@@ -41,7 +41,7 @@ def main(argv):
             split=SPLIT.value,
             weights=WEIGHTS.value,
             data_dir=DATA_DIR.value,
-            plain_run_dir=PLAIN_RUN_DIR.value,
+            plain=PLAIN_RUN_DIR.value,
         )
     except UserError as error:
         sys.exit(f"error: {error}")

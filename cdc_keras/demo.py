@@ -46,7 +46,7 @@ def demo(out, extractor=EXTRACTOR, plain=PLAIN):
     evaluate(out / "extractor")
     for name in ("plain", "gated"):
         plain_run = out / "plain" if name == "gated" else None
-        scores[name] = {s: evaluate(out / name, split=s, plain_run_dir=plain_run) for s in ("validation", "test")}
+        scores[name] = {s: evaluate(out / name, split=s, plain=plain_run) for s in ("validation", "test")}
 
     print("== audit", file=sys.stderr)
     # On test images, whose background says nothing of the category, or probes would read that.

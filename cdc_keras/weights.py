@@ -1,5 +1,7 @@
 """Files that appear whole or not at all: weights, and text; and how a file or a network is known again."""
 
+import contextlib
+import errno
 import hashlib
 import math
 import os
@@ -10,6 +12,11 @@ from cdc_keras.errors import UserError
 
 STEPS = "steps"  # path of the variable that counts a trainer's steps, which is no part of a network
 ZEROS = bytes(2**20)
+ADVICE = {  # what to do about an error of writing
+    errno.ENOSPC: "free some space, then run the same command",
+    errno.EDQUOT: "free some space, then run the same command",
+    errno.ENOENT: "make its folder first, or choose another place for it",
+}
 
 
 def save_weights(model, path):
@@ -75,22 +82,27 @@ def sha256(path):
 
 
 def write_text(path, text):
-    """Writes a text file whole or not at all.
+    """Writes a text file as UTF-8, whole or not at all; raises as `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path, content):
+    """Writes a file whole or not at all.
 
     Raises:
-        UserError: the disk is full or not writable; what was at `path` before is still there.
+        UserError: it cannot be written, saying what to do; what was at `path` before is still there.
     """
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        temporary.write_text(text)
+        temporary.write_bytes(content)
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"could not write {path}: {error.strerror}; free some space, then run the same command"
-        ) from error
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        advice = ADVICE.get(error.errno, "choose another place for it")
+        raise UserError(f"could not write {path}: {error.strerror}; {advice}") from error
 
 
 def _sync(path):

@@ -48,7 +48,7 @@ def main(argv):
 
         quiet_libraries()
         if not paths:
-            written = page.report(values.run_dir, plain_run_dir=values.plain, data_dir=values.data_dir)
+            written = page.report(values.run_dir, plain=values.plain, data_dir=values.data_dir)
         else:
             written = pathlib.Path(values.out or "strip.png")
             if values.saved_model is not None:

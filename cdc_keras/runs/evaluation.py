@@ -1,16 +1,19 @@
 """Scoring a run folder, accuracy, loss, confusion, throughput and the pictures that go with them; or a zoo's record."""
 
+import dataclasses
 import json
 import time
 
 import numpy as np
 
+from cdc_keras.config import RunConfig
+from cdc_keras.data.dataset import Dataset
 from cdc_keras.data.load import load_dataset
 from cdc_keras.data.pipeline import scale, stored_batches
 from cdc_keras.errors import UserError
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.folder import RunFolder
-from cdc_keras.runs.trained import load_trainer
+from cdc_keras.runs.trained import load_trained, load_trainer
 from cdc_keras.runs.training import (
     EVALUATION_BATCH,
     draw_extractor,
@@ -20,38 +23,88 @@ from cdc_keras.runs.training import (
     steps_done,
 )
 from cdc_keras.trainers.classifier import Classifier
+from cdc_keras.visualize import figures
 from cdc_keras.weights import load_weights, write_text
 
 
-def evaluate(run_dir, *, split="test", weights="last", data_dir=None, plain_run_dir=None):
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What was measured of a run, with all that it was measured from.
+
+    Attributes:
+        run, config, dataset, trainer: the run folder, its config, its data, and its `Classifier` or `Disentangler`.
+        name: "<split>-<weights>", which stands in the names of the files.
+        images: the split that was scored.
+        plain: of a gated classifier, its plain counterpart, or None.
+        scores: the JSON-ready dict that `evaluate` returns.
+        confusion: (num_classes, num_classes) counts, row the true category; None for an extractor.
+    """
+
+    run: RunFolder
+    config: RunConfig
+    dataset: Dataset
+    trainer: object
+    name: str
+    images: object
+    plain: object
+    scores: dict
+    confusion: np.ndarray | None
+
+
+def evaluate(model, *, split="test", weights="last", data_dir=None, plain=None):
     """Returns the scores of a run as a JSON-ready dict, having written them and the pictures into its folder.
 
     Args:
-        run_dir: path of the run folder.
+        model: path of the run folder.
         split: "test", or "validation", on which settings are chosen.
         weights: "last", the newest checkpoint, or "best", a classifier's best epoch on validation.
         data_dir: where the data are now, if not where they were in training.
-        plain_run_dir: for a gated classifier, the run of its plain counterpart, drawn beside it in the strips.
+        plain: for a gated classifier, its plain counterpart, drawn beside it in the strips.
 
     Raises:
         UserError: the folder holds no such run, or no checkpoint yet.
     """
-    run = RunFolder(run_dir)
-    if plain_run_dir is not None:
-        _check_counterpart(run, RunFolder(plain_run_dir))
-    model, dataset, config = load_run(run, weights=weights, data_dir=data_dir)
-    scored = _split(dataset, split)
-    scores = {"split": split, "weights": weights, "images": len(scored), "step": steps_done(model)}
+    evaluation = measure(model, split=split, weights=weights, data_dir=data_dir, plain=plain)
+    write(evaluation)
+    return evaluation.scores
+
+
+def measure(model, *, split="test", weights="last", data_dir=None, plain=None):
+    """Returns the `Evaluation` of a run and writes nothing; arguments and errors are those of `evaluate`."""
+    run = RunFolder(model)
+    if plain is not None:
+        _check_counterpart(run, RunFolder(plain))
+        plain = load_trained(plain, "classifier")
+    trainer, dataset, config = load_run(run, weights=weights, data_dir=data_dir)
+    images, name = _split(dataset, split), f"{split}-{weights}"
+    scores = {"split": split, "weights": weights, "images": len(images), "step": steps_done(trainer)}
+    counts = None
     if config.classifies:
-        scores |= _score_classifier(model, scored, dataset, run, f"{split}-{weights}")
-        _draw_strips(model.network, scored, run, config, plain_run_dir)
+        logits, labels, rate = logits_of(trainer.network, images)
+        counts = confusion(logits.argmax(-1), labels, len(dataset.class_names))
+        scores |= {**classification_scores(logits, labels), "images_per_second": rate}
+        scores["most_confused"] = _most_confused(counts, dataset.class_names)
     else:
-        scores |= evaluate_split(model, scored, config)
-        scores["images_per_second"] = logits_of(model.encoder, scored)[2]
-        draw_extractor(model, examples_to_show(scored), dataset.class_names, run)
+        scores |= evaluate_split(trainer, images, config)
+        scores["images_per_second"] = logits_of(trainer.encoder, images)[2]
     scores["environment"] = environment()
-    write_text(run.path / f"evaluation-{split}-{weights}.json", json.dumps(scores, indent=2) + "\n")
-    return scores
+    return Evaluation(run, config, dataset, trainer, name, images, plain, scores, counts)
+
+
+def write(evaluation):
+    """Writes the scores of an `Evaluation`, its confusion matrix and its pictures into the folder of the run."""
+    run, name, class_names = evaluation.run, evaluation.name, evaluation.dataset.class_names
+    write_text(run.path / f"evaluation-{name}.json", json.dumps(evaluation.scores, indent=2) + "\n")
+    if not evaluation.config.classifies:
+        draw_extractor(evaluation.trainer, examples_to_show(evaluation.images), class_names, run)
+        return
+    header = ",".join(["true \\ predicted", *class_names])
+    rows = [",".join([true, *map(str, row)]) for true, row in zip(class_names, evaluation.confusion, strict=True)]
+    write_text(run.path / f"confusion-{name}.csv", "\n".join([header, *rows]) + "\n")
+    figures.confusion_matrix(evaluation.confusion, class_names, run.pictures / f"confusion-{name}.png")
+    if evaluation.config.gated and evaluation.config.gate_attention:
+        plain = evaluation.plain and evaluation.plain.network
+        draw_strips(plain, evaluation.trainer.network, examples_to_show(evaluation.images), run)
 
 
 def score(model, dataset, split, config):
@@ -156,27 +209,12 @@ def table(scores):
     return "\n".join(lines)
 
 
-def _score_classifier(model, split, dataset, run, name):
-    from cdc_keras.visualize import figures
-
-    logits, labels, rate = logits_of(model.network, split)
-    counts = confusion(logits.argmax(-1), labels, len(dataset.class_names))
-    header = ",".join(["true \\ predicted", *dataset.class_names])
-    rows = [",".join([true, *map(str, row)]) for true, row in zip(dataset.class_names, counts, strict=True)]
-    write_text(run.path / f"confusion-{name}.csv", "\n".join([header, *rows]) + "\n")
-    figures.confusion_matrix(counts, dataset.class_names, run.pictures / f"confusion-{name}.png")
-
+def _most_confused(counts, class_names):
     wrong = counts * (1 - np.eye(len(counts), dtype=np.int64))
     worst = [np.unravel_index(i, wrong.shape) for i in np.argsort(wrong, axis=None)[::-1][:5]]
-    return {
-        **classification_scores(logits, labels),
-        "images_per_second": rate,
-        "most_confused": [
-            {"true": dataset.class_names[t], "predicted": dataset.class_names[p], "count": int(wrong[t, p])}
-            for t, p in worst
-            if wrong[t, p]
-        ],
-    }
+    return [
+        {"true": class_names[t], "predicted": class_names[p], "count": int(wrong[t, p])} for t, p in worst if wrong[t, p]
+    ]
 
 
 def _check_counterpart(run, plain):
@@ -190,12 +228,3 @@ def _check_counterpart(run, plain):
             )
     if theirs.gated or not ours.gated:
         raise UserError(f"{run.path} is to be gated and {plain.path} plain; they are not")
-
-
-def _draw_strips(network, split, run, config, plain_run_dir):
-    if not (config.gated and config.gate_attention):
-        return
-    plain = None
-    if plain_run_dir is not None:
-        plain = load_trainer(RunFolder(plain_run_dir)).network
-    draw_strips(plain, network, examples_to_show(split), run)

@@ -6,7 +6,7 @@ from keras import ops
 
 from cdc_keras.data.pipeline import scale
 from cdc_keras.errors import UserError
-from cdc_keras.gate.parts import ATTENTION, gate_outputs
+from cdc_keras.gate.parts import ATTENTION, gate_outputs, suppressed
 from cdc_keras.networks import graph
 
 BATCH = 256  # images at a time
@@ -65,21 +65,24 @@ def _at_the_gate(gated, images, site):
     site = next(iter(outputs), None) if site is None else site
     if site not in outputs:
         raise ValueError(f"no gate at {site}; gated are: {', '.join(outputs) or 'no layers of this model at all'}")
-    names = {layer.name for layer in gated.layers}
-    suppressed = next((x for x in (f"gate_{site}_suppressed", f"gate_{site}_attended") if x in names), None)
-    shown = {"before the gate": site, "suppressed": suppressed, "after R": outputs[site]}
+    shown = {"before the gate": site, "suppressed": suppressed(gated, site), "after R": outputs[site]}
     shown = {name: layer for name, layer in shown.items() if layer is not None}
-    maps = {"M": _in_batches(images, _attention(gated))} if ATTENTION in names else {}
+    has_attention = ATTENTION in {layer.name for layer in gated.layers}
+    maps = {"M": _in_batches(images, _attention(gated))} if has_attention else {}
     return maps | _focused(gated, images, shown)
 
 
 def last_features(classifier):
     """Returns the name of the layer that gives the last feature map (B, H, W, C) of 4 x 4 positions or more."""
-    fine = lambda shape: len(shape) == 4 and shape[1] is not None and min(shape[1:3]) >= COARSEST  # noqa: E731
-    return [layer.name for layer, _, output in graph.trace(classifier)[1] if fine(getattr(output, "shape", ()))][-1]
+
+    def says_where(shape):
+        return len(shape) == 4 and shape[1] is not None and min(shape[1:3]) >= COARSEST
+
+    calls = graph.trace(classifier)[1]
+    return [layer.name for layer, _, output in calls if says_where(getattr(output, "shape", ()))][-1]
 
 
-def grad_cam_maps(classifier, images, classes=None):
+def grad_cam_maps(classifier, images):
     """Returns where the logit of a category comes from (Selvaraju et al. 2017): (N, S, S) NumPy floats in [0, 1].
 
     The last feature map's channels, weighed by the mean over the positions of the logit's gradient, above zero.
@@ -87,7 +90,6 @@ def grad_cam_maps(classifier, images, classes=None):
     Args:
         classifier: functional model, images in [-1, 1] -> logits.
         images: (N, S, S, 3) uint8.
-        classes: (N,) integers; what the classifier says, if not given.
 
     Raises:
         UserError: the backend is not TensorFlow.
@@ -101,17 +103,16 @@ def grad_cam_maps(classifier, images, classes=None):
     rebuilt, tensors = graph.outputs(classifier)
     model = keras.Model(rebuilt.inputs, [tensors[last_features(classifier)], rebuilt.outputs[0]])
 
-    def of(batch, chosen=None):
+    def cam(batch):
         inputs = tf.convert_to_tensor(scale(batch))
         with tf.GradientTape() as tape:
             tape.watch(inputs)  # or a frozen network would leave no trace
             features, logits = model(inputs, training=False)
-            chosen = tf.argmax(logits, axis=-1) if chosen is None else chosen
-            score = tf.reduce_sum(tf.gather(logits, chosen, axis=1, batch_dims=1))
+            score = tf.reduce_sum(tf.reduce_max(logits, axis=-1))
         weights = tf.reduce_mean(tape.gradient(score, features), axis=(1, 2), keepdims=True)
         return _map(tf.nn.relu(tf.reduce_sum(weights * features, axis=-1)), batch.shape[1])
 
-    return _in_batches(images, of, *([] if classes is None else [classes]))
+    return _in_batches(images, cam)
 
 
 def iou(maps, masks):
@@ -164,7 +165,7 @@ def _map(energy, size):
     return stretch(ops.image.resize(energy[..., None], (size, size), interpolation="bicubic")[..., 0])
 
 
-def _in_batches(images, of, *more):
-    """Returns `of` of the images, and of what goes with each of them, as one NumPy array."""
-    parts = [[x[i : i + BATCH] for x in (images, *more)] for i in range(0, len(images), BATCH)]
-    return np.concatenate([ops.convert_to_numpy(of(*part)) for part in parts])
+def _in_batches(images, function):
+    """Returns what a function gives for batches of the images, as one NumPy array."""
+    batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
+    return np.concatenate([ops.convert_to_numpy(function(batch)) for batch in batches])

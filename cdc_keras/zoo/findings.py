@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 from cdc_keras.errors import UserError
+from cdc_keras.markdown import markdown_table
 
 WORDS = re.compile(r"[a-z0-9][a-z0-9_.-]*( (swap|reconstruction))?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -106,6 +107,10 @@ class Audit:
     readings: tuple[Reading, ...]
     tolerance: Tolerance = Tolerance()
 
+    @property
+    def findings(self):
+        return self.readings
+
     def __post_init__(self):
         _demand(self.limit > 0, "limit", "more than 0", self.limit)
         for name, sha256 in self.rivals.items():
@@ -116,36 +121,60 @@ class Audit:
             _demand(source in SOURCES and share >= 0, f"erased.{source}", "0 or more of a source", share)
 
 
-def described(audit):
-    """Returns the table of an `Audit` and what it means, as lines of Markdown."""
-    return [
+def headline(audit):
+    """Returns the finding in one sentence, "" for an audit without a probe of T."""
+    strongest = {}
+    for name in ("context", "pixels"):
+        readings = [r for r in audit.readings if (r.target, r.source) == ("category", name) and r.reader not in PLAYERS]
+        strongest[name] = max(readings, key=lambda r: r.accuracy, default=None)
+    context, pixels = strongest.values()
+    if context is None:
+        return ""
+    beside = "" if pixels is None else f"; from the pixels it is {pixels.accuracy:.1%}"
+    return (
+        f"The strongest fresh probe reads the category from T for {context.accuracy:.1%} of the images it never saw"
+        f"{beside}, and by chance it would be {context.chance:.1%}."
+    )
+
+
+def introduction(audit):
+    """Returns how the numbers of an `Audit` were measured."""
+    return (
         f"Fresh probes were trained on {audit.probe_images} test images and scored on {audit.scored_images} others; "
-        "extractor and discriminator saw neither. In brackets the 95% bootstrap interval over the scored images.",
-        "",
-        *table(audit.readings),
-        "",
-        "* LEACE on the probes' images leaves a linear probe nothing to learn from, by construction: the floor. On the "
+        "extractor and discriminator saw neither. In brackets the 95% bootstrap interval over the scored images."
+    )
+
+
+def remarks(audit):
+    """Returns what belongs to the table of an `Audit`, as sentences of plain text."""
+    return [
+        "LEACE on the probes' images leaves a linear probe nothing to learn from, by construction: the floor. On the "
         "extractor's images, it was fitted on what the discriminator saw, and the rest is what new images still show.",
-        *(f"* {words(source)}: changes {share:.1%} of T's variance." for source, share in audit.erased.items()),
-        *(f"* {words(name)}: of the weights with sha256 `{sha256}`." for name, sha256 in audit.rivals.items()),
-        *([f"* The classifier: of the weights with sha256 `{audit.classifier}`."] if audit.classifier else []),
-        f"* Made again, with seed {audit.seed} and at most {audit.limit} images, what probes read holds to "
+        *(f"{words(source)}: changes {share:.1%} of T's variance." for source, share in audit.erased.items()),
+        *(f"{words(name)}: of the weights with sha256 `{sha256}`." for name, sha256 in audit.rivals.items()),
+        *([f"The classifier: of the weights with sha256 `{audit.classifier}`."] if audit.classifier else []),
+        f"Made again, with seed {audit.seed} and at most {audit.limit} images, what probes read holds to "
         f"{audit.tolerance.probes:.1%}, as training them multiplies differences of rounding; what D and the classifier "
         f"read to {audit.tolerance.players:.1%}; what an erasure changes to {audit.tolerance.erased:.1%}.",
     ]
 
 
-def table(readings):
-    """Returns the readings as lines of a Markdown table, a row for each target and source, a column for each reader."""
-    readers = [reader for reader in READERS if any(reading.reader == reader for reading in readings)]
-    head = ["read", "from", *(READERS[reader] for reader in readers), "chance"]
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    for target, source in dict.fromkeys((reading.target, reading.source) for reading in readings):
-        row = {r.reader: r for r in readings if (r.target, r.source) == (target, source)}
-        cells = [_cell(row[reader]) if reader in row else "" for reader in readers]
-        chance = f"{next(iter(row.values())).chance:.1%}"
-        lines.append(f"| {' | '.join([TARGETS.get(target, target), words(source), *cells, chance])} |")
-    return lines
+def described(audit):
+    """Returns the table of an `Audit` and what it means, as lines of Markdown."""
+    rest = [f"* {sentence}" for sentence in remarks(audit)]
+    return [introduction(audit), "", *markdown_table(*table(audit.findings)).splitlines(), "", *rest]
+
+
+def table(findings):
+    """Returns (head, rows) of a table of findings: a row for each target and source, a column for each reader."""
+    readers = [reader for reader in READERS if any(x.reader == reader for x in findings)]
+    head, rows = ["read", "from", *(READERS[reader] for reader in readers), "chance"], []
+    for target, source in dict.fromkeys((x.target, x.source) for x in findings):
+        of_row = {x.reader: x for x in findings if (x.target, x.source) == (target, source)}
+        cells = [_cell(of_row[reader]) if reader in of_row else "" for reader in readers]
+        chance = f"{next(iter(of_row.values())).chance:.1%}"
+        rows.append([TARGETS.get(target, target), words(source), *cells, chance])
+    return head, rows
 
 
 def words(source):

@@ -144,7 +144,7 @@ def test_other_data_in_the_place_of_those_trained_on_are_refused(extractor_run):
 
 def test_a_plain_run_of_another_network_is_refused_before_scoring(extractor_run):
     with pytest.raises(UserError, match="is to be gated and .* plain"):
-        evaluate(extractor_run.path, plain_run_dir=extractor_run.path)
+        evaluate(extractor_run.path, plain=extractor_run.path)
 
 
 def test_a_second_run_with_other_settings_is_refused_with_the_difference_named(extractor_run):
@@ -162,7 +162,7 @@ def test_a_gated_classifier_trains_and_is_scored_with_pictures(extractor_run, tm
     config = dataclasses.replace(PLAIN, epochs=1, extractor=str(extractor_run.path))
     run = train(config, tmp_path / "gated")
     plain = train(dataclasses.replace(PLAIN, epochs=1), tmp_path / "plain")
-    scores = evaluate(run.path, weights="best", plain_run_dir=plain.path)
+    scores = evaluate(run.path, weights="best", plain=plain.path)
     assert 0 <= scores["top1"] <= scores["top5"] <= 1 and scores["images_per_second"] > 0
     counts = np.loadtxt(run.path / "confusion-test-best.csv", delimiter=",", skiprows=1, usecols=range(1, 11))
     assert counts.sum() == scores["images"] and np.trace(counts) == pytest.approx(scores["top1"] * scores["images"])
