@@ -12,6 +12,7 @@ from absl import app, flags
 from keras import layers
 
 from cdc_keras.gate.attach import attach
+from cdc_keras.gate.parts import L1, L2, PREFIX, of_site, parts
 from cdc_keras.networks import autoencoder, graph, registry
 from cdc_keras.networks.layers import ChannelCompatibility, ConditionMaps, FrozenExtractor
 
@@ -140,7 +141,7 @@ def _scope(layer):
     """Returns which of `SCOPES` a layer belongs to, by its name ("extractor/..." for those inside the extractor)."""
     if layer.split("/")[0] == "extractor":
         return "extractor"
-    return "gate" if layer.startswith("gate_") else "network"
+    return "gate" if layer.startswith(PREFIX) else "network"
 
 
 def scopes_table(model):
@@ -234,8 +235,9 @@ def _gate_rows():
         yield part, "multiply-adds and products", scopes(gated)["gate"][1], None
         if name == "resnet32":
             by_layer = macs_by_layer(gated)
-            bottlenecks = sum(count for layer, count in by_layer.items() if "_r_conv" in layer or "_l3_conv" in layer)
-            maps = sum(count for layer, count in by_layer.items() if layer.startswith(("gate_l1_", "gate_l2_")))
+            convs = tuple(of_site(site.name, part) for site in parts(gated).sites for part in ("r_conv", "l3_conv"))
+            bottlenecks = sum(count for layer, count in by_layer.items() if layer.startswith(convs))
+            maps = sum(count for layer, count in by_layer.items() if layer.startswith((f"{L1}_", f"{L2}_")))
             yield part, "R and L3 alone, multiply-adds", bottlenecks, "3,407,872"
             what = "all, if L1 and L2 ran at 16x16 as well, which we do not do (the paper prints 3.61M)"
             yield part, what, gate_macs(gated, network, products=True) + 4 * maps, "3.61M"

@@ -169,9 +169,9 @@ class RunConfig:
         "T's resolution and twice it; Table 2 also 16x16 and 8x8 alone)",
     )
     gate_init: str = _field(
-        "neutral",
-        "starting as the identity, with M near the end of its sigmoid (neutral) or in its middle, where it moves more "
-        "(centred); or He everywhere (paper: unspecified)",
+        "identity",
+        "how the gate starts: with M exactly 1 and at most 1.05 (identity); with M 0.95, as released networks did "
+        "(neutral); with M 1 and at most 2, where it moves more (centred); or He everywhere (he) (paper: unspecified)",
         choices=choices.GATE_INITS,
     )
     gate_reduction: int = _field(None, "r by which R and L3 narrow (paper: 2 at 32 px, 4 above)", type=int, low=1)

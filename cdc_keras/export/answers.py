@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from cdc_keras.data.pipeline import scale
-from cdc_keras.gate.parts import ATTENTION, EXTRACTOR, gate_outputs
+from cdc_keras.gate.parts import parts
 from cdc_keras.networks import graph
 from cdc_keras.visualize.maps import focus_map, last_features
 
@@ -23,9 +23,9 @@ def answers(found):
         context = lambda images: {"context": found.network(scale(images), training=False)}  # noqa: E731
         return {"serving_default": context, "context": context}
     network, tensors = graph.outputs(found.network)
-    sites = gate_outputs(found.network)
-    layers = {f"channel_weights_{site}": f"gate_{site}_compatibility" for site in sites}
-    layers |= {"attention": ATTENTION, "context": EXTRACTOR}
+    gate = parts(found.network)
+    layers = {f"channel_weights_{site.name}": site.compatibility for site in gate.sites}
+    layers |= {"attention": gate.attention, "context": gate.extractor}
     inside = {output: tensors[layer] for output, layer in layers.items() if layer in tensors}
     context = {"context": inside.pop("context")} if "context" in inside else {}
     inside |= {"logits": network.outputs[0], "features": tensors[last_features(found.network)]}

@@ -28,6 +28,44 @@ def rebuild(model, call, inputs=None):
     return keras.models.clone_model(model, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call)
 
 
+def flatten(model):
+    """Returns `model` rebuilt from the same layers with those of the models inside it, at any depth, in their place.
+
+    A model inside is a functional or Sequential one, such as a pretrained backbone under a new head. What it was called
+    with (`training=False`) its layers are called with.
+
+    Raises:
+        TypeError: if `model` has no graph to walk.
+        ValueError: if two layers would have one name.
+    """
+    flat = rebuild(model, lambda layer, *args, **kwargs: layer(*args, **kwargs))
+    while any(map(_is_nested, flat.layers)):
+        nested = [layer for layer in flat.layers if _is_nested(layer)]
+        others = [layer for layer in flat.layers if layer not in nested and not _is_input(layer)]
+        names = [layer.name for layer in (*others, *(x for model in nested for x in model.layers if not _is_input(x)))]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"the models inside this one have several layers named {twice[0]!r}; give each layer a name of its own"
+            )
+
+        def call(layer, *args, **kwargs):
+            # Called as a layer, a model is one node of the graph; its own `call` adds a node for each of its layers.
+            return layer.call(*args, **kwargs) if _is_nested(layer) else layer(*args, **kwargs)
+
+        flat = rebuild(flat, call)
+    return flat
+
+
+def _is_nested(layer):
+    """Whether a layer is a model whose `call` does nothing but apply its layers."""
+    own = hasattr(layer, "operations") and type(layer).call.__qualname__ == "Functional.call"
+    return isinstance(layer, keras.Sequential) or own
+
+
+def _is_input(layer):
+    return isinstance(layer, keras.layers.InputLayer)
+
+
 def trace(model):
     """Returns (model rebuilt, calls): every application of a layer, in order, as (layer, [input tensors], output)."""
     calls = []

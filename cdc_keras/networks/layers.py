@@ -1,5 +1,7 @@
 """The few layers Keras does not have: condition maps, zero channels, the frozen extractor, the gate's reductions."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -257,3 +259,34 @@ class ChannelCompatibility(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "reduce": self.reduce, "scale": self.scale}
+
+
+@keras.saving.register_keras_serializable("cdc_keras")
+class UnitSigmoid(keras.layers.Layer):
+    """sigmoid(z + bias) / sigmoid(bias): exactly 1 where z is 0, between 0 and `scale` elsewhere.
+
+    Computed as 1 + 2 a t / (1 + t + a (1 - t)) with a = exp(-bias) and t = tanh(z / 2), so that no rounding of a sigmoid
+    stands between a gate that has not learnt yet and the identity.
+
+    Args:
+        bias: where on the sigmoid z = 0 lies; the larger, the closer `scale` is to 1.
+    """
+
+    def __init__(self, bias, **kwargs):
+        super().__init__(**kwargs)
+        self.bias = bias
+
+    @property
+    def scale(self):
+        """The least upper bound of the values, 1 + exp(-bias)."""
+        return 1.0 + math.exp(-self.bias)
+
+    def call(self, x):
+        t, a = ops.tanh(full(x) / 2.0), math.exp(-self.bias)
+        return ops.cast(1.0 + 2.0 * a * t / (1.0 + t + a * (1.0 - t)), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "bias": self.bias}

@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from cdc_keras.data.pipeline import scale
-from cdc_keras.gate.parts import ATTENTION, EXTRACTOR, PREFIX, channel_weights, gate_outputs, residual, suppressed
+from cdc_keras.gate.parts import PREFIX, parts
 from cdc_keras.networks import graph
 
 BATCH = 250
@@ -24,35 +24,30 @@ def gate_use(gated, split):
         gated: functional classifier, images in [-1, 1] -> logits.
         split: a `Split`; in random order, or the shuffled T is of the own category.
     """
-    sites = list(gate_outputs(gated))
-    if not sites:
+    gate = parts(gated)
+    if not gate.sites:
         return None
-    names = {layer.name for layer in gated.layers}
-    parts = {"m": [ATTENTION] if ATTENTION in names else []}
-    parts |= {"c": [channel_weights(site) for site in sites], "r": [residual(site) for site in sites]}
-    parts |= {"f": [suppressed(gated, site) or site for site in sites]}
-    parts = {key: [name for name in layers if name in names] for key, layers in parts.items()}
-    seen = _activations(gated, split, [*parts["m"], *parts["c"]])
-    rms = _rms(gated, split, [*parts["r"], *parts["f"]])
+    m = [gate.attention] if gate.attention else []
+    c = [site.compatibility for site in gate.sites if site.compatibility]
+    r = {site.residual: site.suppressed for site in gate.sites if site.residual}
+    seen = _activations(gated, split, [*m, *c])
+    rms = _rms(gated, split, [*r, *r.values()])
     top1 = {"as_is": _top1(gated, split)}
-    if parts["r"]:
-        top1["r_off"] = _top1(_replaced(gated, parts["r"], lambda name, x: x * 0), split)
-    for key in ("m", "c"):
-        if parts[key]:
-            # M has one mean, C one for each channel.
-            means = {name: seen[name].mean(axis=(0, 1, 2) if key == "m" else 0) for name in parts[key]}
-            constant = _replaced(gated, parts[key], lambda name, x, means=means: x * 0 + means[name])
+    if r:
+        top1["r_off"] = _top1(_replaced(gated, r, lambda name, x: x * 0), split)
+    for key, layers, axes in (("m", m, (0, 1, 2)), ("c", c, 0)):  # M has one mean, C one for each channel
+        if layers:
+            means = {name: seen[name].mean(axis=axes) for name in layers}
+            constant = _replaced(gated, layers, lambda name, x, means=means: x * 0 + means[name])
             top1[f"{key}_constant"] = _top1(constant, split)
-    if EXTRACTOR in names:
-        top1["t_shuffled"] = _top1(_replaced(gated, [EXTRACTOR], lambda name, x: ops.roll(x, 1, axis=0)), split)
+    if gate.extractor:
+        top1["t_shuffled"] = _top1(_replaced(gated, [gate.extractor], lambda name, x: ops.roll(x, 1, axis=0)), split)
     return {
         "images": len(split),
         "top1": top1,
-        "m": _spread(seen[ATTENTION], _largest(gated, ATTENTION)) if parts["m"] else None,
-        "c": {name.removeprefix(PREFIX): _spread(seen[name], _largest(gated, name)) for name in parts["c"]},
-        "residual": {
-            r.removeprefix(PREFIX): rms[r] / rms[f] for r, f in zip(parts["r"], parts["f"], strict=False)
-        },
+        "m": _spread(seen[gate.attention], _largest(gated, gate.attention)) if m else None,
+        "c": {name.removeprefix(PREFIX): _spread(seen[name], _largest(gated, name)) for name in c},
+        "residual": {residual.removeprefix(PREFIX): rms[residual] / rms[f] for residual, f in r.items()},
     }
 
 

@@ -70,6 +70,13 @@ SYSTEMS = {
     "wider": System("(control: plain, as many weights as are trained with the gate)", matched=0),
     "wider_all": System("(control: plain, as many weights as with gate and extractor)", matched=1),
 }
+# The gates on record started as "neutral".
+SYSTEMS = {
+    name: dataclasses.replace(system, settings={"gate_init": "neutral", **system.settings})
+    if system.context is not None or system.settings.get("gate_attention") is False
+    else system
+    for name, system in SYSTEMS.items()
+}
 CONTROLS = (
     *("as_printed", "centred", "undecayed", "faster", "strong"),
     *("shuffled", "untrained", "wider", "wider_all"),

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from cdc_keras.gate.parts import output_at
 from cdc_keras.networks import graph
 from cdc_keras.trainers.classifier import Classifier
 from cdc_keras.trainers.losses import cross_entropies
@@ -111,7 +112,7 @@ def _with_maps(network, names):
 def _by_resolution(network, groups):
     """Returns {"16x16": layer, ...} for the ends of the groups: the gate's output where there is a gate."""
     tensors = graph.outputs(network)[1]
-    ends = [f"gate_{name}_out" if f"gate_{name}_out" in tensors else name for name in groups]
+    ends = [output_at(network, name) for name in groups]
     return {resolution(tensors[name]): name for name in ends}
 
 

@@ -6,7 +6,7 @@ from keras import ops
 
 from cdc_keras.data.pipeline import scale
 from cdc_keras.errors import UserError
-from cdc_keras.gate.parts import ATTENTION, gate_outputs, suppressed
+from cdc_keras.gate.parts import ATTENTION, parts
 from cdc_keras.networks import graph
 
 BATCH = 256  # images at a time
@@ -61,14 +61,15 @@ def attention_maps(images, *, gated=None, plain=None, site=None, grad_cam=True):
 
 
 def _at_the_gate(gated, images, site):
-    outputs = gate_outputs(gated)
-    site = next(iter(outputs), None) if site is None else site
-    if site not in outputs:
-        raise ValueError(f"no gate at {site}; gated are: {', '.join(outputs) or 'no layers of this model at all'}")
-    shown = {"before the gate": site, "suppressed": suppressed(gated, site), "after R": outputs[site]}
-    shown = {name: layer for name, layer in shown.items() if layer is not None}
-    has_attention = ATTENTION in {layer.name for layer in gated.layers}
-    maps = {"M": _in_batches(images, _attention(gated))} if has_attention else {}
+    gate = parts(gated)
+    gates = {x.name: x for x in gate.sites}
+    site = next(iter(gates), None) if site is None else site
+    if site not in gates:
+        raise ValueError(f"no gate at {site}; gated are: {', '.join(gates) or 'no layers of this model at all'}")
+    shown = {"before the gate": site, "suppressed": gates[site].suppressed, "after R": gates[site].out}
+    if shown["suppressed"] == site:  # without attention
+        del shown["suppressed"]
+    maps = {"M": _in_batches(images, _attention(gated))} if gate.attention else {}
     return maps | _focused(gated, images, shown)
 
 
