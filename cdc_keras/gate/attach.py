@@ -130,7 +130,9 @@ def attach(
             compatibility=compatibility,
             activation="relu" if after_relu else "linear",
         )
-        return layers.Activation(layer.activation, name=of_site(layer.name, "activation"))(features) if fused else features
+        return (
+            layers.Activation(layer.activation, name=of_site(layer.name, "activation"))(features) if fused else features
+        )
 
     return graph.rebuild(model, call, inputs=inputs)
 

@@ -1,7 +1,6 @@
 """report.html of a run: one file, to be read in any browser, with everything that shows how the run went."""
 
 import dataclasses
-import json
 import pathlib
 import shlex
 import tempfile
@@ -34,9 +33,9 @@ HEALTH = {
 def report(model, *, plain=None, data_dir=None):
     """Writes `report.html` into a run folder and returns its path.
 
-    For an extractor it shows curves, health, reconstructions, swapped conditions and, where there is one, the audit. For
-    a classifier it shows curves, scores, the confusion matrix, and strips of images of the best and the worst categories.
-    Where the objects' masks are known, as in `shapes`, it tells how well the maps find them.
+    For an extractor it shows curves, health, reconstructions, swapped conditions and, where there is one, the audit.
+    For a classifier it shows curves, scores, the confusion matrix, and strips of images of the best and the worst
+    categories. Where the objects' masks are known, as in `shapes`, it tells how well the maps find them.
 
     Args:
         model: path of a run folder with a checkpoint.
@@ -173,8 +172,8 @@ def _localisation(split, networks):
         for name, values in maps.items()
     ]
     text = (
-        f"Means over {len(split)} test images. IoU compares the object with the hottest part of the map that is as large "
-        "as the object. The pointing game asks whether the map is hottest on the object."
+        f"Means over {len(split)} test images. IoU compares the object with the hottest part of the map that is as "
+        "large as the object. The pointing game asks whether the map is hottest on the object."
     )
     return [blocks.text(text), blocks.table(rows, ("map", "IoU", "pointing game"))]
 

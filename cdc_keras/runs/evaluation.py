@@ -213,7 +213,9 @@ def _most_confused(counts, class_names):
     wrong = counts * (1 - np.eye(len(counts), dtype=np.int64))
     worst = [np.unravel_index(i, wrong.shape) for i in np.argsort(wrong, axis=None)[::-1][:5]]
     return [
-        {"true": class_names[t], "predicted": class_names[p], "count": int(wrong[t, p])} for t, p in worst if wrong[t, p]
+        {"true": class_names[t], "predicted": class_names[p], "count": int(wrong[t, p])}
+        for t, p in worst
+        if wrong[t, p]
     ]
 
 

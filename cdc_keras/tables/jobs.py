@@ -137,7 +137,7 @@ def is_of(run, job, jobs, corrupted_images):
 
 
 def _same(stored, config):
-    """Returns whether stored settings are those of a config, or both are None; a setting added later has its default."""
+    """Returns whether stored settings are those of a config, or both None; a setting added later has its default."""
     if stored is None or config is None:
         return stored is None and config is None
     wanted = settings_of(config.resolved(stored["image_size"]))

@@ -57,16 +57,16 @@ def _notes(table):
     if table["smoke"]:
         lines += ["**A smoke test: small networks, a few steps. Nothing here means anything.**", ""]
     lines += [
-        "Test accuracy in percent: mean ± standard deviation over n seeds. \"Validation\" is the accuracy of the last "
-        "epoch on training images that were held out; settings are chosen by it. \"Gain\" is the difference from our own "
-        "plain network at the last epoch, paired by seed, with its 95% interval (Student's t) over the seeds. All seeds "
+        'Test accuracy in percent: mean ± standard deviation over n seeds. "Validation" is the accuracy of the last '
+        'epoch on training images that were held out; settings are chosen by it. "Gain" is the difference from our own '
+        "plain network at the last epoch, paired by seed, with its 95% interval (Student's t) over seeds. All seeds "
         "have the same test images, contexts and teachers, so the interval does not cover other ones, and it is not "
         "corrected for the number of rows. The paper's numbers are those of its best test epoch, at its length"
         f"{stand_ins(table['rows'])}.",
         "",
         f"All rows: {recipe}; {', '.join(f'{x:,}' for x in table['train_images'])} training images; "
         f"{'; '.join(table['hardware'])}; commit {', '.join(table['commits'])}; {', '.join(table['days'])}. "
-        "\"images/s\" is the speed of training, the median over the epochs, while other work was running.",
+        '"images/s" is the speed of training, the median over the epochs, while other work was running.',
     ]
     contexts = [context["settings"] for _, context in _contexts_of(table)]
     if any(s["validation_fraction"] < table["recipe"]["validation_fraction"] for s in contexts):
@@ -78,14 +78,14 @@ def _notes(table):
     if table["corrupted_images"]:
         lines += [
             "",
-            f"\"Corrupted\" is the top-1 over the 15 common corruptions at severities 1 to 5 of "
+            f'"Corrupted" is the top-1 over the 15 common corruptions at severities 1 to 5 of '
             f"{table['corrupted_images']:,} test images, the same for all rows of a seed.",
         ]
     if any("gap" in row["scores"] for row in table["rows"]):
         lines += [
             "",
             "The columns on backgrounds are the top-1 on the same shapes on other backgrounds, on none, and on "
-            "backgrounds alone. The gap, mixed-same minus mixed-rand, tells how much the network gains from a background "
+            "backgrounds alone. The gap, mixed-same minus mixed-rand, tells how much the network gains by a background "
             "of the right category.",
         ]
     if not all(row["seeds"] for row in table["rows"]):
@@ -149,9 +149,9 @@ def _gate_table(table):
     head = ["network", "top-1", "R off", "M constant", "C constant", "T shuffled", "M: mean, within, across, saturated"]
     head += ["C, by site: the same", "R / F', by site"]
     note = (
-        f"What the gates do: means over seeds, on {gated[0]['gate']['images']:,.0f} test images. First comes the top-1, "
-        "and how it changes, with a 95% interval, when in the trained network R(F) is set to 0, when M or C is replaced "
-        "by its mean, and when T is that of another image. For M and C follow the mean, the deviation within an image "
+        f"What the gates do: means over seeds, on {gated[0]['gate']['images']:,.0f} test images. First comes top-1, "
+        "and how it changes, with a 95% interval, when in the trained network R(F) is set to 0, when M or C is set "
+        "to its mean, and when T is that of another image. For M and C follow the mean, the deviation within an image "
         "(over positions, over channels), the deviation across images, and the share within 2% of an end of the range. "
         "Last comes the root mean square of R over that of F'."
     )
