@@ -24,7 +24,7 @@ bench: $(VENV)/installed-torch
 	$(RUN) benchmarks/training_step.py --out=docs/results/training_step.json
 	$(RUN) benchmarks/settings.py --out=docs/results/settings.json
 	$(RUN) benchmarks/latency.py --out=docs/results/latency.json
-	$(RUN) docs/fill_readme.py
+	$(RUN) docs/fill.py
 
 reference: $(VENV)/installed-torch
 	$(RUN) -m pytest tests/test_same_numbers.py tests/benchmarks/test_training_step.py
@@ -51,12 +51,12 @@ tables: $(VENV)/installed
 	$(RUN) -m cdc_keras.tables --table=2 --dataset=shapes --networks=vgg13_slim --rows=plain,ours,ru,shuffled,untrained \
 		--classifier_flags=configs/shapes_biased.flags --extractor_flags=configs/shapes_biased_extractor.flags \
 		--corrupted_images=1000 --out=docs/results/shapes_biased
-	$(RUN) docs/fill_readme.py
+	$(RUN) docs/fill.py
 
 disentangling: $(VENV)/installed-dev
 	$(RUN) benchmarks/disentangling.py --dataset=shapes
 	$(RUN) benchmarks/disentangling.py --dataset=cifar100 --data_dir=$(DATA_DIR)
-	$(RUN) docs/fill_readme.py
+	$(RUN) docs/fill.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \

@@ -4,7 +4,7 @@ Short runs of the extractor that differ from one another in one thing, trained b
 on validation images: trained on one half, scored on the other. A narrower T holds less of everything, so every run is
 set beside context models without a discriminator (CGM) of several widths: what counts is how much less the probes read
 than from a CGM of the same reconstruction error. Runs that are finished are not trained again. Writes
-docs/results/disentangling.json and docs/disentangling_<dataset>.png; docs/fill_readme.py fills docs/disentangling.md.
+docs/results/disentangling.json and docs/disentangling_<dataset>.png; docs/fill.py fills docs/disentangling.md.
 """
 
 import json

@@ -27,7 +27,7 @@ def blocks(language):
 
 
 def test_its_numbers_are_those_of_the_records():
-    subprocess.run([sys.executable, "docs/fill_readme.py", "--check"], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "docs/fill.py", "--check"], check=True, cwd=ROOT)
 
 
 def test_every_file_and_make_target_it_names_exists():
