@@ -47,8 +47,9 @@ def load_data(record, data_dir=None):
     dataset = load_dataset(config)
     if tuple(dataset.class_names) != record.class_names or len(dataset.train) != record.dataset.train_images:
         raise UserError(
-            f"{record.name} was trained on {record.dataset.train_images} images of {len(record.class_names)} categories "
-            f"of {config.dataset}, and {len(dataset.train)} of {len(dataset.class_names)} are here, or others by name; "
+            f"{record.name} was trained on {record.dataset.train_images} images of {len(record.class_names)} "
+            f"categories of {config.dataset}, and {len(dataset.train)} of {len(dataset.class_names)} are here, or "
+            "others by name; "
             "give the data_dir of the data as they were"
         )
     return dataset, config
