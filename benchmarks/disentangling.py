@@ -81,7 +81,7 @@ def main(argv):
         folder = pathlib.Path(OUT.value) / DATASET.value / re.sub(r"\W+", "_", name)
         train(folder, COMMON[DATASET.value] | SHARED | changes)
         records.append({"dataset": DATASET.value, "name": name, "changes": changes, **measured(RunFolder(folder))})
-        print(json.dumps({k: v for k, v in records[-1].items() if k in ("name", "mse", "readings")}), flush=True)
+        print(json.dumps({k: v for k, v in records[-1].items() if k in ("name", "mse", "findings")}), flush=True)
         RESULTS.write_text(json.dumps(records, indent=1) + "\n")
     draw([r for r in records if r["dataset"] == DATASET.value], ROOT / "docs" / f"disentangling_{DATASET.value}.png")
 
@@ -102,23 +102,23 @@ def measured(run):
     classes = len(dataset.class_names)
     learned, scored = halves(dataset, PROBED, 0, "validation")
     contexts = [decoding.contexts(model.encoder, half.images) for half in (learned, scored)]
-    readings = {}
+    findings = {}
     for kind in PROBES:
         found = probe(contexts[0], learned.labels, contexts[1], kind=kind, num_classes=classes, seed=0)
-        readings[kind] = share(found == scored.labels)
+        findings[kind] = share(found == scored.labels)
     if model.adversarial:
-        readings["discriminator"] = share(decoding.discriminated(model, contexts[1]) == scored.labels)
+        findings["discriminator"] = share(decoding.discriminated(model, contexts[1]) == scored.labels)
     errors = decoding.reconstruction_errors(model, scored.images, contexts[1], scored.labels)
     return {
         "mse": float(np.mean(errors)),
-        "readings": readings,
+        "findings": findings,
         **run.published(),
     }
 
 
 def strongest(record):
     """Returns the accuracy of the fresh probe that reads most."""
-    return max(record["readings"][kind]["accuracy"] for kind in PROBES)
+    return max(record["findings"][kind]["accuracy"] for kind in PROBES)
 
 
 def frontier(records):
@@ -140,8 +140,8 @@ def table(records):
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for record in records:
-        readings = record["readings"]
-        cells = [f"{readings[x]['accuracy']:.1%}" if x in readings else "" for x in ("discriminator", *PROBES)]
+        findings = record["findings"]
+        cells = [f"{findings[x]['accuracy']:.1%}" if x in findings else "" for x in ("discriminator", *PROBES)]
         less = f"{100 * (strongest(record) - of_equal_mse(records, record['mse'])):+.1f}"
         if record["name"].startswith("CGM"):
             less = ""

@@ -99,7 +99,7 @@ def exported(name, folder):
     record = zoo.info(name)
     config = record.run_config()
     paths = [str(export(f"zoo:{name}", pathlib.Path(folder, name, format), format=format)) for format in EXPORT_FORMATS]
-    return *paths, None if config.gated else config.network, config.image_size, len(record.classes)
+    return *paths, None if config.gated else config.network, config.image_size, len(record.class_names)
 
 
 def measure(name, *, rounds, requests=None):

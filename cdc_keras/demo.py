@@ -51,7 +51,7 @@ def demo(out, extractor=EXTRACTOR, plain=PLAIN):
     print("== audit", file=sys.stderr)
     # On test images, whose background says nothing of the category, or probes would read that.
     found = audit(out / "extractor", classifier=out / "plain", seed=extractor.seed)
-    text = _table(scores, found["readings"])
+    text = _table(scores, found["findings"])
     write_text(out / "demo.json", json.dumps({"accuracy": scores, "audit": found}, indent=2) + "\n")
     write_text(out / "demo.md", text)
     pictures = [str(out / "extractor" / "audit.png"), *sorted(str(p) for p in out.glob("*/pictures/*.png"))]
@@ -59,7 +59,7 @@ def demo(out, extractor=EXTRACTOR, plain=PLAIN):
     return text + f"\n{minutes:.1f} min. Pictures:\n" + "\n".join(f"  {p}" for p in pictures)
 
 
-def _table(scores, readings):
+def _table(scores, findings):
     """Returns both halves of the result as one Markdown table."""
     percent = lambda x: f"{100 * x:.1f}%"  # noqa: E731
     lines = ["| accuracy of the classifier on | plain | gated |", "|---|---|---|"]
@@ -75,11 +75,11 @@ def _table(scores, readings):
         "| a fresh probe reads | from T (linear, conv) | from pixels (linear, conv) | chance |",
         "|---|---|---|---|",
     ]
-    read = {(r["target"], r["source"], r["reader"]): r for r in readings}
+    read = {(x["target"], x["features"], x["reader"]): x for x in findings}
     for target in ("category", "texture", "hue"):
         cells = [
-            ", ".join(percent(read[target, source, kind]["accuracy"]) for kind in ("linear", "conv"))
-            for source in ("context", "pixels")
+            ", ".join(percent(read[target, features, kind]["accuracy"]) for kind in ("linear", "conv"))
+            for features in ("context", "pixels")
         ]
         name = "the category" if target == "category" else f"the background's {target}"
         lines.append(f"| {name} | {' | '.join(cells)} | {percent(read[target, 'context', 'conv']['chance'])} |")

@@ -63,7 +63,7 @@ def load_weights(model, path, otherwise=""):
     try:
         model.load_weights(path)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"{path} can not be loaded into this model: {str(error).splitlines()[0]}{otherwise}") from error
+        raise UserError(f"{path} cannot be loaded into this model: {str(error).splitlines()[0]}{otherwise}") from error
 
 
 def fingerprint(model):

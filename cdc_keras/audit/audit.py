@@ -1,25 +1,23 @@
 """Is T free of the category? Fresh classifiers, trained on T alone, say how much of it can still be read.
 
-The discriminator can not say: it is the very player that the extractor learned to fool. What a probe that never met the
-extractor reads on unseen images is in T; that it finds nothing proves nothing beyond its own strength, so the same
-probes also read the category from pixels and from rivals' T, and the known nuisance factors, which T is meant to keep.
+The discriminator cannot say: it is the very player that the extractor learned to fool. A probe that never met the
+extractor is a fairer judge: the category it reads on unseen images is in T. A probe that reads nothing may be weak. So
+the same probes also read the category from pixels and from rivals' T, and the known nuisance factors, which T is
+meant to keep.
 
-python -m cdc_keras.audit --run_dir=runs/... writes one table, one figure, and the numbers.
+`cdc-keras audit --model=runs/...` writes one table, one figure, and the numbers.
 """
 
 import dataclasses
 import json
 import pathlib
-import re
 
-import keras
 import numpy as np
 
-from cdc_keras.audit import report
+from cdc_keras.audit import summary
 from cdc_keras.audit.examination import Examination
 from cdc_keras.audit.probes import PROBES
-from cdc_keras.choices import ZOO
-from cdc_keras.config import RunConfig
+from cdc_keras.choices import record_name
 from cdc_keras.data.dataset import Split
 from cdc_keras.data.load import load_dataset
 from cdc_keras.data.split import stratified_cut
@@ -27,49 +25,29 @@ from cdc_keras.errors import UserError
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.trained import load_disentangler, load_trained
-from cdc_keras.trainers.disentangler import Disentangler
 from cdc_keras.weights import write_text
-from cdc_keras.zoo.findings import SOURCES, Audit, words
+from cdc_keras.zoo.findings import FEATURES, Audit, features_title
+from cdc_keras.zoo.strict import NAME
 
 LIMIT = 10_000  # images
-RIVAL = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """An extractor under audit.
-
-    Attributes:
-        network: functional model, images in [-1, 1] -> T.
-        config: the `RunConfig` it was trained with.
-        class_names: names of the categories.
-        sha256: of its weights' file.
-        disentangler: with decoder and discriminator, None for one that was trained in a classifier (DM).
-    """
-
-    network: keras.Model
-    config: RunConfig
-    class_names: tuple[str, ...]
-    sha256: str
-    disentangler: Disentangler | None
-
-
-def audit(source, *, rivals=None, classifier=None, data_dir=None, out=None, limit=LIMIT, seed=0):
+def audit(model, *, rivals=None, classifier=None, data_dir=None, out=None, limit=LIMIT, seed=0):
     """Returns the audit of an extractor as a JSON-ready dict, having written audit.json, audit.md and audit.png.
 
     The test images, which neither extractor nor discriminator saw, are cut into two halves, every class in proportion:
-    probes are trained on one half, everything is scored on the other. `readings` in the result are `Reading`s as dicts:
-    what probes read of the category, and of `NUISANCES` where they are known, from T, rivals' T, pixels, T with
-    shuffled training labels and T after linear erasure of the category; what D reads from T; and what the classifier
-    says of T decoded under its own and under another category.
+    probes are trained on one half, everything is scored on the other. `findings` in the result are `Finding`s as dicts.
+    Probes read the category, and `NUISANCES` where they are known, from T, from rivals' T, from pixels, from T with
+    shuffled training labels and from T after linear erasure of the category. D reads the category from T. The
+    classifier judges T decoded under its own and under another category.
 
     The erasure is fitted twice. Fitted on the probes' images it is the floor: a linear probe learns nothing from them.
     Fitted on images the extractor was trained on, as its adversary was, it shows what is left on new images.
 
     Args:
-        source: path of a finished extractor run, or "zoo:<name>".
-        rivals: {name: source} of extractors of the same images that are probed beside it.
-        classifier: source of a classifier of the same images, to judge what is decoded; none by default.
+        model: the extractor, the path of a finished run or "zoo:<name>".
+        rivals: {name: path or "zoo:<name>"} of extractors of the same images that are probed beside it.
+        classifier: path or "zoo:<name>" of a classifier of the same images, to judge what is decoded; none by default.
         data_dir: where the data are now, if not where they were in training.
         out: folder for the three files; the run folder by default.
         limit: at most this many test images, and so many of training for the erasure, drawn at random.
@@ -78,94 +56,91 @@ def audit(source, *, rivals=None, classifier=None, data_dir=None, out=None, limi
     Raises:
         UserError: for anything a person can put right, in one sentence.
     """
-    out = folder(source, out)
-    subjects = {"context": _open(source)} | {_rival(name): _open(path) for name, path in (rivals or {}).items()}
+    out, places = folder(model, out), {"context": model} | {_rival(x): place for x, place in (rivals or {}).items()}
+    trained = {name: load_trained(place, "extractor") for name, place in places.items()}
+    whole = [name for name, of in trained.items() if not of.config.classifies]
+    disentanglers = {name: load_disentangler(places[name]) for name in whole}
     judge = load_trained(classifier, "classifier") if classifier is not None else None
-    config = dataclasses.replace(subjects["context"].config, data_dir=data_dir or subjects["context"].config.data_dir)
+    subject = trained["context"]
+    config = dataclasses.replace(subject.config, data_dir=data_dir or subject.config.data_dir)
     dataset = load_dataset(config)
-    if not str(source).startswith(ZOO):
-        RunFolder(source).check_data(dataset)
-    for path, other in [*zip((rivals or {}).values(), list(subjects.values())[1:], strict=True), (classifier, judge)]:
-        if other is not None:
-            _check_same_test(path, other, subjects["context"], dataset, config)
+    if record_name(model) is None:
+        RunFolder(model).check_data(dataset)
+    others = [(places[name], of) for name, of in trained.items() if name != "context"]
+    for place, other in others if judge is None else [*others, (classifier, judge)]:
+        _check_same_test(place, other, subject, dataset, config)
     parts = halves(dataset, limit, seed)
 
-    examined = Examination(*parts, dataset.train.drawn(seed, limit), len(dataset.class_names), seed)
-    examined.run(subjects, judge and judge.network)
-    found = Audit(
+    examination = Examination(*parts, dataset.train.drawn(seed, limit), len(dataset.class_names), seed)
+    networks = {name: of.network for name, of in trained.items()}
+    examination.run(networks, disentanglers, judge and judge.network)
+    findings = Audit(
         seed=seed,
         limit=limit,
-        rivals={name: subject.sha256 for name, subject in subjects.items() if name != "context"},
+        rivals={name: of.sha256 for name, of in trained.items() if name != "context"},
         classifier=judge and judge.sha256,
         probe_images=len(parts[0]),
         scored_images=len(parts[1]),
-        erased=examined.erased,
-        readings=tuple(examined.readings),
+        erased=examination.erased,
+        findings=tuple(examination.findings),
     )
     result = {
         "dataset": dataset.name,
         "image_size": dataset.image_size,
-        "extractor_sha256": subjects["context"].sha256,
-        **dataclasses.asdict(found),
-        "reconstruction_mse": examined.errors,
+        "extractor_sha256": subject.sha256,
+        **dataclasses.asdict(findings),
+        "reconstruction_mse": examination.errors,
         "probes": PROBES,
-        "notes": _notes(subjects, judge),
+        "notes": _notes(set(trained) - set(whole), judge),
         "environment": environment(),
     }
     result = json.loads(json.dumps(result))
-    report.draw(found.readings, out / "audit.png")
-    write_text(out / "audit.md", report.text(result, found, "audit.png"))
-    write_text(out / "audit.json", json.dumps(result, indent=2) + "\n")
+    summary.draw(findings.findings, out / summary.FIGURE)
+    write_text(out / summary.TEXT, summary.text(result))
+    write_text(out / summary.NUMBERS, json.dumps(result, indent=2) + "\n")
     return result
 
 
-def _open(source):
-    """Returns the `Subject` of a source."""
-    found = load_trained(source, "extractor")
-    disentangler = None if found.config.classifies else load_disentangler(source)
-    return Subject(found.network, found.config, found.class_names, found.sha256, disentangler)
-
-
-def folder(source, out):
-    """Returns the folder to write to, made if it is not there."""
-    if out is None and str(source).startswith(ZOO):
-        raise UserError(f"{source} is no folder to write the audit to; say where with --out")
-    path = RunFolder(source if out is None else out).path
+def folder(model, out):
+    """Returns the folder to write the audit of a model to, made if it is not there."""
+    if out is None and record_name(model) is not None:
+        raise UserError(f"{model} is no folder to write the audit to; say where with --out")
+    path = RunFolder(model if out is None else out).path
     if out is None:
-        RunFolder(source).config()  # a folder that is none is not made
+        RunFolder(model).config()  # a folder that is none is not made
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"can not write the audit to {path}: {error.strerror}; choose another folder") from error
+        raise UserError(f"cannot write the audit to {path}: {error.strerror}; choose another folder") from error
     return pathlib.Path(path)
 
 
 def _rival(name):
-    if not RIVAL.fullmatch(name) or name in SOURCES:
-        taken = ", ".join(SOURCES)
+    if not NAME.fullmatch(name) or name in FEATURES:
+        taken = ", ".join(FEATURES)
         raise UserError(
             f"a rival's name is of a-z, 0-9, '_', '.' and '-' and none of {taken}, not {name!r}; choose another"
         )
     return name
 
 
-def _check_same_test(source, other, subject, dataset, config):
+def _check_same_test(place, other, subject, dataset, config):
     """Raises UserError unless `other`, a trained network, has the subject's images and categories and no test image."""
     for name in ("dataset", "image_size"):
         ours, theirs = getattr(subject.config, name), getattr(other.config, name)
         if ours != theirs:
             raise UserError(
-                f"{source} was trained with {name} {theirs}, the extractor with {ours}; give one of the same"
+                f"{place} was trained with {name} {theirs}, the extractor with {ours}; give one of the same"
             )
     if other.class_names != tuple(dataset.class_names):
-        raise UserError(f"{source} was trained on other categories than the extractor; give one of the same")
+        raise UserError(f"{place} was trained on other categories than the extractor; give one of the same")
     if other.config.seed == subject.config.seed:
         return
     # Where a data set has no test split of its own, the seed cuts it.
     test = load_dataset(dataclasses.replace(other.config, data_dir=config.data_dir)).test
     if not isinstance(test, Split) or not np.array_equal(test.images, dataset.test.images):
         raise UserError(
-            f"{source} may have been trained on images that the extractor's seed {subject.config.seed} holds out for "
+            f"{place} may have been trained on images that the extractor's seed {subject.config.seed} holds out for "
             f"testing, its own seed being {other.config.seed}; give one of the same seed"
         )
 
@@ -187,13 +162,13 @@ def halves(dataset, limit, seed, split="test"):
     return tuple(part.take(rows) for rows in stratified_cut(part.labels, len(part) // 2, seed))
 
 
-def _notes(subjects, judge):
-    """Returns what could not be measured and why, as sentences."""
+def _notes(bare, judge):
+    """Returns what could not be measured and why, as sentences; `bare` are the extractors without a `Disentangler`."""
     notes = []
-    if bare := [name for name, subject in subjects.items() if subject.disentangler is None]:
+    if bare:
         notes.append(
-            f"Of {', '.join(map(words, bare))} only the encoder is known: D, reconstruction and the swap of the "
-            "condition need an extraction network, and it is a part of a classifier."
+            f"Of {', '.join(map(features_title, sorted(bare)))} only the encoder is known: D, reconstruction and the "
+            "swap of the condition need an extraction network, and it is a part of a classifier."
         )
     if judge is None:
         notes.append("The swap of the condition was not judged: it needs a classifier.")

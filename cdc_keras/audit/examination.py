@@ -1,8 +1,6 @@
-"""One examination: the images, what is asked of them, and every answer with its interval."""
+"""One examination: two halves of the test images, and every finding on them with its interval."""
 
 import itertools
-import sys
-import time
 
 import numpy as np
 
@@ -10,15 +8,15 @@ from cdc_keras.audit import decoding
 from cdc_keras.audit.bootstrap import interval
 from cdc_keras.audit.erasure import leace
 from cdc_keras.audit.probes import PROBES, probe, small_pixels, standardized
-from cdc_keras.trainers.callbacks import duration
-from cdc_keras.zoo.findings import Reading
+from cdc_keras.progress import Bar
+from cdc_keras.zoo.findings import Finding
 
 NUISANCES = ("texture", "hue")  # factors that are probed for where they are known
 BINS = 6  # a factor that is a real number becomes so many classes
 
 
 class Examination:
-    """The two halves, and all that is read on them.
+    """The two halves, and all that is found on them.
 
     Args:
         train, scored: `Split`s, for the probes to learn from and to be scored on.
@@ -35,23 +33,29 @@ class Examination:
             if name in scored.factors:
                 self.targets[name] = _classes(train.factors[name], scored.factors[name])
         self.order = ("category", *NUISANCES, "condition")
-        self.readings, self.errors, self.erased = [], {}, {}
+        self.findings, self.errors, self.erased = [], {}, {}
 
-    def run(self, subjects, classifier):
-        """Fills `readings`, `errors` and `erased`."""
-        self.left = ((len(subjects) + 1) * len(self.targets) + 3) * len(PROBES)  # and pixels; and three controls
-        self.total, self.started = self.left, time.monotonic()
-        if classifier is not None:
-            self._add("category", "images", "classifier", decoding.classified(classifier, self.scored.images))
-        for name, subject in subjects.items():
-            features = [decoding.contexts(subject.network, half.images) for half in (self.train, self.scored)]
-            self._probe_all(name, *features)
-            if subject.disentangler is not None:
-                self._ask_players(name, subject.disentangler, features[1], classifier)
-            if name == "context":
-                self._controls(subject.network, *features)
-        self._probe_all("pixels", *(small_pixels(half.images) for half in (self.train, self.scored)))
-        self.readings.sort(key=lambda reading: self.order.index(reading.target))
+    def run(self, extractors, disentanglers, classifier):
+        """Fills `findings`, `errors` and `erased`.
+
+        Args:
+            extractors: {"context" or the name of a rival: functional extractor, images in [-1, 1] -> T}.
+            disentanglers: {the same names: trained `Disentangler`}, of those extractors that have one.
+            classifier: functional model that judges what is decoded, or None.
+        """
+        total = ((len(extractors) + 1) * len(self.targets) + 3) * len(PROBES)  # 1 for pixels, 3 controls
+        with Bar(total, "probes", "audit") as self.bar:
+            if classifier is not None:
+                self._add("category", "images", "classifier", decoding.classified(classifier, self.scored.images))
+            for name, extractor in extractors.items():
+                features = [decoding.contexts(extractor, half.images) for half in (self.train, self.scored)]
+                self._probe_all(name, *features)
+                if name in disentanglers:
+                    self._judge_players(name, disentanglers[name], features[1], classifier)
+                if name == "context":
+                    self._controls(extractor, *features)
+            self._probe_all("pixels", *(small_pixels(half.images) for half in (self.train, self.scored)))
+        self.findings.sort(key=lambda finding: self.order.index(finding.target))
 
     def _controls(self, network, train, scored):
         """Probes T under shuffled labels and after erasure."""
@@ -66,24 +70,18 @@ class Examination:
             self.erased[name] = float(np.mean((clean - scored) ** 2) / np.mean((scored - scored.mean(axis=0)) ** 2))
             self._probe_all(name, eraser(train), clean, {"category": self.train.labels})
 
-    def _probe_all(self, source, train, scored, train_labels=None):
+    def _probe_all(self, name, train, scored, train_labels=None):
         """Has every probe read every target, or those of which other `train_labels` are given, {target: labels}."""
         train_labels = train_labels or {target: values[0] for target, values in self.targets.items()}
         for target, kind in itertools.product(train_labels, PROBES):
-            self._probe(target, source, kind, train, scored, train_labels[target])
+            num_classes = self.targets[target][2]
+            predictions = probe(train, train_labels[target], scored, kind=kind, num_classes=num_classes, seed=self.seed)
+            self._add(target, name, kind, predictions)
+            self.bar.metrics = {f"{target} from {name} by {kind}": self.findings[-1].accuracy}
+            self.bar.update()
 
-    def _probe(self, target, source, kind, train, scored, train_labels):
-        _, _, num_classes = self.targets[target]
-        found = probe(train, train_labels, scored, kind=kind, num_classes=num_classes, seed=self.seed)
-        self._add(target, source, kind, found)
-        self.left -= 1
-        spent = time.monotonic() - self.started
-        left = duration(spent / (self.total - self.left) * self.left)
-        reading = f"{target} from {source} by {kind}: {self.readings[-1].accuracy:.1%}"
-        print(f"probe {self.total - self.left}/{self.total}  {reading}  {left} left", file=sys.stderr, flush=True)
-
-    def _ask_players(self, name, model, context, classifier):
-        """Adds what D reads from T, the reconstruction error, and what a classifier says of decoded T."""
+    def _judge_players(self, name, model, context, classifier):
+        """Adds what D reads from T, the reconstruction error, and what a classifier takes decoded T for."""
         labels = self.scored.labels
         if model.adversarial:
             self._add("category", name, "discriminator", decoding.discriminated(model, context))
@@ -92,23 +90,23 @@ class Examination:
         self.errors[name] = {"mean": float(errors.mean()), "low": low, "high": high}
         if classifier is None:
             return
-        says = decoding.classified_decoded(classifier, model, context, labels)
-        self._add("category", f"{name} reconstruction", "classifier", says)
+        predictions = decoding.classified_decoded(classifier, model, context, labels)
+        self._add("category", f"{name} reconstruction", "classifier", predictions)
         others = decoding.other_labels(labels, self.num_classes, self.seed)
-        says = decoding.classified_decoded(classifier, model, context, others)
-        self._add("category", f"{name} swap", "classifier", says)
-        self._add("condition", f"{name} swap", "classifier", says, others)
+        predictions = decoding.classified_decoded(classifier, model, context, others)
+        self._add("category", f"{name} swap", "classifier", predictions)
+        self._add("condition", f"{name} swap", "classifier", predictions, others)
 
-    def _add(self, target, source, reader, found, expected=None):
-        """Adds the reading of (N,) answers `found`; right are those of the target, or `expected`."""
+    def _add(self, target, features, reader, predictions, expected=None):
+        """Adds the finding of (N,) predictions; right are those of the target, or `expected`."""
         if expected is None:
             train_labels, expected, _ = self.targets[target]
             chance = np.mean(expected == np.bincount(train_labels).argmax())
         else:
             chance = 1 / self.num_classes
-        hits = found == expected
+        hits = predictions == expected
         values = [float(hits.mean()), *interval(hits, self.seed), float(chance)]
-        self.readings.append(Reading(target, source, reader, *values))
+        self.findings.append(Finding(target, features, reader, *values))
 
 
 def _classes(train, scored):

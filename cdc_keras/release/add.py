@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 
+from cdc_keras.audit import summary
 from cdc_keras.config import PATHS
 from cdc_keras.errors import UserError
 from cdc_keras.release.card import card
@@ -20,33 +21,20 @@ from cdc_keras.trainers.build import in_precision, untrained_disentangler
 from cdc_keras.weights import fingerprint, save_weights, sha256, write_text
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.files import FolderZoo
-from cdc_keras.zoo.findings import Audit
 from cdc_keras.zoo.loading import name_of_weights
-from cdc_keras.zoo.record import (
-    CARD,
-    DISENTANGLER,
-    FLAGS,
-    INDEX,
-    PRESET,
-    Record,
-    Weights,
-    check_name,
-    read_json,
-    tolerance,
-)
+from cdc_keras.zoo.record import CARD, DISENTANGLER, FLAGS, INDEX, PRESET, Record, Weights, check_name, tolerance
 
 PREPROCESSING = "uint8 / 127.5 - 1"
 LICENCE = "Apache-2.0"
 PICTURES = ("curves.png",)  # the others show images of the data set
-AUDIT, AUDIT_FIGURE = "audit.json", "audit.png"
-NOT_SCORES = ("images_per_second",)  # what of an evaluation is a float and no score
+NOT_SCORES = ("images_per_second",)  # of an evaluation: a float and no score
 EVALUATION = re.compile(r"evaluation-(\w+)-last\.json")
 
 
 def add(run_dir, name, *, more_seeds=(), paper=None):
     """Makes the record `name` of a run in the zoo's folder, and returns it.
 
-    An audit in the run folder, made by `python -m cdc_keras.audit`, becomes part of the record.
+    An audit in the run folder, made by `cdc-keras audit`, becomes part of the record.
 
     Args:
         run_dir: path of a finished run whose newest checkpoint was scored by evaluate.py.
@@ -74,7 +62,7 @@ def add(run_dir, name, *, more_seeds=(), paper=None):
             raise UserError(f"the record of {run.path} does not hold: {'; '.join(problems)}")
         os.replace(folder, zoo.path / name)
     except OSError as error:
-        raise UserError(f"can not write {zoo.path / name}: {error.strerror}; free some space") from error
+        raise UserError(f"cannot write {zoo.path / name}: {error.strerror}; free some space") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     index = zoo.index() | {name: sha256(zoo.path / name / PRESET)}
@@ -128,9 +116,9 @@ def _scores(run):
     if config.task == "extractor" and config.classifies:
         return scores
     for path in sorted(run.path.glob("evaluation-*.json")):
-        match, found = EVALUATION.fullmatch(path.name), json.loads(path.read_text())
-        if match and found["step"] == run.steps()[-1]:
-            floats = {k: v for k, v in found.items() if isinstance(v, float) and k not in NOT_SCORES}
+        match, evaluation = EVALUATION.fullmatch(path.name), json.loads(path.read_text())
+        if match and evaluation["step"] == run.steps()[-1]:
+            floats = {k: v for k, v in evaluation.items() if isinstance(v, float) and k not in NOT_SCORES}
             scores |= {(match[1], key): value for key, value in floats.items()}
     if not scores:
         raise UserError(f"the newest checkpoint of {run.path} is not scored; run evaluate.py on it first")
@@ -144,15 +132,15 @@ def _extractor_in(zoo, run):
         return None
     if config.gate_context != "own":
         raise UserError(f"{run.path} is a control, gated by a context that is {config.gate_context}; none is released")
-    wanted = run.read_record()["extractor_sha256"]
-    if name := name_of_weights(zoo, "extractor", wanted):
-        return {"name": name, "sha256": wanted}
+    sha256_of_weights = run.read_record()["extractor_sha256"]
+    if name := name_of_weights(zoo, "extractor", sha256_of_weights):
+        return {"name": name, "sha256": sha256_of_weights}
     raise UserError(f"the extractor that gates {run.path} is not in the zoo {zoo}; add {config.extractor} to it first")
 
 
 def _write(folder, zoo, name, run, extractor, metrics, paper):
     """Writes all files of a record into an empty folder and returns the `Record`."""
-    config, known = run.config(), run.read_record()
+    config, facts = run.config(), run.read_record()
     path = folder / f"{config.task}.weights.h5"
     if config.task == "extractor":
         network = load(run.path)
@@ -168,15 +156,15 @@ def _write(folder, zoo, name, run, extractor, metrics, paper):
             shutil.copyfile(run.pictures / picture, folder / picture)
     audit = _audit(zoo, run, sha256(path))
     if audit is not None:
-        shutil.copyfile(run.path / AUDIT_FIGURE, folder / AUDIT_FIGURE)
+        shutil.copyfile(run.path / summary.FIGURE, folder / summary.FIGURE)
     weights = zoo_files.file_of(path)
     files = {x.name: zoo_files.file_of(x) for x in sorted(folder.iterdir()) if x != path}
     values = {
         "name": name,
         "kind": config.task,
         "config": config.without_paths(),
-        "classes": known["data"]["classes"],
-        "dataset": {"name": config.dataset, "train_images": known["train_images"]},
+        "class_names": facts["data"]["classes"],
+        "dataset": {"name": config.dataset, "train_images": facts["train_images"]},
         "preprocessing": PREPROCESSING,
         "weights": dataclasses.asdict(Weights(**dataclasses.asdict(weights), file=path.name)),
         "files": {file: dataclasses.asdict(of) for file, of in files.items()},
@@ -184,9 +172,9 @@ def _write(folder, zoo, name, run, extractor, metrics, paper):
         "fingerprint": fingerprint(network),
         "extractor": extractor,
         "metrics": metrics,
-        "audit": audit,
+        "audit": audit and dataclasses.asdict(audit),
         "paper": paper,
-        **{key: known[key] for key in ("commit", "versions", "hardware", "hours", "epochs")},
+        **{key: facts[key] for key in ("commit", "versions", "hardware", "hours", "epochs")},
         "seed": config.seed,
         "golden": dataclasses.asdict(golden(network)),
         "licence": LICENCE,
@@ -208,27 +196,25 @@ def _disentangler(run):
 
 
 def _audit(zoo, run, weights_sha256):
-    """Returns what a record keeps of a run's audit, as a dict; None if there is none."""
-    path = run.path / AUDIT
+    """Returns the `Audit` of a run, None if there is none."""
+    path = run.path / summary.NUMBERS
     if not path.is_file():
         return None
-    found = read_json(path.read_bytes(), path)
-    if found.get("extractor_sha256") != weights_sha256:
-        raise UserError(f"{path} is the audit of other weights; run python -m cdc_keras.audit on {run.path} again")
-    if not (run.path / AUDIT_FIGURE).is_file():
-        raise UserError(f"{run.path} has {AUDIT} without {AUDIT_FIGURE}; run python -m cdc_keras.audit on it again")
-    fields = [field.name for field in dataclasses.fields(Audit)]
-    if missing := [name for name in fields if name not in found]:
-        raise UserError(f"{path} has no {missing[0]}, as another version wrote it; run python -m cdc_keras.audit again")
-    for rival, of in found["rivals"].items():
-        if not name_of_weights(zoo, "extractor", of):
+    result, again = summary.load_result(path), f"run cdc-keras audit --model={run.path} again"
+    if result.get("extractor_sha256") != weights_sha256:
+        raise UserError(f"{path} is the audit of other weights; {again}")
+    if not (run.path / summary.FIGURE).is_file():
+        raise UserError(f"{run.path} has {summary.NUMBERS} without {summary.FIGURE}; {again}")
+    audit = summary.audit_of(result)
+    for rival, sha256_of_weights in audit.rivals.items():
+        if not name_of_weights(zoo, "extractor", sha256_of_weights):
             raise UserError(f"the rival {rival} of {path} is not in the zoo {zoo}; add it first, or audit without it")
-    if found["classifier"] and not name_of_weights(zoo, "classifier", found["classifier"]):
+    if audit.classifier and not name_of_weights(zoo, "classifier", audit.classifier):
         raise UserError(
             f"the classifier of {path} is not in the zoo {zoo}; add it first, and audit with it as "
             "--classifier=zoo:<name>: that of a run folder is known by its checkpoint alone"
         )
-    return {name: found[name] for name in fields}
+    return audit
 
 
 def _flags(run, extractor):

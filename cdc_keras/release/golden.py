@@ -32,15 +32,15 @@ def differences(network, record):
     """Returns where the golden output of a network is not what its record says, as sentences."""
     expected = record.golden
     try:
-        found = golden(network, expected.seed, expected.images)
+        ours = golden(network, expected.seed, expected.images)
     except UserError as error:
         return [str(error)]
-    if (found.shape, found.indices) != (expected.shape, expected.indices):
-        return [f"gives {found.shape} on the golden input, and {PRESET} says {expected.shape}"]
-    pairs = {"mean": (found.mean, expected.mean), "std": (found.std, expected.std)}
-    pairs |= {f"output {i}": x for i, *x in zip(found.indices, found.values, expected.values, strict=True)}
+    if (ours.shape, ours.indices) != (expected.shape, expected.indices):
+        return [f"gives {ours.shape} on the golden input, and {PRESET} says {expected.shape}"]
+    pairs = {"mean": (ours.mean, expected.mean), "std": (ours.std, expected.std)}
+    pairs |= {f"output {i}": x for i, *x in zip(ours.indices, ours.values, expected.values, strict=True)}
     return [
-        f"gives {came:.6g} as the {what} of the golden output, and {PRESET} says {said:.6g}"
-        for what, (came, said) in pairs.items()
-        if not abs(came - said) <= expected.tolerance
+        f"gives {came:.6g} as the {name} of the golden output, and {PRESET} says {stated:.6g}"
+        for name, (came, stated) in pairs.items()
+        if not abs(came - stated) <= expected.tolerance
     ]

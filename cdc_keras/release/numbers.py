@@ -4,9 +4,10 @@ import sys
 import tempfile
 
 from cdc_keras.audit.audit import audit
+from cdc_keras.audit.summary import audit_of
 from cdc_keras.choices import ZOO
 from cdc_keras.errors import UserError
-from cdc_keras.release.scores import data_of, open_record
+from cdc_keras.release.scores import load_data, trainer_of
 from cdc_keras.runs import evaluation
 from cdc_keras.zoo.loading import name_of_weights, read_record
 from cdc_keras.zoo.record import PRESET, wrong_scores
@@ -21,19 +22,18 @@ def wrong_numbers(zoo, name, data_dir=None):
         data_dir: where the data are; TFDS' own default folder if not given.
     """
     record = read_record(zoo, name)
-    there = {"scores": record.metrics, "audit": record.audit}
-    what = " and ".join(key for key, value in there.items() if value)
-    if not what:
+    kinds = " and ".join(kind for kind, value in {"scores": record.metrics, "audit": record.audit}.items() if value)
+    if not kinds:
         return []
     try:
-        dataset, config = data_of(record, data_dir)
+        dataset, config = load_data(record, data_dir)
     except UserError as error:
         why = " ".join(str(error).split())
-        return [f"{name}: {what} can not be computed again: {why}; say where the data are by data_dir (--data_dir)"]
+        return [f"{name}: {kinds} cannot be computed again: {why}; say where the data are by data_dir (--data_dir)"]
     problems = []
     try:
         if record.metrics:
-            model = open_record(name)
+            model = trainer_of(name)
         for split in dict.fromkeys(metric.split for metric in record.metrics):
             _tell(name, f"scores on {split}")
             problems += wrong_scores(record, split, evaluation.score(model, dataset, split, config))
@@ -41,27 +41,28 @@ def wrong_numbers(zoo, name, data_dir=None):
             _tell(name, "audit")
             problems += _wrong_audit(name, record.audit, _audited_again(zoo, name, record.audit, data_dir))
     except UserError as error:
-        problems.append(f"{name}: {what} can not be computed again: {error}")
+        problems.append(f"{name}: {kinds} cannot be computed again: {error}")
     return problems
 
 
-def _audited_again(zoo, name, known, data_dir):
-    """Returns what `audit.audit` returns with the settings of a known `Audit`."""
-    rivals = {rival: _source(zoo, "extractor", sha256) for rival, sha256 in known.rivals.items()}
-    classifier = known.classifier and _source(zoo, "classifier", known.classifier)
+def _audited_again(zoo, name, stated, data_dir):
+    """Returns the `Audit` that comes out with the settings of the stated one."""
+    rivals = {rival: _place(zoo, "extractor", sha256) for rival, sha256 in stated.rivals.items()}
+    classifier = stated.classifier and _place(zoo, "classifier", stated.classifier)
     with tempfile.TemporaryDirectory() as out:
-        return audit(
+        result = audit(
             f"{ZOO}{name}",
             rivals=rivals,
             classifier=classifier,
             data_dir=data_dir,
             out=out,
-            limit=known.limit,
-            seed=known.seed,
+            limit=stated.limit,
+            seed=stated.seed,
         )
+    return audit_of(result)
 
 
-def _source(zoo, kind, sha256):
+def _place(zoo, kind, sha256):
     """Returns "zoo:<name>" of the weights that an audit names by their sha256."""
     name = name_of_weights(zoo, kind, sha256)
     if name is None:
@@ -69,30 +70,28 @@ def _source(zoo, kind, sha256):
     return f"{ZOO}{name}"
 
 
-def _wrong_audit(name, known, found):
-    """Returns where the audit `found`, a dict, is not the known `Audit`, as sentences."""
-    numbers = {}  # {what: (said, came, tolerance)}
+def _wrong_audit(name, stated, ours):
+    """Returns where the `Audit` ours is not the stated one, as sentences."""
+    numbers = {}  # {its name: (stated, ours, tolerance)}
     for key in ("probe_images", "scored_images"):
-        numbers[f"audit.{key}"] = getattr(known, key), found[key], 0
-    for source in known.erased | found["erased"]:
-        pair = known.erased.get(source), found["erased"].get(source)
-        numbers[f"audit.erased.{source}"] = *pair, known.tolerance.erased
-    readings = {(r["target"], r["source"], r["reader"]): r for r in found["readings"]}
-    rows = {(r.target, r.source, r.reader): r for r in known.readings}
-    for row in rows | readings:
-        target, source, reader = row
-        place = f"audit: {target} from {source} by {reader}"
-        if row not in rows or row not in readings:
-            numbers[place] = ("there", None, 0) if row in rows else (None, "there", 0)
+        numbers[f"audit.{key}"] = getattr(stated, key), getattr(ours, key), 0
+    for features in stated.erased | ours.erased:
+        pair = stated.erased.get(features), ours.erased.get(features)
+        numbers[f"audit.erased.{features}"] = *pair, stated.tolerance.erased
+    before, after = ({finding.key: finding for finding in x.findings} for x in (stated, ours))
+    for key in before | after:
+        place = "audit: {} from {} by {}".format(*key)
+        if key not in before or key not in after:
+            numbers[place] = ("there", None, 0) if key in before else (None, "there", 0)
             continue
-        within = known.tolerance.of(rows[row])
-        for key, allowed in {"accuracy": within, "low": 2 * within, "high": 2 * within, "chance": 1e-6}.items():
-            numbers[f"{place}, {key}"] = getattr(rows[row], key), readings[row][key], allowed
+        within = stated.tolerance.of(before[key])
+        for number, allowed in {"accuracy": within, "low": 2 * within, "high": 2 * within, "chance": 1e-6}.items():
+            numbers[f"{place}, {number}"] = getattr(before[key], number), getattr(after[key], number), allowed
     return [
-        f"{name}: {what} comes out as {_shown(came)}, and {PRESET} says {_shown(said)}"
+        f"{name}: {number} comes out as {_shown(came)}, and {PRESET} says {_shown(expected)}"
         + (f" to within {allowed:.2g}" if allowed else "")
-        for what, (said, came, allowed) in numbers.items()
-        if said != came and (None in (said, came) or not abs(said - came) <= allowed)
+        for number, (expected, came, allowed) in numbers.items()
+        if expected != came and (None in (expected, came) or not abs(expected - came) <= allowed)
     ]
 
 

@@ -22,22 +22,22 @@ def evaluate_record(name, *, split="test", data_dir=None):
     Raises:
         UserError: there is no such record, it has no scores, or the data are not there or not those it was trained on.
     """
-    model = open_record(name)
-    dataset, config = data_of(zoo.info(name), data_dir)
+    model = trainer_of(name)
+    dataset, config = load_data(zoo.info(name), data_dir)
     return score(model, dataset, split, config)
 
 
-def open_record(name):
-    """Returns the model of a record of the zoo, `Disentangler` or `Classifier`; arguments as for `evaluate_record`."""
-    record, source = zoo.info(name), f"{ZOO}{name}"
+def trainer_of(name):
+    """Returns the `Disentangler` or `Classifier` of a record, which is scored; arguments as for `evaluate_record`."""
+    record, place = zoo.info(name), f"{ZOO}{name}"
     if record.kind == "classifier":
-        return Classifier(load_trained(source, "classifier").network)
+        return Classifier(load_trained(place, "classifier").network)
     if not record.has_disentangler:
-        raise UserError(f"{name} is a part of a classifier and has no scores of its own; python -m cdc_keras.audit it")
-    return load_disentangler(source)
+        raise UserError(f"{name} is a part of a classifier and has no scores of its own; run cdc-keras audit on it")
+    return load_disentangler(place)
 
 
-def data_of(record, data_dir=None):
+def load_data(record, data_dir=None):
     """Returns (dataset, config) of a zoo's `Record`: the data as its run saw them, and how it was trained.
 
     Raises:
@@ -45,10 +45,11 @@ def data_of(record, data_dir=None):
     """
     config = dataclasses.replace(record.run_config(), data_dir=data_dir)
     dataset = load_dataset(config)
-    if tuple(dataset.class_names) != record.classes or len(dataset.train) != record.dataset.train_images:
+    if tuple(dataset.class_names) != record.class_names or len(dataset.train) != record.dataset.train_images:
         raise UserError(
-            f"{record.name} was trained on {record.dataset.train_images} images of {len(record.classes)} categories of "
-            f"{config.dataset}, and {len(dataset.train)} of {len(dataset.class_names)} are here, or others by name; "
+            f"{record.name} was trained on {record.dataset.train_images} images of {len(record.class_names)} "
+            f"categories of {config.dataset}, and {len(dataset.train)} of {len(dataset.class_names)} are here, or "
+            "others by name; "
             "give the data_dir of the data as they were"
         )
     return dataset, config
@@ -56,12 +57,12 @@ def data_of(record, data_dir=None):
 
 def record_table(record, split, scores):
     """Returns the scores of a record, {name: value}, beside those of its card, as lines of text for a terminal."""
-    said = {metric.name: metric for metric in record.metrics if metric.split == split}
+    cards = {metric.name: metric for metric in record.metrics if metric.split == split}
     lines = [f"{'score':24s} {'value':>12s} {'card':>12s} {'difference':>12s} {'to within':>12s}"]
     for name, value in scores.items():
         line = f"{name:24s} {value:12.6g}"
-        if name in said:
-            card = said[name]
+        if name in cards:
+            card = cards[name]
             line += f" {card.value:12.6g} {value - card.value:12.2g} {card.tolerance:12.2g}"
         lines.append(line)
     return "\n".join(lines)

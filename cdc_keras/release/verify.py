@@ -6,6 +6,7 @@ import sys
 from cdc_keras.errors import UserError
 from cdc_keras.release.card import card
 from cdc_keras.release.golden import differences
+from cdc_keras.release.numbers import wrong_numbers
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.files import FolderZoo
 from cdc_keras.zoo.loading import load_disentangler, load_network, read_record
@@ -16,8 +17,8 @@ def verify(names=None, *, data_dir=None, numbers=True):
     """Returns what is wrong with the records, as sentences that name the file and the difference; empty if nothing is.
 
     Recomputed are size and sha256 of every file, the card, fingerprint, number of parameters and the golden output;
-    then, of what has passed, every score and the audit, from the weights and the data: minutes to hours. What can not
-    be, as the data are not there, is wrong, too.
+    then, from the weights and the data, every score and the audit of a record that passed: minutes to hours. Numbers
+    that cannot be recomputed, as the data are not there, are wrong, too.
 
     Args:
         names: records to verify; all, and the index, by default.
@@ -34,19 +35,17 @@ def verify(names=None, *, data_dir=None, numbers=True):
         if names is not None:
             zoo.listed(name)
         print(f"verifying {name}: files, card, network", file=sys.stderr, flush=True)
-        found = problems_of(zoo, name)
-        if numbers and not found:
-            from cdc_keras.release.verify import wrong_numbers  # by evaluation and audit, which open records themselves
-
-            found = wrong_numbers(zoo, name, data_dir)
-        problems += found
+        of_record = problems_of(zoo, name)
+        if numbers and not of_record:
+            of_record = wrong_numbers(zoo, name, data_dir)
+        problems += of_record
     return problems
 
 
 def _strays(zoo, index):
     """Returns the folders of a zoo that its index does not list, as sentences."""
     folders = sorted(path.parent.name for path in zoo.path.glob(f"[!.]*/{PRESET}"))
-    return [f"{zoo.path / INDEX} does not list {x}; make it with zoo.add" for x in folders if x not in index]
+    return [f"{zoo.path / INDEX} does not list {x}; make it with release.add" for x in folders if x not in index]
 
 
 def problems_of(zoo, name):
@@ -68,7 +67,7 @@ def problems_of(zoo, name):
         strays = set(os.listdir(folder)) - {PRESET, record.weights.file, *record.files}
         problems += [f"{folder / x} is not in {PRESET}; remove it" for x in sorted(strays)]
     if (folder / CARD).is_file() and (folder / CARD).read_bytes() != card(record).encode():
-        problems.append(f"{folder / CARD} is not the card that {PRESET} gives; make it again with zoo.card.card")
+        problems.append(f"{folder / CARD} is not the card that {PRESET} gives; make it again with release.card")
     try:
         network = load_network(zoo, name, record)
     except UserError as error:

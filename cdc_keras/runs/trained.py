@@ -202,4 +202,4 @@ def _from_zoo(name, kind, role, precision):
         raise UserError(f"the {role} zoo:{name} is a record of kind {record.kind}; give one of kind {kind}")
     network = loading.load_network(zoo, folder, record, precision)
     preset_sha256 = sha256(zoo.path / folder / loading.PRESET)  # where it was read from
-    return Trained(network, record.run_config(), record.classes, record.weights.sha256, preset_sha256)
+    return Trained(network, record.run_config(), record.class_names, record.weights.sha256, preset_sha256)

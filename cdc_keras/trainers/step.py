@@ -29,7 +29,9 @@ class _Model(keras.Model):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         # "int" is int64 under TensorFlow, as int32 is not counted on a GPU, and int32 under JAX.
-        self.steps = keras.Variable(0, dtype="int", trainable=False, aggregation="only_first_replica", name=STEPS)
+        self.steps = keras.Variable(
+            "zeros", shape=(), dtype="int", trainable=False, aggregation="only_first_replica", name=STEPS
+        )
 
     def players(self):
         """Returns {name: optimizer} of all that `update` moves."""

@@ -1,24 +1,31 @@
 """Where a zoo's files are: in a folder, or at a URL and then in a cache; and the checks before one is read."""
 
+import concurrent.futures
 import difflib
 import hashlib
 import http.client
+import json
 import os
 import pathlib
-import tempfile
+import threading
+import time
 import urllib.parse
 import urllib.request
 
 import h5py
+import pooch
 
 from cdc_keras.errors import UserError
-from cdc_keras.weights import sha256
-from cdc_keras.zoo.findings import SHA256
-from cdc_keras.zoo.record import INDEX, PRESET, File, check_name, read_json
+from cdc_keras.weights import sha256, write_text
+from cdc_keras.zoo.record import DISENTANGLER, INDEX, PRESET, File, check_name
+from cdc_keras.zoo.strict import SHA256, read_json
 
 TEXT_LIMIT = 2**20  # bytes of an index or a preset.json
 CHUNK = 2**20  # bytes
 TIMEOUT = 30  # seconds without an answer
+# An installed package has no such file: it is most of a zoo, and only audits and scores of extractors read it.
+WITHOUT = "audits and scores need it, and it comes with the source; set CDC_KERAS_ZOO to the folder zoo of a checkout"
+SLOWEST = 20_000  # bytes per second; a server that sends fewer is given up
 
 
 class FolderZoo:
@@ -49,10 +56,12 @@ class FolderZoo:
         index = self.index()
         if name in index:
             return index[name]
-        if not (self.path / name).is_dir():
+        if not os.path.isdir(self.path / name):  # False for a name too long for the file system
             raise _unknown(name, self, index)
         if not self.trusted:
-            raise UserError(f"{self.path / INDEX} does not list {name}; make the record with zoo.add, or give its path")
+            raise UserError(
+                f"{self.path / INDEX} does not list {name}; make the record with release.add, or give its path"
+            )
         return None
 
     def bring(self, name, file, expected):
@@ -78,14 +87,24 @@ class UrlZoo:
         return self.base
 
     def index(self):
-        """Returns {name: sha256 of preset.json} as it is now, or, out of reach, as it was last."""
-        path = self.path / INDEX
+        """Returns {name: sha256 of preset.json} as it is now or, if the URL is out of reach, as it was last.
+
+        Raises:
+            UserError: the URL is out of reach and was before, or what is there is no index.
+        """
         try:
-            _download(f"{self.base}/{INDEX}", path, TEXT_LIMIT, lambda part: read_index(read_text(part), self.base))
+            text = b"".join(_chunks(f"{self.base}/{INDEX}", TEXT_LIMIT))
         except ConnectionError as error:
-            if not path.exists():
+            if (kept := self._kept_index()) is None:
                 raise UserError(str(error)) from error
-        return read_index(read_text(path), path)
+            return kept
+        index = read_index(text, f"{self.base}/{INDEX}")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        write_text(self.path / INDEX, json.dumps(index, indent=2) + "\n")
+        return index
 
     def listed(self, name):
         """Returns the sha256 of the preset.json of `name`; only a name that was not there yet needs the network.
@@ -93,8 +112,7 @@ class UrlZoo:
         Raises:
             UserError: there is no such record.
         """
-        path = self.path / INDEX
-        index = read_index(read_text(path), path) if path.exists() else {}
+        index = self._kept_index() or {}
         if name not in index:
             index = self.index()
         if name not in index:
@@ -105,27 +123,36 @@ class UrlZoo:
         """Returns the path of a record's file in the cache, fetched if it is not there with this content.
 
         Args:
-            name, file: which.
+            name, file: which, both of a form that cannot leave the cache.
             expected: its `File`; no more bytes than it says are read.
 
         Raises:
-            UserError: it can not be fetched, or is another file; it is not kept then.
+            UserError: it cannot be fetched, or is another file; it is not kept then.
         """
-        path, url = self.path / name / file, f"{self.base}/{name}/{file}"
+        url, folder = f"{self.base}/{name}/{file}", self.path / name
 
-        def check(part):
-            if sha256(part) != expected.sha256:
-                raise UserError(
-                    f"{url} is not the file that the zoo lists (sha256 differs, or it is cut off); try again, and if "
-                    "the zoo has changed, zoo.names() fetches its index anew"
-                )
+        def download(url, part, _):
+            with open(part, "wb") as opened:
+                opened.writelines(_chunks(url, expected.bytes))
 
-        if not path.is_file() or sha256(path) != expected.sha256:
-            try:
-                _download(url, path, expected.bytes, check)
-            except ConnectionError as error:
-                raise UserError(str(error)) from error
-        return path
+        try:
+            return pathlib.Path(pooch.retrieve(url, f"sha256:{expected.sha256}", file, folder, downloader=download))
+        except ConnectionError as error:
+            raise UserError(str(error)) from error
+        except OSError as error:
+            raise _unwritable(folder / file, error) from error
+        except ValueError as error:  # Pooch's, of another sha256
+            raise UserError(
+                f"{url} is not the file that the zoo lists (sha256 differs, or it is cut off); try again, and if "
+                "the zoo has changed, zoo.names() fetches its index anew"
+            ) from error
+
+    def _kept_index(self):
+        """Returns the index that was fetched last, None if there is none or it is damaged."""
+        try:
+            return read_index(read_text(self.path / INDEX), self.path / INDEX)
+        except UserError:
+            return None
 
 
 def current():
@@ -137,10 +164,14 @@ def current():
     place = os.environ.get("CDC_KERAS_ZOO")
     if not place:
         return FolderZoo(own())
-    if urllib.parse.urlsplit(place).scheme in ("http", "https", "file"):
-        return UrlZoo(place, pathlib.Path(os.environ.get("CDC_KERAS_CACHE") or "~/.cache/cdc_keras").expanduser())
-    path = pathlib.Path(place).expanduser()
-    if not path.is_dir():
+    try:
+        parts = urllib.parse.urlsplit(place)
+        if parts.scheme == "file" or (parts.scheme in ("http", "https") and parts.hostname):
+            return UrlZoo(place, os.path.expanduser(os.environ.get("CDC_KERAS_CACHE") or "~/.cache/cdc_keras"))
+    except ValueError:  # such as http://[::1
+        pass
+    path = os.path.expanduser(place)
+    if not os.path.isdir(path):
         raise UserError(f"CDC_KERAS_ZOO is a folder or an http, https or file URL, not {place!r}; set it to one")
     return FolderZoo(path)
 
@@ -176,7 +207,7 @@ def read_text(path):
         with open(path, "rb") as file:
             content = file.read(TEXT_LIMIT + 1)
     except OSError as error:
-        raise UserError(f"can not read {path}: {error.strerror}; point CDC_KERAS_ZOO at a whole zoo") from error
+        raise UserError(f"cannot read {path}: {error.strerror}; point CDC_KERAS_ZOO at a whole zoo") from error
     if len(content) > TEXT_LIMIT:
         raise UserError(f"{path} is larger than {TEXT_LIMIT} bytes, which is no {INDEX} or {PRESET}; get it again")
     return content
@@ -185,11 +216,11 @@ def read_text(path):
 def check_file(path, expected):
     """Raises UserError unless the file has the size and sha256 of `expected`, a `File`."""
     if not path.is_file():
-        raise UserError(f"{path} is missing; get the record again")
+        raise UserError(f"{path} is missing; {WITHOUT if path.name == DISENTANGLER else 'get the record again'}")
     if (size := path.stat().st_size) != expected.bytes:
         raise UserError(f"{path} has {size} bytes where {PRESET} says {expected.bytes}; get the record again")
-    if (found := sha256(path)) != expected.sha256:
-        raise UserError(f"{path} has sha256 {found} where {PRESET} says {expected.sha256}; get the record again")
+    if (digest := sha256(path)) != expected.sha256:
+        raise UserError(f"{path} has sha256 {digest} where {PRESET} says {expected.sha256}; get the record again")
 
 
 def file_of(path):
@@ -197,76 +228,64 @@ def file_of(path):
     return File(bytes=path.stat().st_size, sha256=sha256(path))
 
 
-def check_hdf5(path):
-    """Returns the number of values in an HDF5 file, having checked that all of it is in the file itself.
+def count_values(path):
+    """Returns the number of values in the arrays of an HDF5 file; Keras itself refuses arrays that are elsewhere.
 
     Raises:
-        UserError: it is no HDF5 file, has a link that is not a plain one, or takes data from another file.
+        UserError: it is no HDF5 file.
     """
-    seen = set()
+    sizes = []
 
-    def count(group):
-        if (address := h5py.h5o.get_info(group.id).addr) in seen:  # plain links may make a circle
-            return 0
-        seen.add(address)
-        values = 0
-        for key in group:
-            place = f"{group.name.rstrip('/')}/{key}"
-            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                raise UserError(f"{path} has a link at {place}, as weights never do; do not use the file")
-            item = group[key]
-            if isinstance(item, h5py.Group):
-                values += count(item)
-            elif not isinstance(item, h5py.Dataset) or item.external or item.is_virtual:
-                raise UserError(f"{path} takes {place} from elsewhere, as weights never do; do not use the file")
-            else:
-                values += item.size or 0
-        return values
+    def visit(_, item):
+        if isinstance(item, h5py.Dataset):
+            sizes.append(item.size or 0)
 
     try:
         with h5py.File(path, "r") as file:
-            return count(file)
+            file.visititems(visit)
     except (OSError, RuntimeError, KeyError) as error:
         raise UserError(f"{path} is no whole HDF5 file ({error}); get the record again") from error
+    return sum(sizes)
 
 
 def _unknown(name, zoo, index):
     nearest = difflib.get_close_matches(name, index, n=1, cutoff=0)
-    there = f"did you mean {nearest[0]!r}? There are {', '.join(sorted(index))}" if nearest else "it has none yet"
-    return UserError(f"there is no record {name!r} in the zoo {zoo}; {there}")
+    hint = f"did you mean {nearest[0]!r}? There are {', '.join(sorted(index))}" if nearest else "it has none yet"
+    return UserError(f"there is no record {name!r} in the zoo {zoo}; {hint}")
 
 
-def _download(url, path, limit, check):
-    """Fetches at most `limit` bytes of `url`; they get the name `path` once `check(temporary path)` has not raised.
-
-    Raises:
-        ConnectionError: the URL can not be read.
-        UserError: the cache can not be written, or `check` raised it.
-    """
-    part = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            for chunk in _chunks(url, limit):
-                file.write(chunk)
-        check(pathlib.Path(part))
-        os.replace(part, path)
-    except ConnectionError:
-        raise
-    except OSError as error:
-        raise UserError(f"can not write {path}: {error.strerror}; set CDC_KERAS_CACHE to a folder with room") from error
-    finally:
-        if part is not None:
-            pathlib.Path(part).unlink(missing_ok=True)
+def _unwritable(path, error):
+    why = error.strerror or error
+    return UserError(f"cannot write {path}: {why}; set CDC_KERAS_CACHE to a folder of your own with room")
 
 
 def _chunks(url, limit):
-    """Yields the bytes of `url`, `limit` of them at most."""
+    """Yields the bytes of `url`, `limit` of them at most.
+
+    Raises:
+        ConnectionError: it cannot be read, or comes so slowly that it seems without end.
+    """
+    end = time.monotonic() + TIMEOUT + limit / SLOWEST
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-            while limit > 0 and (chunk := response.read(min(CHUNK, limit))):
+        with _answer(url) as response:
+            while limit > 0 and (chunk := response.read1(min(CHUNK, limit))):
                 limit -= len(chunk)
                 yield chunk
+                if time.monotonic() > end:
+                    raise TimeoutError("it sends too slowly")
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ConnectionError(f"can not fetch {url}: {error}; go online, or set CDC_KERAS_ZOO to a folder") from error
+        raise ConnectionError(f"cannot fetch {url}: {error}; go online, or set CDC_KERAS_ZOO to a folder") from error
+
+
+def _answer(url):
+    """Returns the response to a request for `url`, whose headers, too, have to come within `TIMEOUT`."""
+    answer = concurrent.futures.Future()
+
+    def ask():
+        try:
+            answer.set_result(urllib.request.urlopen(url, timeout=TIMEOUT))
+        except Exception as error:  # is raised where the result is taken
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    return answer.result(TIMEOUT)

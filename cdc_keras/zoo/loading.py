@@ -5,6 +5,7 @@ import math
 import os
 import pathlib
 
+import keras
 import numpy as np
 
 from cdc_keras.errors import UserError
@@ -23,8 +24,8 @@ def find(name):
         zoo = zoo_files.current()
         if not os.path.isdir(text) or text in zoo.index():
             return zoo, text, read_record(zoo, text)
-    path = pathlib.Path(os.path.abspath(pathlib.Path(name).expanduser()))
-    if not path.is_dir():
+    path = pathlib.Path(os.path.abspath(os.path.expanduser(name)))
+    if not os.path.isdir(path):  # False for a name too long for the file system
         raise UserError(f"{path} is no folder of a record; give one, or a name out of zoo.names()")
     zoo = FolderZoo(path.parent, trusted=True)
     return zoo, path.name, read_record(zoo, path.name)
@@ -65,13 +66,7 @@ def load_network(zoo, name, record, precision="float32"):
         UserError: a file is not the one that was released, or this version builds another network.
     """
     path, values = _bring(zoo, name, record.weights.file, record.weights)
-    network = _build(zoo, record, precision)
-    if (found := fingerprint(network)) != record.fingerprint:
-        raise UserError(
-            f"{path} is of a network with fingerprint {record.fingerprint}, and this version of the library builds "
-            f"{found}; use the version it was trained with ({record.commit})"
-        )
-    _assign(network, path, values)
+    network = _with_weights(path, values, lambda: _build(zoo, record, precision), record)
     network.trainable, network.name = False, record.name
     return network
 
@@ -91,8 +86,8 @@ def load_disentangler(zoo, name, record):
         raise UserError(f"{zoo.path / name / PRESET} does not list {DISENTANGLER}; make the record again")
     path, values = _bring(zoo, name, DISENTANGLER, record.files[DISENTANGLER])
     extractor = load_network(zoo, name, record)
-    model = untrained_disentangler(in_precision(record.run_config(), "float32"), len(record.classes))
-    _assign(model, path, values)
+    config = in_precision(record.run_config(), "float32")
+    model = _with_weights(path, values, lambda: untrained_disentangler(config, len(record.class_names)))
     pairs = zip(model.encoder.get_weights(), extractor.get_weights(), strict=True)
     if not all(np.array_equal(ours, theirs) for ours, theirs in pairs):
         raise UserError(f"the encoder in {path} is not the extractor in {record.weights.file}; get the record again")
@@ -104,15 +99,34 @@ def _bring(zoo, name, file, expected):
     """Returns (path, number of values) of a weights' file, having checked that it is the `File` expected."""
     path = zoo.bring(name, file, expected)
     zoo_files.check_file(path, expected)
-    return path, zoo_files.check_hdf5(path)
+    return path, zoo_files.count_values(path)
 
 
-def _assign(model, path, values):
-    """Loads a weights' file that has so many values."""
-    needed = sum(math.prod(variable.shape) for variable in model.variables + model.metrics_variables)
+def _with_weights(path, values, build, record=None):
+    """Returns the model that `build` returns with the weights of a file that holds so many values.
+
+    It is built twice, first without memory for its variables: however large a preset.json would have it, a model that
+    does not fit its file costs nothing.
+
+    Args:
+        path: the weights' file.
+        values: how many numbers it holds.
+        build: a function that returns the untrained model.
+        record: a `Record` whose fingerprint it is to have, if any.
+    """
+    with keras.StatelessScope(initialize_variables=False):
+        plan = build()
+    if record is not None and (ours := fingerprint(plan)) != record.fingerprint:
+        raise UserError(
+            f"{path} is of a network with fingerprint {record.fingerprint}, and this version of the library builds "
+            f"{ours}; use the version it was trained with ({record.commit})"
+        )
+    needed = sum(math.prod(variable.shape) for variable in plan.variables + plan.metrics_variables)
     if values != needed:  # Keras only warns of some that are missing, and says nothing of more
         raise UserError(f"{path} has {values} values where its network has {needed}; get the record again")
+    model = build()
     load_weights(model, path)
+    return model
 
 
 def _build(zoo, record, precision):
@@ -124,9 +138,9 @@ def _build(zoo, record, precision):
     try:
         if record.kind == "extractor":
             return untrained_extractor(config)
-        return classifier(config, len(record.classes), extractor)
+        return classifier(config, len(record.class_names), extractor)
     except ValueError as error:
-        raise UserError(f"the network of {record.name} can not be built: {error}; get the record again") from error
+        raise UserError(f"the network of {record.name} cannot be built: {error}; get the record again") from error
 
 
 def _record_of_extractor(zoo, extractor):

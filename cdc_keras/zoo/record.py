@@ -4,17 +4,16 @@ import dataclasses
 import json
 import math
 import re
-import types
-import typing
 
 from cdc_keras.config import PATHS, RunConfig
 from cdc_keras.errors import UserError
-from cdc_keras.zoo.findings import SHA256, Audit
+from cdc_keras.zoo.findings import Audit
+from cdc_keras.zoo.strict import NAME, SHA256, demand, parse, read_json
 
 INDEX, PRESET, CARD, FLAGS = "index.json", "preset.json", "README.md", "flags.txt"
 DISENTANGLER = "disentangler.weights.h5"
-NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
-FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")  # no separator and no ".."
+FILE = re.compile(r"(?!.{101})[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")  # no separator and no ".."
+LARGEST_IMAGE = 2048  # pixels a side; a network for larger ones would be built at any price
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 # How far a score may be from the card's when it is computed again, absolute: float32 convolutions of another library or
 # processor round otherwise. Of shares 10 of 10,000 images, that lie between two categories; of losses a percent.
@@ -31,8 +30,8 @@ class File:
     sha256: str
 
     def __post_init__(self):
-        _demand(self.bytes >= 0, "bytes", "0 or more", self.bytes)
-        _demand(SHA256.fullmatch(self.sha256), "sha256", "64 hexadecimal digits", self.sha256)
+        demand(self.bytes >= 0, "bytes", "0 or more", self.bytes)
+        demand(SHA256.fullmatch(self.sha256), "sha256", "64 hexadecimal digits", self.sha256)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Weights(File):
     def __post_init__(self):
         super().__post_init__()
         _check_file_name(self.file)
-        _demand(self.file.endswith(".weights.h5"), "weights.file", "a .weights.h5", self.file)
+        demand(self.file.endswith(".weights.h5"), "weights.file", "a .weights.h5", self.file)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +87,12 @@ class Metric:
     seeds: tuple[int, ...]
 
     def __post_init__(self):
-        _demand(self.split in ("test", "validation"), "metrics.split", "test or validation", self.split)
-        _demand(self.n == len(self.seeds) > 0, "metrics.n", "the number of seeds", self.n)
-        _demand((self.std is None) == (self.n == 1), "metrics.std", "null for one run, else a number", self.std)
-        _demand(self.n > 1 or self.mean == self.value, "metrics.mean", "the value itself for one run", self.mean)
-        _demand(self.tolerance > 0, "metrics.tolerance", "more than 0", self.tolerance)
+        demand(self.split in ("test", "validation"), "metrics.split", "test or validation", self.split)
+        demand(self.n == len(self.seeds) > 0, "metrics.n", "the number of seeds", self.n)
+        demand((self.std is None) == (self.n == 1), "metrics.std", "null for one run, else a number", self.std)
+        demand(self.n > 1 or self.mean == self.value, "metrics.mean", "the value itself for one run", self.mean)
+        most = max(0.1 * abs(self.value), 0.01)
+        demand(0 < self.tolerance <= most, "metrics.tolerance", f"more than 0 and at most {most:g}", self.tolerance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,10 +112,12 @@ class Golden:
     tolerance: float
 
     def __post_init__(self):
-        _demand(1 <= self.images <= 16, "golden.images", "1 to 16", self.images)
+        demand(self.seed >= 0, "golden.seed", "0 or more", self.seed)
+        demand(0 < self.tolerance <= 0.01, "golden.tolerance", "more than 0 and at most 0.01", self.tolerance)
+        demand(1 <= self.images <= 16, "golden.images", "1 to 16", self.images)
         size = math.prod(self.shape)
-        _demand(all(0 <= i < size for i in self.indices), "golden.indices", f"below {size}", self.indices)
-        _demand(len(self.values) == len(self.indices) > 0, "golden.values", "one per index", len(self.values))
+        demand(all(0 <= i < size for i in self.indices), "golden.indices", f"below {size}", self.indices)
+        demand(len(self.values) == len(self.indices) > 0, "golden.values", "one per index", len(self.values))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,13 +128,13 @@ class Record:
         name: of the record and of its folder.
         kind: "extractor" or "classifier".
         config: the run's resolved `RunConfig` as a dict, without `PATHS`; from it the network is built.
-        classes: names of the categories.
+        class_names: of the categories.
         dataset: what it was trained on.
         preprocessing: how the images it takes are made, as text.
         weights: its weights' file.
         files: {name: `File`} of every other file of the folder but preset.json.
         parameters: number of weights, trainable or not.
-        fingerprint: `runs.fingerprint` of the network.
+        fingerprint: `weights.fingerprint` of the network.
         extractor: of a classifier gated by a context, else None.
         metrics: its scores; none of a context model that is a part of a classifier, as the scores are that one's.
         audit: of an extractor, how much of the category probes read from T, or None.
@@ -153,7 +155,7 @@ class Record:
     name: str
     kind: str
     config: dict
-    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
     dataset: Dataset
     preprocessing: str
     weights: Weights
@@ -176,17 +178,19 @@ class Record:
 
     def __post_init__(self):
         check_name(self.name)
-        _demand(self.kind in KINDS, "kind", " or ".join(KINDS), self.kind)
+        demand(self.kind in KINDS, "kind", " or ".join(KINDS), self.kind)
         for file in self.files:
             _check_file_name(file)
-        _demand(self.weights.file not in self.files, "files", "without the weights' file", self.weights.file)
+        demand(self.weights.file not in self.files, "files", "without the weights' file", self.weights.file)
         config = self.run_config()
-        _demand(DATE.fullmatch(self.created), "created", "a date, YYYY-MM-DD", self.created)
-        _demand(config.task == self.kind, "config.task", self.kind, config.task)
-        _demand(config.image_size is not None, "config.image_size", "a number of pixels", None)
-        _demand(self.audit is None or self.kind == "extractor", "audit", "null but for an extractor", self.kind)
+        demand(DATE.fullmatch(self.created), "created", "a date, YYYY-MM-DD", self.created)
+        demand(config.task == self.kind, "config.task", self.kind, config.task)
+        size = config.image_size
+        demand(size is not None and size <= LARGEST_IMAGE, "config.image_size", f"at most {LARGEST_IMAGE}", size)
+        demand(self.parameters > 0, "parameters", "more than 0", self.parameters)
+        demand(self.audit is None or self.kind == "extractor", "audit", "null but for an extractor", self.kind)
         needs = config.gated and config.gate_attention
-        _demand(needs == (self.extractor is not None), "extractor", "null unless the gate has one", self.extractor)
+        demand(needs == (self.extractor is not None), "extractor", "null unless the gate has one", self.extractor)
 
     def run_config(self):
         """Returns the `RunConfig`; settings that came after the record have their default, as they had then.
@@ -194,8 +198,8 @@ class Record:
         In the place of the extractor's path stands the name of its record.
         """
         fields = {field.name: field for field in dataclasses.fields(RunConfig) if field.name not in PATHS}
-        _demand(not (unknown := sorted(set(self.config) - set(fields))), "config", "settings of a run", unknown)
-        values = {key: _parse(_type(fields[key]), value, f"config.{key}") for key, value in self.config.items()}
+        demand(not (unknown := sorted(set(self.config) - set(fields))), "config", "settings of a run", unknown)
+        values = {key: parse(_type(fields[key]), value, f"config.{key}") for key, value in self.config.items()}
         return RunConfig(**values, extractor=self.extractor and f"zoo record {self.extractor.name}")
 
     @property
@@ -224,25 +228,9 @@ class Record:
             UserError: naming the key that is unknown, missing, of another type or out of its bounds.
         """
         try:
-            return _parse(cls, read_json(text, path), "")
+            return parse(cls, read_json(text, path), "")
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-
-
-def read_json(text, path):
-    """Returns the value of a JSON text; NaN and Infinity are none.
-
-    Raises:
-        UserError: it is no JSON.
-    """
-
-    def refuse(constant):
-        raise ValueError(f"{constant} is no number")
-
-    try:
-        return json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON ({error}); get the file again") from error
 
 
 def check_name(name):
@@ -274,33 +262,5 @@ def _type(field):
     return kind | None if field.default is None else kind
 
 
-def _parse(kind, value, where):
-    """Returns `value`, from JSON, as the annotated type `kind`; `where` it stands is for messages."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:  # X | None
-        return None if value is None else _parse(arguments[0], value, where)
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        hints = typing.get_type_hints(kind)
-        _demand(not (unknown := sorted(set(value) - set(hints))), where or "preset", "without other keys", unknown)
-        _demand(not (missing := sorted(set(hints) - set(value))), where or "preset", f"with {missing}", "none")
-        return kind(**{key: _parse(hint, value[key], f"{where}.{key}".lstrip(".")) for key, hint in hints.items()})
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(_parse(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is dict and isinstance(value, dict):
-        return {key: _parse(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if kind is float and type(value) in (int, float) and abs(value) < math.inf:
-        return float(value) if abs(value) < 1e300 else _demand(False, where, "a number of some use", value)
-    if type(value) is not kind:
-        expected = {str: "text", int: "a whole number", bool: "true or false", float: "a number", dict: "an object"}
-        other = "a list" if origin is tuple else "an object"
-        _demand(False, where or "preset", expected.get(kind, other), value)
-    return value
-
-
 def _check_file_name(file):
-    _demand(FILE.fullmatch(file) and file != PRESET, "files", "plain names of files in the record's folder", file)
-
-
-def _demand(holds, key, expected, came):
-    if not holds:
-        raise UserError(f"{key} is to be {expected}, but {str(came)[:200]!r} came; get the record again")
+    demand(FILE.fullmatch(file) and file != PRESET, "files", "plain names of files in the record's folder", file)

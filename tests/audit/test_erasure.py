@@ -25,7 +25,7 @@ def class_means(features, labels):
 
 @pytest.mark.parametrize(("count", "width"), [(400, 20), (60, 200)])
 @pytest.mark.parametrize("shrinkage", [None, 0.3])
-def test_class_means_are_equal_after_erasure_on_the_images_it_was_fitted_on(count, width, shrinkage):
+def test_class_means_are_equal_where_the_erasure_was_fitted(count, width, shrinkage):
     features, labels = correlated(count, width)
     assert np.ptp(class_means(features, labels), axis=0).max() > 1
     erased = leace(features, labels, CLASSES, shrinkage)(features)
@@ -35,7 +35,7 @@ def test_class_means_are_equal_after_erasure_on_the_images_it_was_fitted_on(coun
 
 
 @pytest.mark.parametrize("shrinkage", [1e-6, 0.2])
-def test_it_is_the_projection_in_whitened_space_of_the_article(shrinkage):
+def test_it_is_the_articles_projection_in_whitened_space(shrinkage):
     features, labels = correlated(400, 12)
     centred = features - features.mean(axis=0)
     covariance = centred.T @ centred / len(features)
@@ -49,7 +49,7 @@ def test_it_is_the_projection_in_whitened_space_of_the_article(shrinkage):
     np.testing.assert_allclose(leace(features, labels, CLASSES, shrinkage)(features), expected, atol=1e-5)
 
 
-def test_no_other_linear_map_that_equals_the_class_means_changes_the_features_less():
+def test_no_other_erasing_map_changes_the_features_less():
     """The least change is a quadratic problem with linear constraints, solved here by its Lagrange conditions."""
     features, labels = correlated(400, 6)
     centred = features - features.mean(axis=0)

@@ -71,7 +71,7 @@ def expected():
     probabilities = np.asarray(keras.ops.softmax(model(scale(IMAGES), training=False)))
     best = np.argsort(-probabilities, axis=1)[:, :5]
     found |= {"probabilities": probabilities, "top_scores": np.take_along_axis(probabilities, best, axis=1)}
-    found["top_labels"] = np.array(zoo.info(NAME).classes)[best]
+    found["top_labels"] = np.array(zoo.info(NAME).class_names)[best]
     found["focus"] = np.asarray(focus_map(keras.ops.relu(found.pop("out")), 32))
     found["attention"] = found["attention"][..., 0]
     return found | {output: found[output][:, 0, 0] for output in weights}
@@ -157,7 +157,7 @@ def test_a_convolution_that_something_else_takes_too_keeps_its_batch_norm():
 def test_onnx_runtime_answers_as_the_keras_model_does(expected, tmp_path, capsys):
     run_command(__main__, f"--zoo={NAME}", f"--out={tmp_path / NAME}", "--format=onnx")
     assert "serve_bytes: not converted, as ONNX has no operator that decodes JPEG" in capsys.readouterr().out
-    folder, numbers = tmp_path / NAME / "1", {label: i for i, label in enumerate(zoo.info(NAME).classes)}
+    folder, numbers = tmp_path / NAME / "1", {label: i for i, label in enumerate(zoo.info(NAME).class_names)}
     assert (folder / "classes.txt").read_text().splitlines() == list(numbers)
     found = expected | {"top_classes": np.vectorize(numbers.get)(expected["top_labels"])}
     for name in ("serving_default", "explain", "context"):
@@ -246,7 +246,7 @@ def test_metadata_and_assets_say_what_it_is(exported):
     assert about["record_sha256"] == sha256(ROOT / "zoo" / NAME / "preset.json")
     assert about["weights_sha256"] == zoo.info(NAME).weights.sha256
     assert (about["source"], about["kind"], about["classes"]) == (f"zoo:{NAME}", "classifier", 100)
-    assert (exported / "assets/classes.txt").read_text().split("\n")[:-1] == list(zoo.info(NAME).classes)
+    assert (exported / "assets/classes.txt").read_text().split("\n")[:-1] == list(zoo.info(NAME).class_names)
     assert about["signatures"]["serve_bytes"]["inputs"] == {"image_bytes": "string (None,)"}
 
 

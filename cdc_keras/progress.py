@@ -1,0 +1,71 @@
+"""How far a long job is, with one look everywhere: tqdm's bar on a terminal, a line now and then in a log file."""
+
+import sys
+
+import tqdm
+
+TERMINAL = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{remaining} left, {rate_noinv_fmt}{postfix}]"
+LOG = "{desc}: {n_fmt}/{total_fmt}{unit}, {remaining} left, {rate_noinv_fmt}{postfix}"
+
+
+class Bar(tqdm.tqdm):
+    """A progress bar, rewritten every second on a terminal; elsewhere a line about every half minute.
+
+    Attributes:
+        metrics: {name: number or scalar tensor} shown behind the bar. They are fetched from the device only when the
+            bar is drawn, so that setting them costs nothing.
+
+    Args:
+        total: units of the whole job.
+        unit: what is counted, such as "images".
+        desc: words before the numbers.
+        initial: units that were done before; they do not count for the speed.
+        shown: False shows nothing.
+    """
+
+    monitor_interval = 0  # no thread of tqdm's own
+
+    def __init__(self, total, unit, desc="", *, initial=0, shown=True):
+        self.metrics = {}
+        terminal = sys.stderr.isatty()
+        super().__init__(
+            total=total,
+            unit=f" {unit}",
+            desc=desc,
+            initial=initial,
+            disable=not shown,
+            file=sys.stderr,
+            bar_format=TERMINAL if terminal else LOG,
+            mininterval=1 if terminal else 30,
+            miniters=1,
+            smoothing=0,
+            delay=1e-3,  # nothing is drawn before the first update
+            leave=False,
+            dynamic_ncols=terminal,
+        )
+
+    @property
+    def format_dict(self):
+        metrics = ", ".join(f"{name} {float(value):.4g}" for name, value in self.metrics.items())
+        return super().format_dict | {"postfix": metrics}
+
+    @staticmethod
+    def status_printer(file):
+        """Returns tqdm's function that draws a text in place; in a log file, one that prints a line."""
+        if file.isatty():
+            return tqdm.tqdm.status_printer(file)
+        return lambda text: print(text, file=file, flush=True)
+
+    def close(self):
+        """Takes the bar off the terminal; a log file keeps its lines."""
+        if not self.disable and not self.fp.isatty():
+            self.disable = True
+        super().close()
+
+
+def say(text):
+    """Prints a line on standard error, above the bar if there is one."""
+    if sys.stderr.isatty():
+        Bar.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,90 @@
+"""The scores and the audit of a record, computed again."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from records import EXTRACTOR, rewrite
+
+from cdc_keras import zoo
+from cdc_keras.audit.audit import audit
+from cdc_keras.errors import UserError
+from cdc_keras.release.add import add
+from cdc_keras.release.scores import evaluate_record
+from cdc_keras.release.verify import verify
+from cdc_keras.runs.training import train
+from cdc_keras.zoo.record import DISENTANGLER, wrong_scores
+
+
+def test_a_record_scores_as_its_run_does(own, runs):
+    for name, run in (("shapes_extractor", "extractor"), ("shapes_gated", "gated")):
+        scores = evaluate_record(name, split="validation")
+        found = json.loads((runs / run / "evaluation-validation-last.json").read_text())
+        assert scores == pytest.approx({key: found[key] for key in scores}, rel=1e-5)
+        assert wrong_scores(zoo.info(name), "validation", scores) == []
+    assert set(evaluate_record("shapes_extractor")) == {
+        "reconstruction_loss",
+        "discriminator_loss",
+        "discriminator_accuracy",
+    }
+    with pytest.raises(UserError, match="did you mean 'shapes_gated'"):
+        evaluate_record("shape_gated")
+
+
+def command(*arguments):
+    root = pathlib.Path(__file__).parents[2]
+    return subprocess.run([sys.executable, *arguments], env=os.environ, capture_output=True, text=True, cwd=root)
+
+
+@pytest.mark.slow
+def test_evaluate_py_scores_a_record_and_fails_beyond_tolerance(own):
+    before = sorted(own.rglob("*"))
+    done = command("evaluate.py", "--zoo=shapes_gated", "--split=validation")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"top1 +0\.\d+ +0\.\d+ +0 +0\.001", done.stdout), done.stdout
+    assert sorted(own.rglob("*")) == before
+    metrics = json.loads(zoo.info("shapes_gated").to_json())["metrics"]
+    metrics[0] |= {"value": 0.99, "mean": 0.99}
+    rewrite(own / "shapes_gated", metrics=metrics)
+    done = command("evaluate.py", "--zoo=shapes_gated", "--split=validation")
+    assert done.returncode == 1 and "error: shapes_gated: top1 on validation comes out as" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "give what to score either as --run_dir"),
+        (["--zoo=shapes_gated", "--run_dir=x"], "give what to score either as --run_dir"),
+        (["--zoo=shapes_gated", "--weights=best"], "leave them out with --zoo"),
+        (["--zoo=shapes"], "did you mean 'shapes_gated'"),
+    ],
+)
+def test_evaluate_py_answers_bad_input_with_one_sentence(arguments, sentence, own):
+    done = command("evaluate.py", *arguments)
+    assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_context_model_in_a_classifier_has_no_scores(tmp_path, monkeypatch):
+    monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path))
+    config = dataclasses.replace(EXTRACTOR, context="dm", network="resnet8", warmup_epochs=0.1)
+    record = add(train(config, tmp_path / "run").path, "dm")
+    assert record.metrics == () and DISENTANGLER not in record.files
+    assert "has no scores of its own" in (tmp_path / "dm" / "README.md").read_text()
+    with pytest.raises(UserError, match="dm is a part of a classifier and has no scores of its own"):
+        evaluate_record("dm")
+    found = audit("zoo:dm", out=tmp_path / "audit", limit=40)
+    assert "Of T only the encoder is known" in found["notes"][0] and found["reconstruction_mse"] == {}
+    assert verify() == []
+
+
+def test_the_audit_of_a_record_is_complete(own, tmp_path):
+    found = audit("zoo:shapes_extractor", out=tmp_path / "audit", limit=40)
+    assert found["extractor_sha256"] == zoo.info("shapes_extractor").weights.sha256
+    assert {x["reader"] for x in found["findings"]} == {"linear", "knn", "mlp", "conv", "discriminator"}
+    assert "context" in found["reconstruction_mse"]
+    assert "only the encoder is known" not in (tmp_path / "audit" / "audit.md").read_text()
