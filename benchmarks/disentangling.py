@@ -25,6 +25,7 @@ from cdc_keras.audit.bootstrap import interval  # noqa: E402
 from cdc_keras.audit.probes import PROBES, probe  # noqa: E402
 from cdc_keras.cli import quiet_libraries  # noqa: E402
 from cdc_keras.data.load import load_dataset  # noqa: E402
+from cdc_keras.markdown import markdown_table  # noqa: E402
 from cdc_keras.runs.folder import RunFolder  # noqa: E402
 from cdc_keras.runs.trained import load_trainer  # noqa: E402
 from cdc_keras.visualize.figures import new_figure, save_figure  # noqa: E402
@@ -135,27 +136,25 @@ def of_equal_mse(records, mse):
 
 def table(records):
     """Returns the runs of a data set as lines of Markdown, and what they were run on."""
-    lines = [
-        "| run | MSE | its own D | linear | k-NN | MLP | conv | strongest probe, less that on a CGM of equal MSE |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for record in records:
         findings = record["findings"]
         cells = [f"{findings[x]['accuracy']:.1%}" if x in findings else "" for x in ("discriminator", *PROBES)]
         less = f"{100 * (strongest(record) - of_equal_mse(records, record['mse'])):+.1f}"
         if record["name"].startswith("CGM"):
             less = ""
-        lines.append(f"| {record['name']} | {record['mse']:.4f} | {' | '.join(cells)} | {less} |")
+        rows.append((record["name"], f"{record['mse']:.4f}", *cells, less))
     settings, last = records[0]["settings"], records[-1]
     commits = ", ".join(sorted({r["commit"] for r in records}))
     hours = sum(r["hours"] for r in records)
-    lines += [
-        "",
+    head = ("run", "MSE", "its own D", "linear", "k-NN", "MLP", "conv")
+    table = markdown_table((*head, "strongest probe, less that on a CGM of equal MSE"), rows)
+    return (
+        f"{table}\n\n"
         f"{last['train_images']} training images, {settings['epochs']} epochs of batch {settings['batch_size']}, "
         f"{settings['precision']}, seed {settings['seed']}; {last['hardware']}, {hours:.1f} h of training in all, "
-        f"beside other work; commit {commits}.",
-    ]
-    return "\n".join(lines)
+        f"beside other work; commit {commits}."
+    )
 
 
 def draw(records, path):

@@ -13,9 +13,8 @@ from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from cdc_keras.cli import quiet_libraries  # noqa: E402
-
 from cdc_keras.choices import PRECISIONS  # noqa: E402
+from cdc_keras.cli import quiet_libraries  # noqa: E402
 from cdc_keras.config import RunConfig  # noqa: E402
 from cdc_keras.runs.training import train  # noqa: E402
 

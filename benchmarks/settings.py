@@ -13,9 +13,11 @@ import pathlib
 import statistics
 import sys
 
-sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent)]
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[i]) for i in (0, 1)]
 
 import training_step  # noqa: E402
+
+from cdc_keras.markdown import markdown_table  # noqa: E402
 
 DEFAULT = "default: float32, no jit, oneDNN, one step a call"
 SETTINGS = {
@@ -58,10 +60,9 @@ def ratios(rates):
 def table(results):
     """Returns the ratios as a Markdown table, a column for each row."""
     titles = [training_step.ROWS[name].title for name in results]
-    lines = [f"| setting | {' | '.join(titles)} |", "|---|" + "---:|" * len(titles)]
     columns = [ratios(rates) for rates in results.values()]
-    lines += [f"| {setting} | {' | '.join(f'{column[setting]:.2f}' for column in columns)} |" for setting in SETTINGS]
-    return "\n".join(lines)
+    rows = [(setting, *(f"{column[setting]:.2f}" for column in columns)) for setting in SETTINGS]
+    return markdown_table(("setting", *titles), rows)
 
 
 def main(argv=None):

@@ -78,9 +78,9 @@ def zoo(link):
         top1, top5 = (f"{scores[name]:.2%}" for name in ("top1", "top5"))
         counts = record.epochs, f"{record.parameters:,}"
         classifiers.append((link(record), gate, *counts, top1, top5, f"{record.hours:.2f}"))
-    head = ("extractor", "context model", "epochs", "test MSE", "its own D", "strongest probe on T", "on pixels", "hours")
+    head = ("extractor", "context model", "epochs", "test MSE", "its own D", "strongest probe on T", "on pixels")
     gated_head = ("classifier", "gated by", "epochs", "parameters", "test top-1", "top-5", "hours")
-    return f"{markdown_table(head, extractors)}\n\n{markdown_table(gated_head, classifiers)}"
+    return f"{markdown_table((*head, 'hours'), extractors)}\n\n{markdown_table(gated_head, classifiers)}"
 
 
 def released(dataset, link):

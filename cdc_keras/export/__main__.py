@@ -1,6 +1,5 @@
 """python -m cdc_keras.export --run_dir=runs/... --out=models/...: a trained network as TensorFlow Serving loads it."""
 
-import json
 import sys
 
 from absl import app, flags
@@ -32,22 +31,22 @@ def main(argv):
             raise UserError("say where to with --out, a folder for the model")
         from cdc_keras.choices import ZOO
         from cdc_keras.cli import quiet_libraries
-        from cdc_keras.export.export import METADATA, export  # these import the backend, which --help need not wait for
+        from cdc_keras.export.export import export  # these import the backend, which --help need not wait for
 
         quiet_libraries()
         source = values.run_dir if values.zoo is None else f"{ZOO}{values.zoo}"
-        folder = export(source, values.out, version=values.version, format=values.format)
+        exported = export(source, values.out, version=values.version, format=values.format)
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped")
-    about = json.loads((folder / METADATA).read_text())
+    about = exported.metadata
     for name, signature in about["signatures"].items():
         shown = lambda specs: ", ".join(f"{key} {spec}" for key, spec in specs.items())  # noqa: E731
         print(f"{name}: {shown(signature['inputs'])}\n  -> {shown(signature['outputs'])}")
     for name, reason in about.get("not_converted", {}).items():
         print(f"{name}: not converted, as {reason}")
-    print(f"the model is in {folder}; docs/serving.md says how to serve it")
+    print(f"the model is in {exported.folder}; docs/serving.md says how to serve it")
 
 
 if __name__ == "__main__":

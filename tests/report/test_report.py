@@ -227,7 +227,7 @@ def test_image_files_are_looked_at_by_a_record_of_the_zoo(plain, images, tmp_pat
 
 def test_a_run_and_what_was_exported_of_it_see_the_same(images, runs, tmp_path, drawn):
     first, second = images / "0.png", images / "1.png"
-    model = export(runs / "gated", tmp_path / "model")
+    model = export(runs / "gated", tmp_path / "model").folder
     run_command(__main__, f"--saved_model={model}", f"--images={first},{second}")
     run_command(__main__, f"--run_dir={runs / 'gated'}", f"--images={first},{second}")
     exported, own = drawn
@@ -279,4 +279,4 @@ def test_bad_input_is_answered_with_one_sentence(arguments, sentence, images, tm
 
 def test_an_exported_extractor_explains_nothing(images, tmp_path):
     with pytest.raises(SystemExit, match="has no signature explain"):
-        run_command(__main__, f"--saved_model={export('zoo:cifar100', tmp_path / 'T')}", f"--images={images}")
+        run_command(__main__, f"--saved_model={export('zoo:cifar100', tmp_path / 'T').folder}", f"--images={images}")
