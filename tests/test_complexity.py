@@ -162,7 +162,8 @@ def test_the_extractor_in_a_gated_network_costs_what_it_does_alone(gated_resnet3
 
 # (parameters, multiply-adds) by title and pixels, at the digits that are published. VGG and ResNet at 32 px follow from
 # their definitions. ResNets of 10 classes: He et al. 2015a, Table 6; WRN: Zagoruyko & Komodakis 2016; pre-activation:
-# He et al. 2016, Table 3; ImageNet's ResNets, SE and CBAM: Woo et al. 2018, Table 4; ResNet-152: He et al. 2015a, Table 1.
+# He et al. 2016, Table 3; the ResNets of ImageNet, SE and CBAM: Woo et al. 2018, Table 4; ResNet-152: He et al. 2015a,
+# Table 1.
 PUBLISHED = {
     ("vgg13", 32): ("9,416,010", "228.27M"),
     ("vgg16", 32): ("14,728,266", "313.20M"),
