@@ -26,7 +26,7 @@ bench: $(VENV)/installed-torch
 	$(RUN) -m benchmarks.training_step --out=docs/results/training_step.json
 	$(RUN) -m benchmarks.settings --out=docs/results/settings.json
 	$(RUN) -m benchmarks.latency --out=docs/results/latency.json
-	$(RUN) -m docs.fill_readme
+	$(RUN) -m docs.fill
 
 reference: $(VENV)/installed-torch
 	$(RUN) -m pytest tests/test_same_numbers.py tests/benchmarks/test_training_step.py
@@ -43,6 +43,7 @@ families: $(VENV)/installed-dev
 
 augmentation: $(VENV)/installed-dev
 	$(RUN) -m benchmarks.augmentation
+	$(RUN) -m docs.fill
 
 precision: $(VENV)/installed-dev
 	$(RUN) -m benchmarks.precision --data_dir=$(DATA_DIR)
@@ -56,12 +57,12 @@ tables: $(VENV)/installed
 	$(CDC) tables --table=2 --dataset=shapes --networks=vgg13_slim --rows=plain,ours,ru,shuffled,untrained \
 		--classifier_flags=configs/shapes_biased.flags --extractor_flags=configs/shapes_biased_extractor.flags \
 		--corrupted_images=1000 --out=docs/results/shapes_biased
-	$(RUN) -m docs.fill_readme
+	$(RUN) -m docs.fill
 
 disentangling: $(VENV)/installed-dev
 	$(RUN) -m benchmarks.disentangling --dataset=shapes
 	$(RUN) -m benchmarks.disentangling --dataset=cifar100 --data_dir=$(DATA_DIR)
-	$(RUN) -m docs.fill_readme
+	$(RUN) -m docs.fill
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else \

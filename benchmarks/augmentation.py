@@ -4,7 +4,7 @@ A plain VGG-13 slim is trained on 500 images of `shapes` whose background gives 
 cropped and flipped as always, without further augmentation and with each of the three, three seeds each. It is scored
 on 2,000 test images, in which the background says nothing. The seed decides the weights, the order and the images, so
 the four runs of a seed can be compared. Runs that are finished are not trained again. Writes
-docs/results/augmentation.json and the table of docs/augmentation.md.
+docs/results/augmentation.json, from which `python -m docs.fill` makes the table of docs/augmentation.md.
 """
 
 import json
@@ -18,12 +18,13 @@ from cdc_keras.choices import AUGMENTATIONS
 from cdc_keras.config import RunConfig
 from cdc_keras.data.load import load_dataset
 from cdc_keras.data.pipeline import scale
+from cdc_keras.markdown import markdown_table
 from cdc_keras.runs.trained import load_trained
 from cdc_keras.runs.training import train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 OUT = flags.DEFINE_string("out", "runs/augmentation", "folder for the runs")
-RESULTS, PAGE = ROOT / "docs" / "results" / "augmentation.json", ROOT / "docs" / "augmentation.md"
+RESULTS = ROOT / "docs" / "results" / "augmentation.json"
 SEEDS = (0, 1, 2)
 SETTINGS = {
     "task": "classifier",
@@ -54,28 +55,16 @@ def table(runs):
     """Returns a Markdown table: top-1 on the test split by augmentation, and the gains over none, seed by seed."""
     top1 = {(run["augmentation"], run["seed"]): run["top1"] for run in runs}
     seeds = sorted({seed for _, seed in top1})
-    lines = [
-        f"| augmentation | {' | '.join(f'seed {seed}' for seed in seeds)} | mean | mean gain | lowest to highest |",
-        "|---|" + "---:|" * (len(seeds) + 3),
-    ]
+    rows = []
     for augmentation in AUGMENTATIONS:
         scores = [top1[augmentation, seed] for seed in seeds]
         gains = [100 * (score - top1["none", seed]) for score, seed in zip(scores, seeds, strict=True)]
         cells = [*(f"{score:.1%}" for score in scores), f"{statistics.mean(scores):.1%}"]
         spread = f"{min(gains):+.1f} to {max(gains):+.1f}"
         cells += ["", ""] if augmentation == "none" else [f"{statistics.mean(gains):+.1f}", spread]
-        lines.append(f"| {augmentation} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def filled(page, runs):
-    """Returns the text of a page with the table and how it was measured between its marks."""
-    mark = "<!-- augmentation -->", "<!-- /augmentation -->"
-    before, rest = page.split(mark[0])
-    after = rest.split(mark[1])[1]
-    first = runs[0]
-    note = f"Gains in points. {first['hardware']}; commit {first['commit']}, {first['started'][:10]}."
-    return f"{before}{mark[0]}\n{table(runs)}\n\n{note}\n{mark[1]}{after}"
+        rows.append([augmentation, *cells])
+    head = ["augmentation", *(f"seed {seed}" for seed in seeds), "mean", "mean gain", "lowest to highest"]
+    return markdown_table(head, rows)
 
 
 def main(argv):
@@ -84,7 +73,6 @@ def main(argv):
     for seed in SEEDS:
         runs += [trained(augmentation, seed) for augmentation in AUGMENTATIONS]
         RESULTS.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
-        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), runs), encoding="utf-8")
     print(table(runs))
 
 

@@ -4,7 +4,7 @@ Short runs of the extractor that differ from one another in one thing, trained b
 on validation images: trained on one half, scored on the other. A narrower T holds less of everything, so every run is
 set beside context models without a discriminator (CGM) of several widths: what counts is how much less the probes read
 than from a CGM of the same reconstruction error. Runs that are finished are not trained again. Writes
-docs/results/disentangling.json and docs/disentangling_<dataset>.png; docs/fill_readme.py fills docs/disentangling.md.
+docs/results/disentangling.json and docs/disentangling_<dataset>.png; docs/fill.py fills docs/disentangling.md.
 """
 
 import json
@@ -22,6 +22,7 @@ from cdc_keras.audit.bootstrap import interval
 from cdc_keras.audit.probes import PROBES, probe
 from cdc_keras.cli import quiet_libraries
 from cdc_keras.data.load import load_dataset
+from cdc_keras.markdown import markdown_table
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.trained import load_trainer
 from cdc_keras.visualize.figures import new_figure, save_figure
@@ -133,27 +134,25 @@ def of_equal_mse(records, mse):
 
 def table(records):
     """Returns the runs of a data set as lines of Markdown, and what they were run on."""
-    lines = [
-        "| run | MSE | its own D | linear | k-NN | MLP | conv | strongest probe, less that on a CGM of equal MSE |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for record in records:
         findings = record["findings"]
         cells = [f"{findings[x]['accuracy']:.1%}" if x in findings else "" for x in ("discriminator", *PROBES)]
         less = f"{100 * (strongest(record) - of_equal_mse(records, record['mse'])):+.1f}"
         if record["name"].startswith("CGM"):
             less = ""
-        lines.append(f"| {record['name']} | {record['mse']:.4f} | {' | '.join(cells)} | {less} |")
+        rows.append((record["name"], f"{record['mse']:.4f}", *cells, less))
     settings, last = records[0]["settings"], records[-1]
     commits = ", ".join(sorted({r["commit"] for r in records}))
     hours = sum(r["hours"] for r in records)
-    lines += [
-        "",
+    head = ("run", "MSE", "its own D", "linear", "k-NN", "MLP", "conv")
+    table = markdown_table((*head, "strongest probe, less that on a CGM of equal MSE"), rows)
+    return (
+        f"{table}\n\n"
         f"{last['train_images']} training images, {settings['epochs']} epochs of batch {settings['batch_size']}, "
         f"{settings['precision']}, seed {settings['seed']}; {last['hardware']}, {hours:.1f} h of training in all, "
-        f"beside other work; commit {commits}.",
-    ]
-    return "\n".join(lines)
+        f"beside other work; commit {commits}."
+    )
 
 
 def draw(records, path):

@@ -22,6 +22,7 @@ import time
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from benchmarks import training_step
+from cdc_keras.markdown import markdown_table  # noqa: E402
 
 RECORDS = ("cifar100_resnet20", "cifar100_resnet20_gated")
 BATCHES = {1: 100, 64: 10}  # images in a request: requests in a round
@@ -96,7 +97,10 @@ def exported(name, folder):
 
     record = zoo.info(name)
     config = record.run_config()
-    paths = [str(export(f"zoo:{name}", pathlib.Path(folder, name, format), format=format)) for format in EXPORT_FORMATS]
+    paths = [
+        str(export(f"zoo:{name}", pathlib.Path(folder, name, format), format=format).folder)
+        for format in EXPORT_FORMATS
+    ]
     return *paths, None if config.gated else config.network, config.image_size, len(record.class_names)
 
 
@@ -123,15 +127,15 @@ def measure(name, *, rounds, requests=None):
 def table(measured):
     """Returns the table of {record: {batch: {side: [seconds]}}} as Markdown."""
     head = ["record", "images in a request", *(f"{x}, ms" for x in SIDES.values()), "ours over the better", "met"]
-    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * 5 + "---|"]
+    rows = []
     for name, batches in measured.items():
         for batch, times in batches.items():
             shown = [f"{1e3 * statistics.median(times[x]):.2f}" if x in times else "" for x in SIDES]
             better = [min(peers) for peers in zip(*(times[x] for x in times if x != "ours"), strict=True)]
             ratio = statistics.median(ours / peer for ours, peer in zip(times["ours"], better, strict=True))
             met = "yes" if ratio <= BAR else "NO"
-            lines.append(f"| {name} | {batch} | {' | '.join(shown)} | {ratio:.2f} | {met} |")
-    return "\n".join(lines)
+            rows.append((name, batch, *shown, f"{ratio:.2f}", met))
+    return markdown_table(head, rows)
 
 
 def versions():

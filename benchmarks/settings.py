@@ -14,6 +14,7 @@ import statistics
 import sys
 
 from benchmarks import training_step
+from cdc_keras.markdown import markdown_table
 
 DEFAULT = "default: float32, no jit, oneDNN, one step a call"
 SETTINGS = {
@@ -56,10 +57,9 @@ def ratios(rates):
 def table(results):
     """Returns the ratios as a Markdown table, a column for each row."""
     titles = [training_step.ROWS[name].title for name in results]
-    lines = [f"| setting | {' | '.join(titles)} |", "|---|" + "---:|" * len(titles)]
     columns = [ratios(rates) for rates in results.values()]
-    lines += [f"| {setting} | {' | '.join(f'{column[setting]:.2f}' for column in columns)} |" for setting in SETTINGS]
-    return "\n".join(lines)
+    rows = [(setting, *(f"{column[setting]:.2f}" for column in columns)) for setting in SETTINGS]
+    return markdown_table(("setting", *titles), rows)
 
 
 def main(argv=None):

@@ -29,6 +29,8 @@ import time
 os.environ["KERAS_BACKEND"] = "tensorflow"  # under which a batch is a step, and the input path is tf.data
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from cdc_keras.markdown import markdown_table  # noqa: E402
+
 IMAGE_SIZE, CLASSES = 32, 100
 INPUT_BAR, MEMORY_BAR = 0.02, 1.0
 CORES = os.cpu_count()
@@ -321,7 +323,7 @@ def _line(row, what, ours, peer, ratio, bar, at_most=False):
 
 def table(lines):
     """Returns the comparisons as a Markdown table."""
-    rows = ["| training | measured | ours | peer | ratio | bar | met |", "|---|---|---:|---:|---:|---:|---|"]
+    rows = []
     for line in lines:
         share = line["ratio"] is None
         bar = f"{line['bar']:.0%}" if share else f"{line['bar']:.1f}"
@@ -334,8 +336,8 @@ def table(lines):
             f"{'at most' if line['at_most'] else 'at least'} {bar}",
             "yes" if line["met"] else "NO",
         )
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+        rows.append(cells)
+    return markdown_table(("training", "measured", "ours", "peer", "ratio", "bar", "met"), rows)
 
 
 def versions():

@@ -12,6 +12,7 @@ from keras import layers
 
 from cdc_keras.gate.attach import attach
 from cdc_keras.gate.parts import L1, L2, PREFIX, of_site, parts
+from cdc_keras.markdown import markdown_table
 from cdc_keras.networks import autoencoder, graph, registry
 from cdc_keras.networks.layers import ChannelCompatibility, ConditionMaps, FrozenExtractor
 
@@ -145,108 +146,85 @@ def _scope(layer):
 
 def scopes_table(model):
     """Returns what each part of a model costs as a Markdown table."""
-    lines = ["| scope | parameters | multiply-adds |", "|---|---:|---:|"]
     counts = scopes(model)
     counts["all"] = tuple(map(sum, zip(*counts.values(), strict=True)))
-    lines += [f"| {scope} | {weights:,} | {cost:,} |" for scope, (weights, cost) in counts.items()]
-    return "\n".join(lines)
+    rows = [(name, f"{weights:,}", f"{cost:,}") for name, (weights, cost) in counts.items()]
+    return markdown_table(("scope", "parameters", "multiply-adds"), rows)
 
 
 def table():
-    """Returns our counts beside those of the papers as Markdown tables, the difference at the digits printed there."""
-    lines = [
-        "| network | pixels | classes | parameters | expected | difference | multiply-adds | expected | difference "
-    ]
-    lines[0] += "| the paper prints |"
-    lines.append("|---" * 3 + "|---:" * 6 + "|---|")
-    for name, block_attention, size, classes, weights, cost, printed in NETWORK_ROWS:
-        model = registry.build(name, size, num_classes=classes, block_attention=block_attention)
-        ours = parameters(model), macs(model)
-        counts = " | ".join(_compared(n, e) for n, e in zip(ours, (weights, cost), strict=True))
-        label = name if block_attention == "none" else f"{name} + {block_attention.upper()}"
-        lines.append(f"| {label} | {size} | {classes} | {counts} | {printed} |")
-    lines += ["", "| part | count | ours | expected | difference |", "|---|---|---:|---:|---:|"]
-    for part, what, ours, expected in [*_extractor_rows(), *_gate_rows()]:
-        lines.append(f"| {part} | {what} | {_compared(ours, expected)} |")
-    return "\n".join(lines)
+    """Returns our counts of the networks, and of the extractor and the gate, as two Markdown tables."""
+    head = ("network", "pixels", "classes", "parameters", "multiply-adds", "the paper prints")
+    parts_head = ("part", "count", "ours", "the paper prints")
+    return f"{markdown_table(head, network_rows())}\n\n{markdown_table(parts_head, part_rows())}"
 
 
-SCOPES = ("network", "gate", "extractor")
-
-# name, block attention, pixels, classes, parameters, multiply-adds, what the paper prints (Sec. 4.2, "Complexity").
-# VGG and ResNet at 32 px follow from their definitions; ResNets at 10 classes: He et al. 2015a, Table 6; WRN:
-# Zagoruyko & Komodakis 2016; pre-activation: He et al. 2016, Table 3; ImageNet's ResNets, SE and CBAM: Woo et al. 2018,
-# Table 4; ResNet-152: He et al. 2015a, Table 1.
-NETWORK_ROWS = (
-    ("vgg13", "none", 32, 10, "9,416,010", "228.27M", ""),
-    ("vgg16", "none", 32, 10, "14,728,266", "313.20M", ""),
-    ("resnet20", "none", 32, 10, "0.27M", None, ""),
-    ("resnet32", "none", 32, 1000, "528,504", "68.93M", "0.53M, 68.19M"),
-    ("resnet56", "none", 32, 1000, "917,368", "125.55M", "0.92M, 125.51M"),
-    ("resnet110", "none", 32, 1000, "1,792,312", "252.95M", "1.79M, 254.46M"),
-    ("preresnet110", "none", 32, 10, "1.7M", None, ""),
-    ("preresnet164", "none", 32, 10, "1.7M", None, ""),
-    ("wrn16_10", "none", 32, 10, "17,116,634", "2.412G", ""),
-    ("wrn28_10", "none", 32, 10, "36,479,194", "5.243G", ""),
-    ("resnet18", "none", 224, 1000, "11.69M", "1.814G", ""),
-    ("resnet18", "se", 224, 1000, "11.78M", "1.814G", ""),
-    ("resnet18", "cbam", 224, 1000, "11.78M", "1.815G", ""),
-    ("resnet34", "none", 224, 1000, "21.80M", "3.664G", ""),
-    ("resnet50", "none", 224, 1000, "25.56M", "3.858G", ""),
-    ("resnet50", "se", 224, 1000, "28.09M", "3.860G", ""),
-    ("resnet50", "cbam", 224, 1000, "28.09M", "3.864G", ""),
-    ("resnet101", "none", 224, 1000, "44.55M", "7.570G", ""),
-    ("resnet101", "se", 224, 1000, "49.33M", "7.575G", ""),
-    ("resnet101", "cbam", 224, 1000, "49.33M", "7.581G", ""),
-    ("resnet152", "none", 224, 1000, None, "11.3G", ""),
-)
+def network_rows():
+    """Yields (network, pixels, classes, parameters, multiply-adds, what the paper prints) of the networks."""
+    for name, block_attention, size, num_classes, printed in NETWORKS:
+        model = registry.build(name, size, num_classes=num_classes, block_attention=block_attention)
+        title = name if block_attention == "none" else f"{name} + {block_attention.upper()}"
+        yield title, size, num_classes, f"{parameters(model):,}", f"{macs(model):,}", printed
 
 
-def _extractor_rows():
-    """Yields (part, what, ours, expected) of the extractor, for every preset of A.1."""
+def part_rows():
+    """Yields (part, count, ours, what the paper prints) of the extractor, for every preset of A.1, and of the gate."""
     for (size, context_size), _ in autoencoder.GROUPS.items():
         encoder = autoencoder.encoder(size, context_size=context_size)
         e1 = keras.Model(encoder.input, encoder.get_layer("e1_conv4_act").output)
         part = f"extractor, {size} px, T {context_size}x{context_size}"
-        at_32 = size == 32
-        yield part, f"E1, multiply-adds{' (the paper prints 7.21M)' * at_32}", macs(e1), "7,208,960" if at_32 else None
-        yield part, "E1 + E2 + G1, multiply-adds", macs(encoder), "9,830,400" if at_32 else None
-        yield part, "E1 + E2 + G1, convolution weights", conv_weights(encoder), "342,528" if at_32 else None
-        if at_32:
+        yield part, "E1, multiply-adds", f"{macs(e1):,}", "7.21M" if size == 32 else ""
+        yield part, "E1 + E2 + G1, multiply-adds", f"{macs(encoder):,}", ""
+        yield part, "E1 + E2 + G1, convolution weights", f"{conv_weights(encoder):,}", ""
+        if size == 32:
             decoder = autoencoder.decoder(32, (8, 8, 64), num_classes=1000)
             embedding = sum(parameters(decoder.get_layer(f"condition_dense{i}")) for i in (1, 2))
-            what = "the same, with batch norm and the embedding of 1000 categories, parameters (the paper prints 0.35M)"
-            yield part, what, parameters(encoder) + embedding, "353,544"
-
-
-def _gate_rows():
-    """Yields (part, what, ours, expected) of the gate on the networks of Tables 1 to 4."""
+            what = "the same, with batch norm and the embedding of 1000 categories, parameters"
+            yield part, what, f"{parameters(encoder) + embedding:,}", "0.35M"
     encoder = autoencoder.encoder(32)
-    for name, classes in (("resnet32", 1000), ("resnet56", 1000), ("resnet110", 1000), ("vgg13", 10), ("wrn16_10", 10)):
-        network = registry.build(name, 32, num_classes=classes)
+    for name, num_classes in GATED:
+        network = registry.build(name, 32, num_classes=num_classes)
         gated = attach(network, encoder, registry.sites(network, name, 8, 16))
         weights = conv_weights(gated) - conv_weights(network) - conv_weights(encoder)
-        resnet = name.startswith("resnet")
         part = f"gate of {name}"
-        what = f"convolution weights{' (the paper prints 0.034M)' * resnet}"
-        yield part, what, weights, "33,784" if resnet else None
-        yield part, "parameters, with batch norm", scopes(gated)["gate"][0], None
-        yield part, "multiply-adds and products", scopes(gated)["gate"][1], None
+        yield part, "convolution weights", f"{weights:,}", "0.034M" if name.startswith("resnet") else ""
+        yield part, "parameters, with batch norm", f"{scopes(gated)['gate'][0]:,}", ""
+        yield part, "multiply-adds and products", f"{scopes(gated)['gate'][1]:,}", ""
         if name == "resnet32":
             by_layer = macs_by_layer(gated)
-            convs = tuple(of_site(site.name, part) for site in parts(gated).sites for part in ("r_conv", "l3_conv"))
+            convs = tuple(of_site(site.name, x) for site in parts(gated).sites for x in ("r_conv", "l3_conv"))
             bottlenecks = sum(count for layer, count in by_layer.items() if layer.startswith(convs))
             maps = sum(count for layer, count in by_layer.items() if layer.startswith((f"{L1}_", f"{L2}_")))
-            yield part, "R and L3 alone, multiply-adds", bottlenecks, "3,407,872"
-            what = "all, if L1 and L2 ran at 16x16 as well, which we do not do (the paper prints 3.61M)"
-            yield part, what, gate_macs(gated, network, products=True) + 4 * maps, "3.61M"
+            yield part, "R and L3 alone, multiply-adds", f"{bottlenecks:,}", ""
+            what = "all, if L1 and L2 ran at 16x16 as well, which we do not do"
+            yield part, what, f"{gate_macs(gated, network, products=True) + 4 * maps:,}", "3.61M"
 
 
-def _compared(ours, expected):
-    """Returns the cells "ours | expected | difference", the difference at the digits of `expected` ("228.27M")."""
-    if expected is None:
-        return f"{ours:,} | | "
-    unit = {"M": 1e6, "G": 1e9}.get(expected[-1], 1)
-    digits = expected.rstrip("MG").partition(".")[2]
-    difference = round(ours / unit, len(digits)) - float(expected.rstrip("MG").replace(",", ""))
-    return f"{ours:,} | {expected} | {f'{difference:.{len(digits)}f}' if abs(difference) > 1e-9 else 0}"
+SCOPES = ("network", "gate", "extractor")
+
+# name, block attention, pixels, classes, what the paper prints (Sec. 4.2, "Complexity")
+NETWORKS = (
+    ("vgg13", "none", 32, 10, ""),
+    ("vgg16", "none", 32, 10, ""),
+    ("resnet20", "none", 32, 10, ""),
+    ("resnet32", "none", 32, 1000, "0.53M, 68.19M"),
+    ("resnet56", "none", 32, 1000, "0.92M, 125.51M"),
+    ("resnet110", "none", 32, 1000, "1.79M, 254.46M"),
+    ("preresnet110", "none", 32, 10, ""),
+    ("preresnet164", "none", 32, 10, ""),
+    ("wrn16_10", "none", 32, 10, ""),
+    ("wrn28_10", "none", 32, 10, ""),
+    ("resnet18", "none", 224, 1000, ""),
+    ("resnet18", "se", 224, 1000, ""),
+    ("resnet18", "cbam", 224, 1000, ""),
+    ("resnet34", "none", 224, 1000, ""),
+    ("resnet50", "none", 224, 1000, ""),
+    ("resnet50", "se", 224, 1000, ""),
+    ("resnet50", "cbam", 224, 1000, ""),
+    ("resnet101", "none", 224, 1000, ""),
+    ("resnet101", "se", 224, 1000, ""),
+    ("resnet101", "cbam", 224, 1000, ""),
+    ("resnet152", "none", 224, 1000, ""),
+)
+# name, classes: the networks of Tables 1 to 4
+GATED = (("resnet32", 1000), ("resnet56", 1000), ("resnet110", 1000), ("vgg13", 10), ("wrn16_10", 10))

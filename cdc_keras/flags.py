@@ -105,7 +105,7 @@ def tables(values):
     add("networks", [], "networks in place of the table's, such as vgg13_slim,resnet20", kind=tuple)
     add("extractors", "train", "train the extractors, or take the zoo's where it has them", choices=choices.EXTRACTORS)
     add("runs_dir", "runs/tables", "folder for the runs, with one below it for each data set")
-    add("out", None, "folder for the tables and records.json; if not given, runs_dir/<dataset>")
+    add("out", None, "folder for the tables and rows.json; if not given, runs_dir/<dataset>")
     text = "runs at a time; if not given, as many as CPU cores, at most 8, or one on each GPU"
     add("at_once", None, text, kind=int, low=1)
     add = functools.partial(_define, values, "experiments")

@@ -1,19 +1,16 @@
 """cdc-keras export: a trained model as TensorFlow Serving or ONNX Runtime load it."""
 
-import json
-
-from cdc_keras.export.export import METADATA, export
+from cdc_keras.export.export import export
 
 
 def main(values):
     """Exports `--model` and prints the signatures of what was written."""
-    folder = export(values.model, values.out, version=values.version, format=values.format)
-    metadata = json.loads((folder / METADATA).read_text())
-    for name, signature in metadata["signatures"].items():
+    exported = export(values.model, values.out, version=values.version, format=values.format)
+    for name, signature in exported.metadata["signatures"].items():
         print(f"{name}: {_tensors(signature['inputs'])}\n  -> {_tensors(signature['outputs'])}")
-    for name, reason in metadata.get("not_converted", {}).items():
+    for name, reason in exported.metadata.get("not_converted", {}).items():
         print(f"{name}: not converted, as {reason}")
-    print(f"the model is in {folder}; docs/serving.md says how to serve it")
+    print(f"the model is in {exported.folder}; docs/serving.md says how to serve it")
 
 
 def _tensors(specifications):

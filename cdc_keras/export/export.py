@@ -3,6 +3,7 @@
 Preprocessing and extractor are inside. The first target is TensorFlow Serving, the second ONNX.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import shutil
 import keras
 import tensorflow as tf
 
-from cdc_keras.choices import EXPORT_FORMATS, ZOO
+from cdc_keras.choices import EXPORT_FORMATS, ZOO, record_name
 from cdc_keras.errors import UserError
 from cdc_keras.export import onnx, saved_model
 from cdc_keras.runs.environment import environment
@@ -20,8 +21,21 @@ from cdc_keras.runs.trained import load_trained
 CLASSES, METADATA = "classes.txt", "metadata.json"
 
 
-def export(source, out, *, version=None, format="saved_model"):  # noqa: A002
-    """Writes `<out>/<version>/`, a SavedModel or ONNX files with their metadata, and returns the path.
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """An exported model.
+
+    Attributes:
+        folder: `pathlib.Path` of its version, `<out>/<version>`.
+        metadata: what stands in metadata.json: signatures, sizes and where the model comes from.
+    """
+
+    folder: pathlib.Path
+    metadata: dict
+
+
+def export(model, out, *, version=None, format="saved_model"):  # noqa: A002
+    """Writes `<out>/<version>/`, a SavedModel or ONNX files with their metadata, and returns the `Exported` model.
 
     The signatures of a SavedModel, each for any number of images B of S px; S, K categories and the shape of T are the
     network's:
@@ -37,7 +51,7 @@ def export(source, out, *, version=None, format="saved_model"):  # noqa: A002
     Of these, ONNX has one file each, without `serve_bytes`, and gives top_classes, numbers, for labels.
 
     Args:
-        source: path of a finished run, or "zoo:<name>".
+        model: path of a finished run, or "zoo:<name>".
         out: folder of the model, whose name TF Serving knows it by.
         version: whole number, above 0; by default the one after the newest in `out`.
         format: one of `choices.EXPORT_FORMATS`.
@@ -51,7 +65,7 @@ def export(source, out, *, version=None, format="saved_model"):  # noqa: A002
         raise UserError(f"format is one of {', '.join(EXPORT_FORMATS)}, not {format!r}")
     if version is not None and version < 1:
         raise UserError(f"version is a whole number above 0, not {version}")
-    found, out = load_trained(source), pathlib.Path(out).expanduser()
+    trained, out = load_trained(model), pathlib.Path(out).expanduser()
     try:
         out.mkdir(parents=True, exist_ok=True)
         version = version or 1 + max((int(path.name) for path in out.iterdir() if path.name.isdecimal()), default=0)
@@ -61,44 +75,49 @@ def export(source, out, *, version=None, format="saved_model"):  # noqa: A002
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir()
-            _write(partial, out.resolve().name, source, found, format)
+            metadata = _write(partial, out.resolve().name, model, trained, format)
             os.replace(partial, folder)  # TF Serving looks for numbers, and may look at any time
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except (OSError, tf.errors.OpError) as error:  # TensorFlow writes the graph and has errors of its own
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"can not write a model to {out}: {reason}; choose another folder") from error
-    return folder
+    return Exported(folder, metadata)
 
 
-def _write(folder, name, source, found, format):  # noqa: A002
-    """Writes the version of the model `name` that computes what the `Trained` `found` does."""
+def _write(folder, name, model, trained, format):  # noqa: A002
+    """Writes the version of the model `name` that computes what a `Trained` network does, and returns its metadata."""
     classes = folder / CLASSES
-    classes.write_text("".join(f"{' '.join(label.split())}\n" for label in found.class_names))
+    classes.write_text("".join(f"{' '.join(label.split())}\n" for label in trained.class_names), encoding="utf-8")
     if format == "onnx":
-        signatures = onnx.write(folder, found)
+        signatures = onnx.write(folder, trained)
     else:
-        signatures = saved_model.write(folder, name, found, classes)
+        signatures = saved_model.write(folder, name, trained, classes)
         classes.unlink()  # it is among the assets now
-    described = {
-        "source": ZOO * (found.record_sha256 is not None) + pathlib.Path(str(source).removeprefix(ZOO)).name,
-        "record_sha256": found.record_sha256,
-        "weights_sha256": found.sha256,
-        "kind": found.config.task,
-        "network": found.config.network if found.config.task == "classifier" else found.config.context,
-        "image_size": found.config.image_size,
-        "classes": len(found.class_names),
+    record = record_name(model)
+    metadata = {
+        "model": f"{ZOO}{record}" if record else pathlib.Path(model).resolve().name,
+        "record_sha256": trained.record_sha256,
+        "weights_sha256": trained.sha256,
+        "kind": trained.config.task,
+        "network": trained.config.network if trained.config.task == "classifier" else trained.config.context,
+        "image_size": trained.config.image_size,
+        "classes": len(trained.class_names),
         "signatures": {key: _described(function) for key, function in signatures.items()},
         **({"not_converted": onnx.NOT_CONVERTED} if format == "onnx" else {}),
         **environment(),
     }
-    (folder / METADATA).write_text(json.dumps(described, indent=2) + "\n")
+    (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+    return metadata
 
 
 def _described(function):
     """Returns the inputs and outputs of a concrete function, {name: "dtype shape"}."""
-    text = lambda spec: f"{spec.dtype.name} {tuple(spec.shape)}"  # noqa: E731
     return {
-        "inputs": {spec.name: text(spec) for spec in function.structured_input_signature[0]},
-        "outputs": {name: text(spec) for name, spec in function.structured_outputs.items()},
+        "inputs": {spec.name: _tensor(spec) for spec in function.structured_input_signature[0]},
+        "outputs": {name: _tensor(spec) for name, spec in function.structured_outputs.items()},
     }
+
+
+def _tensor(spec):
+    return f"{spec.dtype.name} {tuple(spec.shape)}"

@@ -3,20 +3,20 @@
 import tensorflow as tf
 
 from cdc_keras.errors import UserError
-from cdc_keras.export.answers import answers
+from cdc_keras.export.signatures import functions_of_pixels
 
 OPSET = 18
 NOT_CONVERTED = {"serve_bytes": "ONNX has no operator that decodes JPEG or PNG; send pixels"}
 
 
-def write(folder, found):
+def write(folder, trained):
     """Writes `<signature>.onnx` for every signature that takes pixels, and returns {signature: its concrete function}.
 
     Instead of labels, strings, they give top_classes, numbers of lines of the file of categories.
 
     Args:
         folder: `pathlib.Path` of the version of the model, which is there.
-        found: the `Trained` of a trained network.
+        trained: the `Trained` of a trained network.
 
     Raises:
         UserError: tf2onnx is not installed.
@@ -28,9 +28,9 @@ def write(folder, found):
             'ONNX is written by tf2onnx, which is not installed; pip install "tf2onnx>=1.17,<1.18"'
         ) from error
 
-    size = found.config.image_size
+    size = trained.config.image_size
     signature = [tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")]
-    functions = {name: tf.function(f, input_signature=signature) for name, f in answers(found).items()}
+    functions = {name: tf.function(f, input_signature=signature) for name, f in functions_of_pixels(trained).items()}
     for name, function in functions.items():
         path = str(folder / f"{name}.onnx")
         tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET, output_path=path)

@@ -5,41 +5,41 @@ import dataclasses
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from cdc_keras.export.answers import answers
 from cdc_keras.export.folding import folded
 from cdc_keras.export.image_bytes import decode_batch
+from cdc_keras.export.signatures import functions_of_pixels
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 GREY = 128
 
 
-def write(folder, name, found, classes):
+def write(folder, name, trained, classes):
     """Writes saved_model.pb, variables, assets and warm-up requests, and returns {signature: its concrete function}.
 
     Args:
         folder: `pathlib.Path` of the version of the model, which is there.
         name: of the model.
-        found: the `Trained` of a trained network.
+        trained: the `Trained` of a trained network.
         classes: path of a text file with a category a line; it becomes an asset.
     """
-    module, signatures = served(found, classes)
+    module, signatures = served(trained, classes)
     tf.saved_model.save(module, str(folder), signatures=signatures)
     _write_warmup(folder / WARMUP, name, signatures)
     return signatures
 
 
-def served(found, classes):
+def served(trained, classes):
     """Returns (a `tf.Module` with all that is saved, {signature: its concrete function}); arguments as for `write`."""
-    found = dataclasses.replace(found, network=folded(found.network))
-    module, functions, size = tf.Module(), answers(found), found.config.image_size
-    module.weights = [variable.value for variable in found.network.variables]
+    trained = dataclasses.replace(trained, network=folded(trained.network))
+    module, functions, size = tf.Module(), functions_of_pixels(trained), trained.config.image_size
+    module.weights = [variable.value for variable in trained.network.variables]
     # The labels are not looked up in the asset: a table is named by the path of its file on the machine that exports.
     module.classes = tf.saved_model.Asset(str(classes))
 
     def labelled(function, images):
         answer = function(images)
         if "top_classes" in answer:
-            answer["top_labels"] = tf.gather(tf.constant(found.class_names), answer.pop("top_classes"))
+            answer["top_labels"] = tf.gather(tf.constant(trained.class_names), answer.pop("top_classes"))
         return answer
 
     pixels = tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")

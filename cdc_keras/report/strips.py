@@ -54,8 +54,6 @@ def of_classifier(source, paths, path, *, plain=None, site=None):
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    except OSError as error:
-        raise UserError(f"can not write {path}: {error.strerror}; choose another place with --out") from error
 
 
 def of_saved_model(folder, paths, path):
@@ -84,10 +82,7 @@ def of_saved_model(folder, paths, path):
         factor = images.shape[1] // seen["attention"].shape[1]
         maps = {"M": seen["attention"].repeat(factor, axis=1).repeat(factor, axis=2)} | maps
     labels = [label.decode() for label in seen["top_labels"][:, 0]]
-    try:
-        figures.draw_strip(images, maps, path, title=pathlib.Path(folder).resolve().parent.name, labels=labels)
-    except OSError as error:
-        raise UserError(f"can not write {path}: {error.strerror}; choose another place with --out") from error
+    figures.draw_strip(images, maps, path, title=pathlib.Path(folder).resolve().parent.name, labels=labels)
 
 
 def _read(paths, size):

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from cdc_keras import flags, zoo
-from cdc_keras.choices import ZOO
+from cdc_keras.choices import ZOO, record_name
 from cdc_keras.config import PATHS, RunConfig
 from cdc_keras.errors import UserError
 from cdc_keras.runs.folder import FREE_TO_CHANGE
@@ -63,10 +63,10 @@ def jobs_of(rows, *, seeds, classifier, extractor, runs_dir, folder, released=Fa
         folder: the name below it of the folder of these.
         released: take the zoo's extractors, `<dataset>` and `<dataset>_<context>`, where there are some.
     """
-    found = {}
+    jobs = {}
 
     def add(job):
-        return found.setdefault(job.name, job)
+        return jobs.setdefault(job.name, job)
 
     def context(name):
         """Returns (what --extractor says, names of jobs to wait for)."""
@@ -90,7 +90,7 @@ def jobs_of(rows, *, seeds, classifier, extractor, runs_dir, folder, released=Fa
     for seed in seeds:  # all rows of a seed before the next: a table that is cut short has every row
         for row in rows:
             row_job(row, seed)
-    return list(found.values())
+    return list(jobs.values())
 
 
 def settings_of(config):
@@ -105,37 +105,36 @@ def settings_of(config):
     return {k: _plain(v) for k, v in config.effective().items() if k not in ignored}
 
 
-def is_of(record, job, jobs, corrupted_images):
-    """Whether a record is that of the run a job asks for.
+def is_of(run, job, jobs, corrupted_images):
+    """Returns whether a `TableRow` is the run that a job asks for.
 
     Args:
-        record: what `scores.record` returned.
+        run: the `TableRow`.
         job: a `Job` of a row.
         jobs: {name: `Job`}; those that this one needs are among them.
-        corrupted_images: as for `scores.record`.
+        corrupted_images: as for `scores.score`.
     """
-    if (record["row"], record["corrupted_images"]) != (job.row.name, corrupted_images):
+    if (run.row, run.corrupted_images) != (job.row.name, corrupted_images):
         return False
-    if not _same(record["settings"], job.config):
+    if not _same(run.settings, job.config):
         return False
     needed = [jobs[name] for name in job.needs]
     teacher = next((need.config for need in needed if need.row is not None), None)
-    if not _same(record["teacher"] and record["teacher"]["settings"], teacher):
+    if not _same(run.teacher and run.teacher["settings"], teacher):
         return False
-    source = job.config.extractor
-    if source is not None and source.startswith(ZOO):
-        return record["context"]["sha256"] == zoo.info(source.removeprefix(ZOO)).weights.sha256
+    if job.config.extractor is not None and (name := record_name(job.config.extractor)):
+        return run.context["sha256"] == zoo.info(name).weights.sha256
     context = next((need.config for need in needed if need.row is None), None)
-    return _same(record["context"] and record["context"]["settings"], context)
+    return _same(run.context and run.context["settings"], context)
 
 
 def _same(stored, config):
-    """Whether stored settings are those of a config, or both are None; one that came later has its default in them."""
+    """Returns whether stored settings are those of a config, or both None; a setting added later has its default."""
     if stored is None or config is None:
         return stored is None and config is None
-    asked = settings_of(config.resolved(stored["image_size"]))
+    wanted = settings_of(config.resolved(stored["image_size"]))
     default = {field.name: _plain(field.default) for field in dataclasses.fields(config)}
-    return {**{name: default[name] for name in asked}, **stored} == asked
+    return {**{name: default[name] for name in wanted}, **stored} == wanted
 
 
 def _plain(value):

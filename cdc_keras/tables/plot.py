@@ -8,7 +8,7 @@ OURS, PAPERS = "#1f5fa8", "#b3541e"
 
 
 def plot(table, path):
-    """Writes a PNG of a table that `report.assemble` made; nothing if it has no gain yet.
+    """Writes a PNG of a table that `assemble.assemble` made; nothing if it has no gain yet.
 
     Args:
         table: the dict.

@@ -1,6 +1,7 @@
 """Running the jobs of a table: several at a time, each in a process of its own, those first that others wait for."""
 
 import dataclasses
+import io
 import os
 import pathlib
 import signal
@@ -8,17 +9,18 @@ import subprocess
 import sys
 import time
 
-from tqdm import tqdm
+import tqdm
 
 from cdc_keras.devices import precision
 from cdc_keras.errors import UserError
 from cdc_keras.runs.folder import RunFolder, flagfile
-from cdc_keras.tables.scores import stored
+from cdc_keras.tables.scores import stored_row
 from cdc_keras.weights import write_text
 
 MOST_AT_ONCE = 8  # on a CPU; each holds its data set in memory
-REPORT_EVERY = 30.0  # seconds
+PROGRESS_EVERY = 30.0  # seconds
 LOG = "log.txt"
+BAR = "{n:.2f} of {total} runs done [{elapsed}<{remaining}]{postfix}"
 
 
 @dataclasses.dataclass
@@ -48,8 +50,8 @@ def places(count=None):
             as these, a process a core does more than one on all. Where there are GPUs, each has one process.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = sorted(pathlib.Path("/proc/driver/nvidia/gpus").glob("*"))
-    gpus = map(str, range(len(found))) if visible is None else visible.split(",")
+    devices = sorted(pathlib.Path("/proc/driver/nvidia/gpus").glob("*"))
+    gpus = map(str, range(len(devices))) if visible is None else visible.split(",")
     gpus = [gpu for gpu in gpus if gpu not in ("", "-1")]
     if gpus:
         return [{"gpu": gpu} for gpu in gpus[:count]]
@@ -68,17 +70,22 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
     Args:
         jobs: `Job`s; what one needs is among them, or done.
         runs_dir: folder of all runs.
-        done: called with each `Job` of a row that is done, and its record.
+        done: called with each `Job` of a row that is done, and its `TableRow`.
         at_once: processes at a time, as for `places`.
-        corrupted_images: as for `scores.record`.
+        corrupted_images: as for `scores.score`.
         share: let one process do several jobs, for those too short to start one for each.
 
     Raises:
         KeyboardInterrupt: it was stopped; everything is saved.
     """
     folder, waiting, finished, failed = pathlib.Path(runs_dir), {job.name: job for job in jobs}, set(), {}
-    free, busy, started, reported = places(at_once), [], time.monotonic(), 0.0
-    shares_before = sum(_shares(jobs, folder, corrupted_images).values())
+    free, busy, shown = places(at_once), [], 0.0
+    bar = tqdm.tqdm(
+        total=len(jobs),
+        initial=sum(_shares(jobs, folder, corrupted_images).values()),
+        bar_format=BAR,
+        file=sys.stderr if sys.stderr.isatty() else io.StringIO(),  # a log gets whole lines instead
+    )
     stops = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
     before = {s: signal.signal(s, signal.default_int_handler) for s in stops}
     try:
@@ -102,20 +109,20 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
                     if job not in undone:
                         finished.add(job.name)
                         if job.row is not None:
-                            done(job, stored(RunFolder(folder / job.name), corrupted_images))
+                            done(job, stored_row(RunFolder(folder / job.name), corrupted_images))
                 if undone:
                     first, *later = undone
                     failed[first.name] = _why(worker)
-                    print(f"{first.name}: {failed[first.name]}", file=sys.stderr)
+                    tqdm.tqdm.write(f"{first.name}: {failed[first.name]}", file=sys.stderr)
                     waiting |= {job.name: job for job in later}
-            if time.monotonic() - reported > REPORT_EVERY:
-                reported = time.monotonic()
-                shares = _shares(jobs, folder, corrupted_images)
-                _report(shares, busy, reported - started, shares_before)
+            if time.monotonic() - shown > PROGRESS_EVERY:
+                shown = time.monotonic()
+                _show(bar, _shares(jobs, folder, corrupted_images), busy)
     except BaseException:
         _stop(busy)
         raise
     finally:
+        bar.close()
         for s, handler in before.items():
             signal.signal(s, handler)
     return failed
@@ -156,7 +163,7 @@ def _start(batch, folder, place, corrupted_images):
 
 
 def _is_done(job, folder, corrupted_images):
-    """Whether what is in a job's folder is its run, finished and, of a row, scored."""
+    """Returns whether what is in a job's folder is its run, finished and, of a row, scored."""
     run = RunFolder(folder / job.name)
     if not run.finished:
         return False
@@ -164,7 +171,7 @@ def _is_done(job, folder, corrupted_images):
         run.check(job.config.resolved(run.config().image_size))
     except UserError:  # of other settings, as its process will say
         return False
-    return job.row is None or stored(run, corrupted_images) is not None
+    return job.row is None or stored_row(run, corrupted_images) is not None
 
 
 def _why(worker):
@@ -172,8 +179,8 @@ def _why(worker):
     text = worker.log.read_bytes()[worker.log_start :].decode(errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     first = max((i for i, line in enumerate(lines) if line.startswith("error:")), default=len(lines) - 1)
-    said = " ".join(lines[first:]).removeprefix("error: ") or "no output"  # an error may go on for some lines
-    return f"exit code {worker.process.returncode}: {said} (all of it: {worker.log})"
+    reason = " ".join(lines[first:]).removeprefix("error: ") or "no output"  # an error may go on for some lines
+    return f"exit code {worker.process.returncode}: {reason} (all of it: {worker.log})"
 
 
 def _stop(busy):
@@ -196,16 +203,10 @@ def _trained(job, folder):
     return min(len(run.rows()) / run.config().epochs, 0.99) if run.config_path.is_file() else 0.0
 
 
-def _report(shares, busy, seconds, shares_before):
-    """Says how far everything is."""
-    finished, done = sum(share == 1 for share in shares.values()), sum(shares.values()) - shares_before
-    at_work = []
-    for worker in busy:
-        job = next((job for job in worker.jobs if shares[job.name] < 1), worker.jobs[-1])
-        at_work.append(f"{job.name} {shares[job.name]:.0%}")
-    left = (
-        f"; about {tqdm.format_interval((len(shares) - sum(shares.values())) * seconds / done)} left"
-        if done > 0
-        else ""
-    )
-    print(f"{finished} of {len(shares)} runs done; at work: {', '.join(at_work)}{left}", file=sys.stderr)
+def _show(bar, shares, busy):
+    """Brings the progress bar to the `shares` of the jobs that are done, and names those at work."""
+    at_work = (next((job for job in worker.jobs if shares[job.name] < 1), worker.jobs[-1]) for worker in busy)
+    bar.n = sum(shares.values())
+    bar.set_postfix_str("at work: " + ", ".join(f"{job.name} {shares[job.name]:.0%}" for job in at_work))
+    if not sys.stderr.isatty():
+        print(bar, file=sys.stderr)

@@ -1,6 +1,4 @@
-"""What is measured of one finished run of a table, and kept of it."""
-
-import json
+"""Scoring one finished run of a table."""
 
 import numpy as np
 
@@ -15,60 +13,68 @@ from cdc_keras.runs.scoring import score
 from cdc_keras.runs.trained import load_trainer
 from cdc_keras.tables.gate_use import gate_use
 from cdc_keras.tables.jobs import settings_of
+from cdc_keras.tables.table_row import TableRow
 from cdc_keras.weights import write_text
 
-RECORD = "record.json"
+SCORED = "row.json"
 HISTORY = ("val_top1", "test_top1", "test_top5")
 MOST_IMAGES = 10_000  # of the test split, on which a gate is taken apart
 # The shapes of the backgrounds challenge are none of those the networks are trained or tested on.
 BACKGROUND_SEED, BACKGROUND_IMAGES = 10_000, 2_000
 
 
-def record(run, row, *, corrupted_images):
-    """Returns what is kept of a finished run, JSON-ready, and writes it into its folder, unless it is there.
+def score_run(run, row, *, corrupted_images):
+    """Returns the `TableRow` of a finished run, and writes it into its folder unless it is there.
 
     Args:
         run: a `RunFolder`.
         row: name of the `Row` it is a seed of.
         corrupted_images: score so many test images under every corruption; 0 leaves that out.
     """
-    if (there := stored(run, corrupted_images)) is not None:
-        return there
-    config, about, rows = run.config(), run.notes(), run.rows()
+    if (stored := stored_row(run, corrupted_images)) is not None:
+        return stored
+    config, notes, epochs = run.config(), run.notes(), run.rows()
     model = load_trainer(run)
     network = model.network
     # In random order: of the first ones, and of the image before each, the category says nothing.
     test = load_dataset(config).test.sample(0, max(MOST_IMAGES, corrupted_images))
-    found = {
-        "row": row,
-        "settings": settings_of(config),
-        "context": _context(run, config),
-        "teacher": _teacher(run, config),
-        "history": {name: [round(r[name], 6) for r in rows] for name in HISTORY if name in rows[0]},
-        "images_per_second": float(np.median([r["images_per_second"] for r in rows])),
-        "parameters": sum(int(np.prod(v.shape)) for v in network.variables if "moving_" not in v.path),
-        "trainable_parameters": sum(int(np.prod(v.shape)) for v in network.trainable_variables),
-        "corrupted_images": corrupted_images,
-        "corrupted": _corrupted(model, test, config, corrupted_images),
-        "backgrounds": _backgrounds(model, config),
-        "gate": gate_use(network, test) if config.gated else None,
-        "commits": _commits(about),
-        **{key: about[key] for key in ("hardware", "versions", "started", "train_images", "hours")},
-    }
-    write_text(run.path / RECORD, json.dumps(found, indent=1) + "\n")
-    return found
+    scored = TableRow(
+        row=row,
+        settings=settings_of(config),
+        context=_context(run, config),
+        teacher=_teacher(run, config),
+        history={name: [round(epoch[name], 6) for epoch in epochs] for name in HISTORY if name in epochs[0]},
+        images_per_second=float(np.median([epoch["images_per_second"] for epoch in epochs])),
+        parameters=_count(v for v in network.variables if "moving_" not in v.path),
+        trainable_parameters=_count(network.trainable_variables),
+        corrupted_images=corrupted_images,
+        corrupted=_corrupted(model, test, config, corrupted_images),
+        backgrounds=_backgrounds(model, config),
+        gate=gate_use(network, test) if config.gated else None,
+        commits=_commits(notes),
+        **{key: notes[key] for key in ("hardware", "versions", "started", "train_images", "hours")},
+    )
+    write_text(run.path / SCORED, scored.to_json() + "\n")
+    return scored
 
 
-def stored(run, corrupted_images):
-    """Returns the record in a run's folder, None if there is none or one of another number of corrupted images."""
-    path = run.path / RECORD
-    found = json.loads(path.read_text()) if path.is_file() else None
-    return found if found is not None and found["corrupted_images"] == corrupted_images else None
+def stored_row(run, corrupted_images):
+    """Returns the `TableRow` in a run's folder, None if there is none or one of another number of corrupted images."""
+    path = run.path / SCORED
+    if not path.is_file():
+        return None
+    stored = TableRow.from_json(path.read_text(encoding="utf-8"), path)
+    return stored if stored.corrupted_images == corrupted_images else None
 
 
-def _commits(about):
+def _count(variables):
+    """Returns how many numbers some variables hold."""
+    return sum(int(np.prod(v.shape)) for v in variables)
+
+
+def _commits(notes):
     """Returns the commits a run was started, gone on with and scored at, each once."""
-    places = [about, *about.get("resumed", []), environment()]
+    places = [notes, *notes.get("resumed", []), environment()]
     return list(dict.fromkeys(str(place["commit"]) for place in places))
 
 
@@ -76,21 +82,21 @@ def _teacher(run, config):
     """Returns whose attention a run was given: its settings, and its top-1 on a split; None without one."""
     if config.teacher is None:
         return None
-    known = run.notes()["teacher"]
+    teacher = run.notes()["teacher"]
     settings = settings_of(RunFolder(config.teacher).config())
-    return {"settings": settings, **{name: known[name] for name in ("sha256", "split", "top1")}}
+    return {"settings": settings, **{name: teacher[name] for name in ("sha256", "split", "top1")}}
 
 
 def _context(run, config):
     """Returns which extractor gates a run: sha256 of its weights, its settings; None without one."""
     if config.extractor is None:
         return None
-    settings = settings_of(RunConfig.from_json(run.extractor_config.read_text()))
+    settings = settings_of(RunConfig.from_json(run.extractor_config.read_text(encoding="utf-8")))
     return {"sha256": run.notes()["extractor_sha256"], "settings": settings}
 
 
 def _corrupted(model, test, config, count):
-    """Returns {"images": how many, corruption: [top-1 at severity 1, ..., 5]}; None for no images."""
+    """Returns {"images": how many, "top1": {corruption: [at severity 1, ..., 5]}}; None for no images."""
     if not count:
         return None
     test = test.take(slice(count))
@@ -102,7 +108,7 @@ def _corrupted(model, test, config, count):
 
 
 def _backgrounds(model, config):
-    """Returns {"images": how many, variant: top-1} of the backgrounds challenge; None but on `shapes`."""
+    """Returns {"images": how many, "top1": {variant: share}} of the backgrounds challenge; None but on `shapes`."""
     if config.dataset != "shapes":
         return None
     variants = background_variants(

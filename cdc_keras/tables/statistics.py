@@ -3,13 +3,7 @@
 import dataclasses
 
 import numpy as np
-
-# Student's t, 97.5%, by degrees of freedom from 1 (e.g. Fisher & Yates 1963, Table III); above 30 it is within 2% of 2.
-T = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
+from scipy import stats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +25,7 @@ class Summary:
         """Half the width of the 95% interval of the mean, by Student's t; None for one value."""
         if self.std is None:
             return None
-        return T[min(self.n - 1, len(T)) - 1] * self.std / self.n**0.5
+        return float(stats.t.ppf(0.975, self.n - 1)) * self.std / self.n**0.5
 
 
 def summary(values):

@@ -13,13 +13,13 @@ from cdc_keras.errors import UserError
 from cdc_keras.tables import assemble, schedule, smoke
 from cdc_keras.tables.jobs import flagfile_of, is_of, jobs_of, read_flags, settings_of
 from cdc_keras.tables.markdown import markdown
+from cdc_keras.tables.paper import TABLES
 from cdc_keras.tables.plot import plot
-from cdc_keras.tables.systems import TABLES
 from cdc_keras.tables.systems import rows as rows_of
+from cdc_keras.tables.table_row import ROWS, read_rows, write_rows
 from cdc_keras.weights import write_text
 
-RECORDS = "records.json"
-# What of the recipe a table says; what a run has beside it stands in its record.
+# What of the recipe a table says; all other settings of a run stand in its `TableRow`.
 RECIPE = (
     *("recipe", "epochs", "batch_size", "learning_rate", "warmup_epochs", "learning_rate_drops"),
     *("learning_rate_factor", "validation_fraction", "precision"),
@@ -29,12 +29,12 @@ RECIPE = (
 def tables(numbers, *, runs_dir, out=None, smoke=False, **settings):
     """Trains and scores what is missing of some tables, writes them, and returns {run: why} of those that failed.
 
-    A row whose record lies in `out` already, with the same settings, is not trained again.
+    A run that `rows.json` in `out` already holds, with the same settings, is not trained again.
 
     Args:
         numbers: of the tables; all in a smoke test, if None.
         runs_dir: folder for the runs, in one folder for each data set.
-        out: folder for the tables and the records; that of the runs if None.
+        out: folder for the tables and the file of their runs; that of the runs if None.
         smoke: try every row, far too shortly to mean anything.
         **settings: as the flags of `cdc-keras tables` say.
 
@@ -43,21 +43,21 @@ def tables(numbers, *, runs_dir, out=None, smoke=False, **settings):
     """
     if not numbers and not smoke:
         raise UserError("say which table: --table=1 to --table=6")
-    work = [_Work(n, pathlib.Path(runs_dir), out, smoke, **settings) for n in numbers or TABLES]
-    jobs = {job.name: job for one in work for job in one.missing()}
+    every = [_Work(n, pathlib.Path(runs_dir), out, smoke, **settings) for n in numbers or TABLES]
+    jobs = {job.name: job for work in every for job in work.missing()}
 
-    def done(job, record):
-        for one in work:
-            one.keep(job, record)
+    def done(job, run):
+        for work in every:
+            work.keep(job, run)
 
     failed = {}
     if jobs:
-        images = work[0].corrupted_images
+        images = every[0].corrupted_images
         failed = schedule.run(
             list(jobs.values()), runs_dir, done, at_once=settings["at_once"], corrupted_images=images, share=smoke
         )
-    for one in work:
-        one.write()
+    for work in every:
+        work.write()
     return failed
 
 
@@ -84,7 +84,7 @@ class _Work:
         at_once,
     ):
         self.number, self.smoke = number, smoke_test
-        self.rows, self.asked = rows_of(number, networks=networks), rows_of(number, networks=networks, wanted=rows)
+        self.rows, self.wanted = rows_of(number, networks=networks), rows_of(number, networks=networks, wanted=rows)
         if smoke_test:
             self.dataset = f"smoke{smoke.IMAGE_SIZES[number]}"
             seeds, released, corrupted_images = 1, False, smoke.CORRUPTED_IMAGES
@@ -138,68 +138,55 @@ class _Work:
         return {name: settings[name] for name in RECIPE}
 
     def _check_out(self):
-        self._stored()
+        read_rows(self.out)
         path = self.out / f"table{self.number}.json"
-        if path.is_file() and (there := json.loads(path.read_text())["dataset"]) != self.dataset:
-            raise UserError(f"{self.out} holds Table {self.number} of {there}; choose another out for {self.dataset}")
+        if path.is_file() and (dataset := json.loads(path.read_text(encoding="utf-8"))["dataset"]) != self.dataset:
+            raise UserError(f"{self.out} holds Table {self.number} of {dataset}; choose another out for {self.dataset}")
 
     def missing(self):
-        """Returns the `Job`s without a record, and those that they need, and says how many there are."""
-        records = self._stored()
+        """Returns the `Job`s that were not run yet, and those that they need, and prints how many there are."""
+        runs = read_rows(self.out)
         jobs = self.jobs.values()
-        recorded = {job.name for job in jobs if job.row and self._record_of(job, records)}
-        wanted = {job.name for job in jobs if job.row in self.asked}
-        missing = wanted - recorded
-        needed = {need for name in missing for need in self.jobs[name].needs}
-        found = [job for job in jobs if job.name in missing | needed]
+        stored = {job.name for job in jobs if job.row and self._run_of(job, runs)}
+        wanted = {job.name for job in jobs if job.row in self.wanted}
+        needed = {need for name in wanted - stored for need in self.jobs[name].needs}
+        missing = [job for job in jobs if job.name in (wanted - stored) | needed]
         print(
-            f"Table {self.number}, {self.dataset}: {len(wanted & recorded)} of {len(wanted)} runs are on record, "
-            f"{len(found)} to do",
+            f"Table {self.number}, {self.dataset}: {len(wanted & stored)} of {len(wanted)} runs are in {ROWS}, "
+            f"{len(missing)} to do",
             file=sys.stderr,
         )
-        return found
+        return missing
 
-    def keep(self, job, record):
-        """Keeps the record of a run, in the place of an older one of the same, if it is of this table.
+    def keep(self, job, run):
+        """Stores the `TableRow` of a job, in the place of an older one of the same, if the job is of this table.
 
         Raises:
-            UserError: it is that of another run.
+            UserError: it is that of another job.
         """
         if job.name not in self.jobs:
             return
-        if self._record_of(job, [record]) is None:
+        if self._run_of(job, [run]) is None:
             raise UserError(f"{job.name} was trained with other settings than these; choose another runs_dir")
-        records = [r for r in self._stored() if self._record_of(job, [r]) is None] + [record]
-        order = lambda r: (r["row"], r["settings"]["epochs"], r["settings"]["seed"])  # noqa: E731
+        others = [other for other in read_rows(self.out) if self._run_of(job, [other]) is None]
         self.out.mkdir(parents=True, exist_ok=True)
-        write_text(self.out / RECORDS, json.dumps(sorted(records, key=order), indent=1) + "\n")
+        write_rows(self.out, [*others, run])
         self.write()
 
-    def _record_of(self, job, records):
-        return next((r for r in records if is_of(r, job, self.jobs, self.corrupted_images)), None)
-
-    def _stored(self):
-        path = self.out / RECORDS
-        if not path.is_file():
-            return []
-        try:
-            return json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(f"{path} can not be read: {error}; put it right or choose another out") from None
+    def _run_of(self, job, runs):
+        """Returns the one of some `TableRow`s that a job asks for, None if it is not among them."""
+        return next((run for run in runs if is_of(run, job, self.jobs, self.corrupted_images)), None)
 
     def write(self):
-        """Writes the table, of the runs that are on record: the rows that were asked for, and those there before."""
+        """Writes the table of the runs in `rows.json`: the rows that are wanted, and those that have runs already."""
         self.out.mkdir(parents=True, exist_ok=True)
-        records = self._stored()
-        found = [self._record_of(job, records) for job in self.jobs.values() if job.row in self.rows]
-        found = [record for record in found if record is not None]
-        there = {record["row"] for record in found}
-        rows = [row for row in self.rows if row in self.asked or row.name in there]
-        table = assemble.assemble(self.number, self.dataset, rows, found, recipe=self.recipe, smoke=self.smoke)
+        stored = read_rows(self.out)
+        runs = [self._run_of(job, stored) for job in self.jobs.values() if job.row in self.rows]
+        runs = [run for run in runs if run is not None]
+        filled = {run.row for run in runs}
+        rows = [row for row in self.rows if row in self.wanted or row.name in filled]
+        table = assemble.assemble(self.number, self.dataset, rows, runs, recipe=self.recipe, smoke=self.smoke)
         name = f"table{self.number}"
         write_text(self.out / f"{name}.json", json.dumps(table, indent=1) + "\n")
         write_text(self.out / f"{name}.md", markdown(table))
-        try:
-            plot(table, self.out / f"{name}.png")
-        except ImportError as error:  # a machine without matplotlib: the runs are worth more
-            print(f"no plot: {error}", file=sys.stderr)
+        plot(table, self.out / f"{name}.png")

@@ -22,7 +22,7 @@ def main(argv):
 
         from cdc_keras.runs.training import train
         from cdc_keras.tables.jobs import read_flags
-        from cdc_keras.tables.scores import record
+        from cdc_keras.tables.scores import score_run
 
     folder = pathlib.Path(values.runs_dir)
     with messages():
@@ -31,7 +31,7 @@ def main(argv):
             if not run.finished:
                 sys.exit(130)
             if not run.config().task == "extractor":
-                record(run, run.path.parent.name, corrupted_images=values.corrupted_images)
+                score_run(run, run.path.parent.name, corrupted_images=values.corrupted_images)
             keras.utils.clear_session()
 
 

@@ -3,19 +3,26 @@
 Images come as (N, H, W, 3) uint8, and every picture is a PNG that appears under its name only when it is complete.
 """
 
-import os
+import io
 import pathlib
 import textwrap
+import warnings
 
+import matplotlib
 import numpy as np
 from keras import ops
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cdc_keras.data.pipeline import scale
 from cdc_keras.gate.parts import gate_outputs
 from cdc_keras.visualize.maps import attention_maps, iou, pointing, stretch
+from cdc_keras.visualize.text import label, text_style
+from cdc_keras.weights import write_bytes
 
 DPI = 100
 CELL = 1.3  # inches, side of one image in a picture
+LABEL_WIDTH = 16  # characters that fit beside one
 DIFFERENCE_GAIN = 4  # reconstruction errors are drawn this many times as bright
 NAMED_CLASSES = 20  # a confusion matrix of more classes has no room for names and numbers
 HEAT = "turbo"
@@ -28,8 +35,6 @@ def overlay(images, maps):
         images: (B, H, W, 3) uint8.
         maps: (B, H, W) floats in [0, 1], blue to red.
     """
-    import matplotlib  # here and in `new_figure`: training does not need it
-
     heat = matplotlib.colormaps[HEAT](ops.convert_to_numpy(maps))[..., :3] * 255
     return np.round((images + heat) / 2).astype(np.uint8)
 
@@ -73,21 +78,23 @@ def condition_swaps(disentangler, images, labels, class_names, path, count=6, co
         conditions: number of categories to decode under.
     """
     images, labels = images[:count], labels[:count]
-    names = [textwrap.fill(name.replace("_", " "), 16) for name in class_names]  # the width of a cell
+    names = [label(name, LABEL_WIDTH) for name in class_names]
     categories = np.unique(np.linspace(0, len(class_names) - 1, conditions).round().astype(int))
     context = disentangler(scale(images), training=False)
-    decode = lambda y: _to_uint8(disentangler.decode(context, disentangler.condition(y)))  # noqa: E731
+
+    def decode(y):
+        return _to_uint8(disentangler.decode(context, disentangler.condition(y)))
 
     figure, axes = _grid(len(images), 2 + len(categories), "One T under several conditions (framed: the true category)")
     columns = [("input", images), ("reconstruction", decode(labels))]
     columns += [(names[c], decode(np.full_like(labels, c))) for c in categories]
     for column, (name, pictures) in zip(axes.T, columns, strict=True):
-        column[0].set_title(name, fontsize=9)
+        column[0].set_title(name, fontsize=9, **text_style(name))
         for ax, picture in zip(column, pictures, strict=True):
             ax.imshow(picture)
-    for row, label in zip(axes, labels, strict=True):
-        row[0].set_ylabel(names[label], fontsize=9)
-        for ax in row[2:][categories == label]:
+    for row, y in zip(axes, labels, strict=True):
+        row[0].set_ylabel(names[y], fontsize=9, **text_style(names[y]))
+        for ax in row[2:][categories == y]:
             ax.spines[:].set(color="red", linewidth=3)
     save_figure(figure, path)
 
@@ -139,7 +146,7 @@ def draw_strip(images, maps, path, *, title, masks=None, labels=None):
 
     figure, axes = _grid(len(images), len(columns), title)
     for column, (name, pictures, style, values) in zip(axes.T, columns, strict=True):
-        column[0].set_title(textwrap.fill(name, 14), fontsize=9)
+        column[0].set_title(textwrap.fill(name, 14), fontsize=9, **text_style(name))
         for ax, picture in zip(column, pictures, strict=True):
             drawn = ax.imshow(picture, **style)
         captions = [""] * len(images)
@@ -148,12 +155,12 @@ def draw_strip(images, maps, path, *, title, masks=None, labels=None):
         if name == "M, stretched":
             captions = [f"{m.min():.3f} .. {m.max():.3f}" for m in values]
         if masks is not None and values is not None:
-            found = zip(captions, iou(values, masks), pointing(values, masks), strict=True)
-            captions = [f"{text}\nIoU {share:.2f}{' •' if hit > 0.5 else ''}".strip() for text, share, hit in found]
+            scores = zip(captions, iou(values, masks), pointing(values, masks), strict=True)
+            captions = [f"{text}\nIoU {share:.2f}{' •' if hit > 0.5 else ''}".strip() for text, share, hit in scores]
         for ax, caption in zip(column, captions, strict=True):
             ax.set_xlabel(caption, fontsize=8)
-    for ax, label in zip(axes[:, 0], labels or [], strict=False):
-        ax.set_ylabel(textwrap.fill(label.replace("_", " "), 16), fontsize=8)
+    for ax, name in zip(axes[:, 0], labels or [], strict=False):
+        ax.set_ylabel(label(name, LABEL_WIDTH), fontsize=8, **text_style(name))
     save_figure(figure, path)
 
 
@@ -173,9 +180,9 @@ def confusion_matrix(matrix, class_names, path):
     drawn = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(drawn, ax=ax, label="share of the true category", fraction=0.04)
     if len(class_names) <= NAMED_CLASSES:
-        ticks = range(len(class_names))
-        ax.set_xticks(ticks, class_names, rotation=45, ha="right")
-        ax.set_yticks(ticks, class_names)
+        ticks, names = range(len(class_names)), [label(name) for name in class_names]
+        ax.set_xticks(ticks, names, rotation=45, ha="right", **text_style(*names))
+        ax.set_yticks(ticks, names, **text_style(*names))
         for (row, column), share in np.ndenumerate(shares):
             color = "white" if share > 0.5 else "black"
             ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=color)
@@ -190,19 +197,44 @@ def curves(rows, path):
             `csv.DictReader` gives them of a metrics.csv.
         path: PNG to write.
     """
-    metrics = list(dict.fromkeys(key.removeprefix("val_") for row in rows for key in row if key != "epoch"))
+    metrics = _metrics(rows)
     width, height = min(len(metrics), 3), -(-len(metrics) // 3)
     figure = new_figure(4 * width, 3 * height)
     for i, metric in enumerate(metrics, 1):
-        ax = figure.add_subplot(height, width, i)
-        for key, label in ((metric, "training"), (f"val_{metric}", "validation")):
-            points = [(float(row["epoch"]), float(row[key])) for row in rows if row.get(key) not in (None, "")]
-            if points:
-                ax.plot(*zip(*points, strict=True), label=label, marker="." if len(points) < 30 else None)
-        ax.set(title=metric, xlabel="epoch")
-        ax.grid(alpha=0.3)
-        ax.legend()
+        _draw_curve(figure.add_subplot(height, width, i), rows, metric)
     save_figure(figure, path)
+
+
+def curve_panels(rows):
+    """Returns {metric: PNG of its panel}; arguments as for `curves`."""
+    panels = {}
+    for metric in _metrics(rows):
+        figure = new_figure(3.6, 2.7)
+        _draw_curve(figure.subplots(), rows, metric)
+        panels[metric] = png(figure)
+    return panels
+
+
+def _metrics(rows):
+    return list(dict.fromkeys(key.removeprefix("val_") for row in rows for key in row if key != "epoch"))
+
+
+def _draw_curve(ax, rows, metric):
+    for key, name in ((metric, "training"), (f"val_{metric}", "validation")):
+        points = [(float(row["epoch"]), float(row[key])) for row in rows if row.get(key) not in (None, "")]
+        if points:
+            ax.plot(*zip(*points, strict=True), label=name, marker=_marker(len(points)))
+    ax.set(title=metric, xlabel="epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    if len(rows) == 1:
+        ax.set_xlim(float(rows[0]["epoch"]) - 1, float(rows[0]["epoch"]) + 1)
+    ax.grid(alpha=0.3)
+    ax.legend()
+
+
+def _marker(points):
+    """Returns the mark of each point of a curve: one alone has no line to be seen by, many need none."""
+    return "o" if points == 1 else "." if points < 30 else None
 
 
 def _to_uint8(images):
@@ -213,21 +245,29 @@ def _to_uint8(images):
 def _grid(rows, columns, title):
     """Returns a figure and its (rows, columns) axes for images, without ticks."""
     figure = new_figure(CELL * columns + 0.6, CELL * rows + 0.6)
-    figure.suptitle(title)
+    figure.suptitle(title, **text_style(title))
     axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
     return figure, axes
 
 
 def new_figure(width, height):
     """Returns an empty figure, inches; without pyplot there is no display and no global state, and PNG is Agg's."""
-    from matplotlib.figure import Figure
-
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
+def png(figure):
+    """Returns a figure as the content of a PNG file."""
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)  # `text_style` says it once
+        figure.savefig(content, format="png")
+    return content.getvalue()
+
+
 def save_figure(figure, path):
-    """Writes a figure as a PNG that is whole when it appears under its name."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)
+    """Writes a figure as a PNG that is whole when it appears under its name.
+
+    Raises:
+        UserError: it cannot be written; what was at `path` before is still there.
+    """
+    write_bytes(pathlib.Path(path), png(figure))

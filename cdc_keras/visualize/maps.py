@@ -75,11 +75,15 @@ def _at_the_gate(gated, images, site):
 
 def last_features(classifier):
     """Returns the name of the layer that gives the last feature map (B, H, W, C) of 4 x 4 positions or more."""
-    fine = lambda shape: len(shape) == 4 and shape[1] is not None and min(shape[1:3]) >= COARSEST  # noqa: E731
-    return [layer.name for layer, _, output in graph.trace(classifier)[1] if fine(getattr(output, "shape", ()))][-1]
+
+    def says_where(shape):
+        return len(shape) == 4 and shape[1] is not None and min(shape[1:3]) >= COARSEST
+
+    calls = graph.trace(classifier)[1]
+    return [layer.name for layer, _, output in calls if says_where(getattr(output, "shape", ()))][-1]
 
 
-def grad_cam_maps(classifier, images, classes=None):
+def grad_cam_maps(classifier, images):
     """Returns where the logit of a category comes from (Selvaraju et al. 2017): (N, S, S) NumPy floats in [0, 1].
 
     The last feature map's channels, weighed by the mean over the positions of the logit's gradient, above zero.
@@ -87,7 +91,6 @@ def grad_cam_maps(classifier, images, classes=None):
     Args:
         classifier: functional model, images in [-1, 1] -> logits.
         images: (N, S, S, 3) uint8.
-        classes: (N,) integers; what the classifier says, if not given.
 
     Raises:
         UserError: the backend is not TensorFlow.
@@ -101,17 +104,16 @@ def grad_cam_maps(classifier, images, classes=None):
     rebuilt, tensors = graph.outputs(classifier)
     model = keras.Model(rebuilt.inputs, [tensors[last_features(classifier)], rebuilt.outputs[0]])
 
-    def of(batch, chosen=None):
+    def cam(batch):
         inputs = tf.convert_to_tensor(scale(batch))
         with tf.GradientTape() as tape:
             tape.watch(inputs)  # or a frozen network would leave no trace
             features, logits = model(inputs, training=False)
-            chosen = tf.argmax(logits, axis=-1) if chosen is None else chosen
-            score = tf.reduce_sum(tf.gather(logits, chosen, axis=1, batch_dims=1))
+            score = tf.reduce_sum(tf.reduce_max(logits, axis=-1))
         weights = tf.reduce_mean(tape.gradient(score, features), axis=(1, 2), keepdims=True)
         return _map(tf.nn.relu(tf.reduce_sum(weights * features, axis=-1)), batch.shape[1])
 
-    return _in_batches(images, of, *([] if classes is None else [classes]))
+    return _in_batches(images, cam)
 
 
 def iou(maps, masks):
@@ -164,7 +166,7 @@ def _map(energy, size):
     return stretch(ops.image.resize(energy[..., None], (size, size), interpolation="bicubic")[..., 0])
 
 
-def _in_batches(images, of, *more):
-    """Returns `of` of the images, and of what goes with each of them, as one NumPy array."""
-    parts = [[x[i : i + BATCH] for x in (images, *more)] for i in range(0, len(images), BATCH)]
-    return np.concatenate([ops.convert_to_numpy(of(*part)) for part in parts])
+def _in_batches(images, function):
+    """Returns what a function gives for batches of the images, as one NumPy array."""
+    batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
+    return np.concatenate([ops.convert_to_numpy(function(batch)) for batch in batches])

@@ -52,7 +52,7 @@ def picture(height, width, mode="RGB"):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    return export(f"zoo:{NAME}", tmp_path_factory.mktemp("models") / NAME)
+    return export(f"zoo:{NAME}", tmp_path_factory.mktemp("models") / NAME).folder
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_tensorflow_alone_answers_as_the_keras_model_does_and_survives_hostile_b
 
 
 def test_an_extractor_answers_with_its_context(tmp_path):
-    model = tf.saved_model.load(str(export(f"zoo:{EXTRACTOR}", tmp_path / "T")))
+    model = tf.saved_model.load(str(export(f"zoo:{EXTRACTOR}", tmp_path / "T").folder))
     expected = zoo.load(EXTRACTOR)(scale(IMAGES[:3]), training=False)
     for name in ("serving_default", "context"):
         np.testing.assert_allclose(
@@ -245,7 +245,7 @@ def test_metadata_and_assets_say_what_it_is(exported):
     about = json.loads((exported / METADATA).read_text())
     assert about["record_sha256"] == sha256(ROOT / "zoo" / NAME / "preset.json")
     assert about["weights_sha256"] == zoo.info(NAME).weights.sha256
-    assert (about["source"], about["kind"], about["classes"]) == (f"zoo:{NAME}", "classifier", 100)
+    assert (about["model"], about["kind"], about["classes"]) == (f"zoo:{NAME}", "classifier", 100)
     assert (exported / "assets/classes.txt").read_text().split("\n")[:-1] == list(zoo.info(NAME).class_names)
     assert about["signatures"]["serve_bytes"]["inputs"] == {"image_bytes": "string (None,)"}
 
@@ -272,10 +272,11 @@ def test_saved_model_cli_shows_and_runs_every_signature(exported, loaded, tmp_pa
 
 def test_versions_follow_each_other_and_none_is_written_again(tmp_path):
     out = tmp_path / "model"
-    assert [export("zoo:cifar100", out).name, export("zoo:cifar100", out).name] == ["1", "2"]
+    assert [export("zoo:cifar100", out).folder.name for _ in range(2)] == ["1", "2"]
     with pytest.raises(UserError, match="2 exists; a version is not written again"):
         export("zoo:cifar100", out, version=2)
-    assert export("zoo:cifar100", out, version=7).name == "7" and export("zoo:cifar100", out).name == "8"
+    assert export("zoo:cifar100", out, version=7).folder.name == "7"
+    assert export("zoo:cifar100", out).folder.name == "8"
     assert sorted(path.name for path in out.iterdir()) == ["1", "2", "7", "8"]
     with pytest.raises(UserError, match="version is a whole number above 0, not 0"):
         export("zoo:cifar100", out, version=0)

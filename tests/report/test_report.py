@@ -3,7 +3,8 @@
 import base64
 import dataclasses
 import html.parser
-import re
+import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -15,13 +16,19 @@ from PIL import Image
 from cdc_keras.config import RunConfig
 from cdc_keras.data import load as data
 from cdc_keras.data.dataset import StreamSplit
+from cdc_keras.errors import UserError
 from cdc_keras.export.export import export
+from cdc_keras.report import blocks
 from cdc_keras.report import page as report
+from cdc_keras.report.blocks import Section
+from cdc_keras.runs import evaluation
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.training import train
 from cdc_keras.visualize import figures as visualize
 from cdc_keras.visualize import maps as maps_of
+from cdc_keras.zoo import findings, strict
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=1)
 PLAIN = dataclasses.replace(EXTRACTOR, task="classifier", network="resnet8", warmup_epochs=0.1)
 
@@ -32,6 +39,7 @@ class Page(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.headings, self.cells, self.pictures, self.open, self.links = [], [], [], [], []
+        self.anchors, self.items, self.paragraphs = [], [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
@@ -41,6 +49,7 @@ class Page(html.parser.HTMLParser):
             assert kind == "data:image/png;" and attributes["alt"]
             self.pictures.append(base64.b64decode(content))
         self.links += [attributes["href"]] if tag == "a" else []
+        self.anchors += [attributes["id"]] if "id" in attributes else []
         assert not {"src", "href"} & set(attributes) or tag in ("img", "a")  # nothing is fetched
         self.open += [tag] if tag not in ("img", "meta") else []
 
@@ -48,8 +57,9 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open[-1:] in (["h2"], ["td"]):
-            (self.headings if self.open[-1] == "h2" else self.cells).append(data)
+        kinds = {"h2": self.headings, "td": self.cells, "li": self.items, "p": self.paragraphs}
+        if self.open and self.open[-1] in kinds:
+            kinds[self.open[-1]].append(data)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,28 +90,48 @@ def images(tmp_path_factory):
 def page(folder):
     found = Page((folder / "report.html").read_text())
     assert not found.open and all(picture.startswith(b"\x89PNG") for picture in found.pictures)
-    assert found.links == [f"#{re.sub(r'[^a-z]+', '-', title.lower())}" for title in found.headings]
+    assert found.links == [f"#{anchor}" for anchor in found.anchors] and len(found.links) == len(found.headings)
     return found
 
 
 @pytest.mark.slow
 def test_the_report_of_an_extractor(runs, capsys):
-    (runs / "extractor/pictures/curves.png").unlink()  # a run that was stopped may have old ones, or none
+    (runs / "extractor/pictures/reconstructions.png").unlink()  # a run that was stopped may have old ones, or none
     run_command("report", f"--model={runs / 'extractor'}")
     assert f"written: {runs / 'extractor' / 'report.html'}" in capsys.readouterr().out
     found = page(runs / "extractor")
     titles = ["Run", "Curves", "Health", "Scores", "Reconstructions", "Swapped conditions", "Audit"]
-    assert found.headings == titles and len(found.pictures) == 3
+    curves = len(visualize.curve_panels(RunFolder(runs / "extractor").rows()))
+    assert found.headings == titles and len(found.pictures) == curves + 2 and curves > 5
     assert {"discriminator_accuracy", "lambda_fool", "fooling_gradient_norm", "repulsive_active"} <= set(found.cells)
     assert any("chance is 10.0%" in cell for cell in found.cells)
 
 
-def test_the_audit_is_part_of_the_report(runs):
-    markdown = "# Audit\n\nSome probes.\n\n| read | T |\n|---|---|\n| the <category> | 41.0% |\n\n* A note.\n"
-    (runs / "extractor" / "audit.md").write_text(markdown)
-    run_command("report", f"--model={runs / 'extractor'}")
-    assert {"the <category>", "41.0%"} <= set(page(runs / "extractor").cells)
-    assert "<li>A note.</li>" in (runs / "extractor/report.html").read_text()
+AUDIT = json.loads((ROOT / "zoo" / "shapes" / "preset.json").read_text())["audit"]
+
+
+def test_the_audit_is_part_of_the_report_and_no_text_of_it_is_taken_for_html(runs):
+    notes = ["<b>Two</b> notes & more.", "$x$ {{ 7 * 7 }}"]
+    (runs / "extractor" / "audit.json").write_text(json.dumps({**AUDIT, "dataset": "shapes", "notes": notes}))
+    report.report(runs / "extractor")
+    content = page(runs / "extractor")
+    audit = strict.parse(findings.Audit, AUDIT)
+    head, rows = findings.table(audit.findings)
+    assert rows and {cell for row in rows for cell in row if cell} <= set(content.cells)
+    assert content.items == [*findings.remarks(audit), *notes]
+    assert findings.headline(audit) in content.paragraphs
+    (runs / "extractor" / "audit.json").write_text(json.dumps({**AUDIT, "seed": "none"}))
+    with pytest.raises(UserError, match="audit.seed is to be a whole number"):
+        report.report(runs / "extractor")
+    (runs / "extractor" / "audit.json").unlink()
+
+
+def test_text_of_users_is_text():
+    names = ["<script>alert(1)</script>", "$a$ \\ {{ x }} {% y %}", "two\nlines", "\"quoted\" & 'so'", "猫"]
+    sections = [Section(name, [blocks.text(name), blocks.table([[name, 1]], (name, "n"))]) for name in names]
+    content = Page(blocks.page(names[0], sections))
+    assert content.headings == content.paragraphs == names and not content.open
+    assert content.cells == [cell for name in names for cell in (name, "1")]
 
 
 @pytest.mark.slow
@@ -109,7 +139,8 @@ def test_the_report_of_a_gated_classifier_beside_its_plain_one(runs):
     run_command("report", f"--model={runs / 'gated'}", f"--plain={runs / 'plain'}")
     found = page(runs / "gated")
     titles = ["Run", "Curves", "Scores", "Confusion", "Best categories", "Worst categories", "Localisation"]
-    assert found.headings == titles and len(found.pictures) == 4
+    curves = len(visualize.curve_panels(RunFolder(runs / "gated").rows()))
+    assert found.headings == titles and len(found.pictures) == curves + 3
     maps = [
         "M",
         "before the gate",
@@ -132,23 +163,40 @@ def test_the_report_of_a_gated_classifier_beside_its_plain_one(runs):
 def test_categories_without_test_images_are_neither_best_nor_worst(runs, monkeypatch):
     accuracy, drawn = np.array([np.nan, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, np.nan, np.nan]), []
     monkeypatch.setattr(report, "_accuracies", lambda *_: accuracy)
-    monkeypatch.setattr(report, "_strips", lambda dataset, classes, *_: drawn.append(list(classes)) or "")
+    strip = report._strips
+
+    def note(class_names, split, classes, accuracy, networks):
+        drawn.append(list(classes))
+        return strip(class_names, split, classes, accuracy, networks)
+
+    monkeypatch.setattr(report, "_strips", note)
     report.report(runs / "plain")
     assert drawn == [[7, 6, 5], [1, 2, 3]]
 
 
 def test_images_that_are_decoded_on_the_way_have_no_strips(runs, monkeypatch):
-    load = data.load
+    load = data.load_dataset
 
     def streamed(config):
         dataset = load(config)
         images = tf.data.Dataset.from_tensor_slices((dataset.test.images, dataset.test.labels))
         return dataclasses.replace(dataset, test=StreamSplit(lambda *_, **__: images, len(dataset.test)))
 
-    monkeypatch.setattr(data, "load", streamed)
+    monkeypatch.setattr(evaluation, "load_dataset", streamed)
     monkeypatch.setattr(RunFolder, "check_data", lambda *_: None)
     report.report(runs / "plain")
-    assert "No strips: the test images are decoded on the way" in (runs / "plain/report.html").read_text()
+    assert "There are no strips: the test images are decoded" in (runs / "plain/report.html").read_text()
+
+
+def test_the_report_builds_the_model_loads_the_data_and_scores_once(runs, monkeypatch):
+    calls = []
+    for name in ("load_trainer", "load_dataset", "score"):
+        function = getattr(evaluation, name)
+        monkeypatch.setattr(
+            evaluation, name, lambda *given, name=name, function=function: calls.append(name) or function(*given)
+        )
+    report.report(runs / "plain")
+    assert sorted(calls) == ["load_dataset", "load_trainer", "score"]
 
 
 def test_the_report_of_a_plain_classifier(runs):
@@ -181,7 +229,7 @@ def test_image_files_are_looked_at_by_a_record_of_the_zoo(plain, images, tmp_pat
 
 def test_a_run_and_what_was_exported_of_it_see_the_same(images, runs, tmp_path, drawn):
     first, second = images / "0.png", images / "1.png"
-    model = export(runs / "gated", tmp_path / "model")
+    model = export(runs / "gated", tmp_path / "model").folder
     run_command("report", f"--saved_model={model}", f"--images={first},{second}")
     run_command("report", f"--model={runs / 'gated'}", f"--images={first},{second}")
     exported, own = drawn
@@ -206,7 +254,10 @@ def test_a_run_and_what_was_exported_of_it_see_the_same(images, runs, tmp_path, 
         (["--model=zoo:cifar100_resnet20", "--images=EMPTY/bad.txt"], "can not be read as an image"),
         (["--model=zoo:cifar100", "--images=IMAGES"], "is a record of kind extractor; give one of kind classifier"),
         (["--model=zoo:cifar100_resnet20_gated", "--images=IMAGES", "--site=stem"], "no gate at stem; gated are"),
-        (["--model=zoo:cifar100_resnet20", "--images=IMAGES", "--out=nowhere/x.png"], "can not write nowhere/x.png"),
+        (
+            ["--model=zoo:cifar100_resnet20", "--images=IMAGES", "--out=nowhere/x.png"],
+            "could not write nowhere/x.png: No such file or directory; make its folder first",
+        ),
         (["--model=zoo:cifar100_resnet20", "--images=EMPTY/bomb.png"], "can not be read as an image"),
         (["--model=zoo:cifar100_resnet20", "--images=IMAGES", "--plain=zoo:cifar100_resnet20"], "are not such a pair"),
         (["--model=zoo:cifar100_resnet20", "--images=IMAGES", "--site=stem"], "has no gate to look into"),
@@ -228,5 +279,5 @@ def test_bad_input_is_answered_with_one_sentence(arguments, sentence, images, tm
 
 
 def test_an_exported_extractor_explains_nothing(images, tmp_path):
-    model = export("zoo:cifar100", tmp_path / "T")
+    model = export("zoo:cifar100", tmp_path / "T").folder
     assert "has no signature explain" in refusal("report", f"--saved_model={model}", f"--images={images}")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cdc_keras import zoo
+from cdc_keras.choices import find_network
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
 from cdc_keras.gate.attach import attach
@@ -18,10 +19,12 @@ from cdc_keras.networks import autoencoder, registry
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.tables import assemble, schedule, systems
 from cdc_keras.tables.gate_use import gate_use
-from cdc_keras.tables.jobs import jobs_of, settings_of
+from cdc_keras.tables.jobs import is_of, jobs_of, settings_of
 from cdc_keras.tables.markdown import markdown
-from cdc_keras.tables.statistics import T, paired, summary
-from cdc_keras.tables.systems import CONTEXTS, MATCHED, SYSTEMS, TABLES, Row, rows
+from cdc_keras.tables.paper import TABLES
+from cdc_keras.tables.statistics import Summary, paired, summary
+from cdc_keras.tables.systems import CONTEXTS, MATCHED, SYSTEMS, Row, rows
+from cdc_keras.tables.table_row import TableRow, read_rows, write_rows
 from cdc_keras.tables.work import _Work, tables
 
 RESULTS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "results"
@@ -47,27 +50,41 @@ def test_a_table_has_the_papers_rows_each_with_its_value(number, count):
     assert all(set(values) == set(table.datasets) for values in table.paper.values())
 
 
-def test_a_record_is_of_a_job_if_all_that_decides_its_numbers_is_the_same():
+def test_a_run_is_of_a_job_if_all_that_decides_its_numbers_is_the_same():
     taught = jobs(rows(3, wanted=("vgg13+at",)))
     job, teacher = taught["vgg13+at/seed0"], taught["wrn16_10+plain/seed0"]
     named = {f"c/{name}": job for name, job in taught.items()}
-    is_of = lambda record: is_of(record, job, named, 0)  # noqa: E731
-    found = record("vgg13+at", 0, (0.1, 0.2), config=job.config)
-    assert not is_of(found)  # without a teacher
-    found["teacher"] = {"settings": settings_of(teacher.config.resolved(32))}
-    assert is_of(found) and not is_of(found, job, named, 1000)
-    assert not is_of(found | {"teacher": {"settings": found["teacher"]["settings"] | {"network": "resnet8"}}})
-    assert not is_of(found | {"settings": found["settings"] | {"epochs": 4}})
-    # A setting that came later had its default before.
-    assert is_of(found | {"settings": {k: v for k, v in found["settings"].items() if k != "flip"}})
+    run = table_row("vgg13+at", 0, (0.1, 0.2), config=job.config)
+    assert not is_of(run, job, named, 0)  # without a teacher
+    settings = settings_of(teacher.config.resolved(32))
+    run = dataclasses.replace(run, teacher={"settings": settings})
+    assert is_of(run, job, named, 0) and not is_of(run, job, named, 1000)
+    other_teacher = {"settings": settings | {"network": "resnet8"}}
+    assert not is_of(dataclasses.replace(run, teacher=other_teacher), job, named, 0)
+    assert not is_of(dataclasses.replace(run, settings=run.settings | {"epochs": 4}), job, named, 0)
+    # A setting that was added later had its default before.
+    before = {name: value for name, value in run.settings.items() if name != "flip"}
+    assert is_of(dataclasses.replace(run, settings=before), job, named, 0)
 
     gated = jobs(rows(2, wanted=("vgg13+ours",)), released=True)["vgg13+ours/seed0"]
-    found = record("vgg13+ours", 0, (0.1, 0.2), config=gated.config)
+    run = table_row("vgg13+ours", 0, (0.1, 0.2), config=gated.config)
     of_zoo = {"settings": {}, "sha256": zoo.info("cifar100").weights.sha256}
-    assert is_of(found | {"context": of_zoo}, gated, {}, 0)
-    assert not is_of(found | {"context": of_zoo | {"sha256": "0"}}, gated, {}, 0)
+    assert is_of(dataclasses.replace(run, context=of_zoo), gated, {}, 0)
+    assert not is_of(dataclasses.replace(run, context=of_zoo | {"sha256": "0"}), gated, {}, 0)
     folder = dataclasses.replace(CLASSIFIER, dataset="folder", data_dir="cats").resolved(32)
     assert settings_of(folder) != settings_of(dataclasses.replace(folder, data_dir="dogs"))
+
+
+def test_runs_are_stored_one_a_line_and_a_damaged_file_is_named(tmp_path):
+    runs = [table_row("vgg13+ru", seed, (0.1, 0.2)) for seed in (1, 0)]
+    write_rows(tmp_path, runs)
+    assert read_rows(tmp_path) == runs[::-1]
+    assert len((tmp_path / "rows.json").read_text().splitlines()) == len(runs) + 2
+    for damaged in ("[{", "[{}]", "[3]"):
+        (tmp_path / "rows.json").write_text(damaged)
+        with pytest.raises(UserError, match="rows.json cannot be read"):
+            read_rows(tmp_path)
+    assert read_rows(tmp_path / "nowhere") == []
 
 
 def test_the_papers_gains_are_differences_of_its_values():
@@ -82,8 +99,8 @@ def test_the_papers_gains_are_differences_of_its_values():
 def test_every_row_of_every_table_can_be_built_or_waits_for_what_can():
     for number in TABLES:
         for row in rows(number):
-            registry.find(row.network)
-            assert row.teacher is None or registry.find(row.teacher)
+            assert find_network(row.network)
+            assert row.teacher is None or find_network(row.teacher)
             assert SYSTEMS[row.system].context in (None, *CONTEXTS)
 
 
@@ -105,7 +122,7 @@ def test_a_matched_network_is_the_smallest_with_at_least_the_weights(backbone):
 def test_means_and_paired_intervals_are_those_of_the_textbook():
     found = summary([1.0, 2.0, 4.0])
     assert found.mean == pytest.approx(7 / 3) and found.std == pytest.approx(np.sqrt(7 / 3)) and found.n == 3
-    assert found.interval == pytest.approx(4.303 * np.sqrt(7 / 3) / np.sqrt(3))
+    assert found.interval == pytest.approx(4.303 * np.sqrt(7 / 3) / np.sqrt(3), rel=1e-4)
     assert summary([5.0]).interval is None and summary([]) is None
     difference = paired({0: 3.0, 1: 5.0, 7: 100.0}, {1: 4.0, 0: 1.0, 2: 0.0})  # seeds that both have
     assert (difference.mean, difference.n) == (1.5, 2)
@@ -113,13 +130,14 @@ def test_means_and_paired_intervals_are_those_of_the_textbook():
 
 
 def test_the_quantiles_are_those_of_students_t():
-    """Its distribution function at the tabulated quantile, by integrating the density."""
+    """Its distribution function at the quantile, by integrating the density."""
     from math import gamma, pi, sqrt
 
-    for df in (1, 2, 3, 10, 30):
-        x = np.linspace(0, T[df - 1], 200_001)
+    for df in (1, 2, 3, 10, 30, 60):
+        quantile = Summary(mean=0.0, std=sqrt(df + 1), n=df + 1).interval
+        x = np.linspace(0, quantile, 200_001)
         density = gamma((df + 1) / 2) / (sqrt(df * pi) * gamma(df / 2)) * (1 + x**2 / df) ** (-(df + 1) / 2)
-        assert 0.5 + np.trapezoid(density, x) == pytest.approx(0.975, abs=1e-4)
+        assert 0.5 + np.trapezoid(density, x) == pytest.approx(0.975, abs=1e-6)
 
 
 def test_contexts_and_teachers_are_trained_once_and_before_the_rows():
@@ -157,14 +175,11 @@ def test_rows_are_chosen_by_system_or_by_name():
         rows(2, wanted=("foo",))
 
 
-def record(row, seed, test, validation=(0.1, 0.2), config=CLASSIFIER, **more):
+def table_row(row, seed, test, validation=(0.1, 0.2), config=CLASSIFIER, **more):
     settings = settings_of(dataclasses.replace(config, seed=seed).resolved(32))
-    return {
-        "row": row,
-        "settings": settings,
+    common = {
         "context": None,
         "teacher": None,
-        "history": {"val_top1": list(validation), "test_top1": list(test), "test_top5": [0.5, 0.6]},
         "images_per_second": 100.0,
         "parameters": 10,
         "trainable_parameters": 9,
@@ -174,21 +189,23 @@ def record(row, seed, test, validation=(0.1, 0.2), config=CLASSIFIER, **more):
         "gate": None,
         "commits": ["abc"],
         "hardware": "2 CPU cores",
+        "versions": {},
         "started": "2026-01-01T00:00:00Z",
         "train_images": 45_000,
         "hours": 0.1,
-        **more,
     }
+    history = {"val_top1": list(validation), "test_top1": list(test), "test_top5": [0.5, 0.6]}
+    return TableRow(row=row, settings=settings, history=history, **common | more)
 
 
 def test_last_chosen_and_best_epochs_are_told_apart():
-    read = assemble.readings(record("vgg13+plain", 0, test=(0.3, 0.5, 0.4), validation=(0.9, 0.1, 0.2)))
-    assert (read["last"], read["chosen"], read["best"]) == (40.0, 30.0, 50.0)
+    scores = assemble.scores_of(table_row("vgg13+plain", 0, test=(0.3, 0.5, 0.4), validation=(0.9, 0.1, 0.2)))
+    assert (scores["last"], scores["chosen"], scores["best"]) == (40.0, 30.0, 50.0)
 
 
 def test_gains_are_paired_by_seed_with_our_own_plain_network():
-    found = [record("vgg13+plain", s, (0.1, x)) for s, x in enumerate((0.50, 0.60))]
-    found += [record("vgg13+ru", s, (0.1, x)) for s, x in enumerate((0.51, 0.63))]
+    found = [table_row("vgg13+plain", s, (0.1, x)) for s, x in enumerate((0.50, 0.60))]
+    found += [table_row("vgg13+ru", s, (0.1, x)) for s, x in enumerate((0.51, 0.63))]
     table = assemble.assemble(2, "cifar100", rows(2, wanted=("plain", "ru")), found, recipe={"epochs": 3})
     gain = next(row for row in table["rows"] if row["row"] == "vgg13+ru")["gains"]["last"]
     assert gain == {"mean": 2.0, "std": pytest.approx(1.414), "n": 2, "half": pytest.approx(12.706, abs=0.001)}
@@ -204,11 +221,11 @@ def test_gains_are_paired_by_seed_with_our_own_plain_network():
 
 def test_a_table_says_what_its_numbers_do_not():
     contexts = {"vgg13_slim+ours": 0.001, "vgg13_slim+without_rl": 0.0}
-    found = [record("vgg13_slim+plain", 0, (0.1, 0.5), hardware="1 x H100")]
+    found = [table_row("vgg13_slim+plain", 0, (0.1, 0.5), hardware="1 x H100")]
     for row, weight in contexts.items():
         settings = settings_of(dataclasses.replace(EXTRACTOR, repulsive_weight=weight).resolved(32))
         held_out = settings | {"validation_fraction": 0.0}
-        found.append(record(row, 0, (0.1, 0.6), context={"sha256": f"{weight}", "settings": held_out}))
+        found.append(table_row(row, 0, (0.1, 0.6), context={"sha256": f"{weight}", "settings": held_out}))
     asked = rows(2, networks=["vgg13_slim"], wanted=("plain", "ours", "without_rl"))
     say = lambda found: markdown(  # noqa: E731
         assemble.assemble(2, "cifar100", asked, found, recipe={"epochs": 3, "validation_fraction": 0.1})
@@ -224,7 +241,7 @@ def test_a_table_says_what_its_numbers_do_not():
 
 def test_ours_is_set_beside_every_row_and_blocks_with_a_gate_beside_those_without():
     top1 = {"vgg13+plain": 0.5, "vgg13+se": 0.6, "vgg13+ours": 0.55, "vgg13+se_ours": 0.7, "vgg16+ours": 0.9}
-    found = [record(row, 0, (0.1, x)) for row, x in top1.items()]
+    found = [table_row(row, 0, (0.1, x)) for row, x in top1.items()]
     asked = rows(3, networks=("vgg13", "vgg16"), wanted=("plain", "se", "ours", "se_ours"))
     table = assemble.assemble(3, "cifar100", asked, found, recipe={"epochs": 3})
     differences = {(x["row"], x["minus"]): x["last"]["mean"] for x in table["differences"]}
@@ -238,7 +255,7 @@ def test_ours_is_set_beside_every_row_and_blocks_with_a_gate_beside_those_withou
     assert "| vgg13 + SE + Ours | vgg13 + SE | +10.00 | 1 |" in markdown(table)
 
 
-def test_a_row_on_record_is_not_trained_again_and_one_of_another_recipe_is_no_record_of_it(tmp_path, monkeypatch):
+def test_a_stored_run_is_not_trained_again_unless_the_recipe_differs(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(
         "cdc_keras.tables.schedule.run", lambda jobs, *a, **k: started.append([j.name for j in jobs]) or {}
@@ -247,20 +264,20 @@ def test_a_row_on_record_is_not_trained_again_and_one_of_another_recipe_is_no_re
     (tmp_path / "e.flags").write_text("--task=extractor\n--dataset=cifar100\n--epochs=2\n")
     asked = dataclasses.replace(CLASSIFIER, network="vgg13", warmup_epochs=0.0, test_every_epoch=True)
     networks_of = [dataclasses.replace(asked, epochs=epochs) for epochs in (3, 4)]
-    stored = [record("vgg13+plain", s, (0.1, 0.2), config=c) for s, c in enumerate(networks_of)]
-    (tmp_path / "records.json").write_text(json.dumps(stored))
+    stored = [table_row("vgg13+plain", s, (0.1, 0.2), config=c) for s, c in enumerate(networks_of)]
+    write_rows(tmp_path, stored)
     flags = {"classifier_flags": tmp_path / "c.flags", "extractor_flags": tmp_path / "e.flags"}
     settings = SETTINGS | flags | {"seeds": 2, "rows": ["vgg13+plain"]}
     assert tables([2], runs_dir=tmp_path / "runs", out=tmp_path, **settings) == {}
     assert started == [["cifar100/vgg13+plain/seed1"]]
-    assert len(json.loads((tmp_path / "records.json").read_text())) == 2  # what is of another recipe stays
+    assert len(read_rows(tmp_path)) == 2  # what is of another recipe stays
     (row,) = json.loads((tmp_path / "table2.json").read_text())["rows"]
     assert row["seeds"] == [0]
     # Of a row that was not asked for, what is on record stays in the table.
     assert tables([2], runs_dir=tmp_path / "runs", out=tmp_path, **settings | {"rows": ["vgg13+ru"]}) == {}
     assert started[1:] == [["cifar100/vgg13+ru/seed0", "cifar100/vgg13+ru/seed1"]]
-    there = {row["row"]: row["seeds"] for row in json.loads((tmp_path / "table2.json").read_text())["rows"]}
-    assert there == {"vgg13+plain": [0], "vgg13+ru": []}
+    seeds = {row["row"]: row["seeds"] for row in json.loads((tmp_path / "table2.json").read_text())["rows"]}
+    assert seeds == {"vgg13+plain": [0], "vgg13+ru": []}
     with pytest.raises(UserError, match="classifier_flags is a flagfile of task classifier on cifar100, but says extr"):
         tables([2], runs_dir=tmp_path, **settings | {"classifier_flags": tmp_path / "e.flags"})
 
@@ -302,11 +319,11 @@ def test_a_smoke_test_trains_and_scores_rows_in_processes_of_their_own_and_goes_
     printed = subprocess.run([*command, f"--runs_dir={tmp_path}"], check=True, capture_output=True, text=True).stdout
     assert f"the tables are in {tmp_path}" in printed
     folder = tmp_path / "smoke32"
-    first = (folder / "vgg13+plain" / "seed0" / "record.json").read_text()
-    (folder / "records.json").unlink()  # the run is there: it is neither trained nor scored again
+    first = (folder / "vgg13+plain" / "seed0" / "row.json").read_text()
+    (folder / "rows.json").unlink()  # the run is there: it is neither trained nor scored again
     settings = SETTINGS | {"rows": ["vgg13+plain"]}
     assert tables([2], runs_dir=tmp_path, smoke=True, **settings) == {}
-    assert (folder / "vgg13+plain" / "seed0" / "record.json").read_text() == first
+    assert (folder / "vgg13+plain" / "seed0" / "row.json").read_text() == first
     table = json.loads((folder / "table2.json").read_text())
     assert [row["seeds"] for row in table["rows"]] == [[0]] and table["smoke"]
     assert "smoke test" in (folder / "table2.md").read_text()
@@ -322,7 +339,7 @@ def test_what_fails_is_named_with_its_reason_and_takes_what_needs_it_along(tmp_p
         runs_dir=tmp_path,
         folder="c",
     )
-    failed = schedule.run(found, tmp_path, lambda *of: pytest.fail("nothing can be done"))
+    failed = schedule.run(list(found.values()), tmp_path, lambda *of: pytest.fail("nothing can be done"))
     assert set(failed) == {"c/context-cdcgm", "c/vgg13+plain/seed0", "c/vgg13+ours/seed0"}
     assert "exit code 1: " in failed["c/context-cdcgm"] and "nothing" in failed["c/context-cdcgm"]
     assert failed["c/vgg13+ours/seed0"] == "needs c/context-cdcgm"
@@ -333,7 +350,7 @@ def finish(job, folder):
     run = RunFolder(folder / job.name)
     run.create(job.config.resolved(32))
     run.note(finished=True)
-    (run.path / "record.json").write_text(json.dumps(record(job.row.name, 0, (0.1, 0.2), config=job.config)))
+    (run.path / "row.json").write_text(table_row(job.row.name, 0, (0.1, 0.2), config=job.config).to_json())
 
 
 def test_a_run_of_other_settings_is_not_taken_for_the_one_that_is_asked_for(tmp_path):
@@ -362,7 +379,7 @@ def test_one_that_fails_takes_none_along_that_share_its_process(tmp_path, monkey
     failed = schedule.run(
         list(jobs(rows(2, wanted=("plain", "ru"))).values()),
         tmp_path,
-        lambda job, record: done.append(job.name),
+        lambda job, run: done.append(job.name),
         at_once=1,
         share=True,
     )
@@ -380,7 +397,7 @@ def test_no_process_is_left_behind_by_an_error(tmp_path, monkeypatch):
         started.append(subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"]))
         return schedule._Worker(started[-1], batch, place, tmp_path / "log.txt")
 
-    def done(job, record):
+    def done(job, run):
         raise UserError("the disk is full")
 
     started = []
@@ -394,7 +411,7 @@ def test_no_process_is_left_behind_by_an_error(tmp_path, monkeypatch):
 def test_tables_with_a_row_in_common_train_it_once_and_both_have_it(tmp_path, monkeypatch):
     def run(jobs, runs_dir, done, **settings):
         for job in jobs:
-            done(job, record(job.row.name, job.config.seed, (0.1, 0.2), config=job.config))
+            done(job, table_row(job.row.name, job.config.seed, (0.1, 0.2), config=job.config))
         started.extend(job.name for job in jobs)
         return {}
 
@@ -403,15 +420,15 @@ def test_tables_with_a_row_in_common_train_it_once_and_both_have_it(tmp_path, mo
     settings = SETTINGS | {"seeds": 1, "rows": ["vgg13+plain"]}
     assert tables([1, 2, 3], runs_dir=tmp_path / "runs", out=tmp_path, **settings) == {}
     assert started == ["cifar100/vgg13+plain/seed0"]
-    assert len(json.loads((tmp_path / "records.json").read_text())) == 1
+    assert len(read_rows(tmp_path)) == 1
     for number in (1, 2, 3):
         assert [row["seeds"] for row in json.loads((tmp_path / f"table{number}.json").read_text())["rows"]] == [[0]]
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*/table*.json")), ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_a_published_table_is_what_its_records_say(path):
-    table, records = json.loads(path.read_text()), json.loads((path.parent / "records.json").read_text())
-    found = [Row(*row["row"].split("+")) for row in table["rows"]]
-    made = assemble.assemble(table["table"], table["dataset"], found, records, recipe=table["recipe"])
+def test_a_published_table_is_what_its_runs_say(path):
+    table, runs = json.loads(path.read_text()), read_rows(path.parent)
+    shown = [Row(*row["row"].split("+")) for row in table["rows"]]
+    made = assemble.assemble(table["table"], table["dataset"], shown, runs, recipe=table["recipe"])
     assert json.loads(json.dumps(made)) == table
     assert markdown(table) == path.with_suffix(".md").read_text()

@@ -1,4 +1,4 @@
-"""What a trained network answers to uint8 pixels, as functions for a TensorFlow graph."""
+"""The signatures of an exported network: functions of uint8 pixels for a TensorFlow graph."""
 
 import keras
 import tensorflow as tf
@@ -11,24 +11,27 @@ from cdc_keras.visualize.maps import focus_map, last_features
 TOP = 5
 
 
-def answers(found):
+def functions_of_pixels(trained):
     """Returns {name of a signature: its function of images (B, S, S, 3) uint8, which returns a dict of tensors}.
 
     They are those of `export` that take pixels; in the place of top_labels they give top_classes, (B, min(5, K)) int32.
 
     Args:
-        found: the `Trained` of a trained network.
+        trained: the `Trained` of a trained network.
     """
-    if found.config.task == "extractor":
-        context = lambda images: {"context": found.network(scale(images), training=False)}  # noqa: E731
-        return {"serving_default": context, "context": context}
-    network, tensors = graph.outputs(found.network)
-    gate = parts(found.network)
+    if trained.config.task == "extractor":
+
+        def extracted(images):
+            return {"context": trained.network(scale(images), training=False)}
+
+        return {"serving_default": extracted, "context": extracted}
+    network, tensors = graph.outputs(trained.network)
+    gate = parts(trained.network)
     layers = {f"channel_weights_{site.name}": site.compatibility for site in gate.sites}
     layers |= {"attention": gate.attention, "context": gate.extractor}
     inside = {output: tensors[layer] for output, layer in layers.items() if layer in tensors}
     context = {"context": inside.pop("context")} if "context" in inside else {}
-    inside |= {"logits": network.outputs[0], "features": tensors[last_features(found.network)]}
+    inside |= {"logits": network.outputs[0], "features": tensors[last_features(trained.network)]}
     classify, explain, extract = (
         keras.Model(network.inputs, outputs) if outputs else None
         for outputs in ({"logits": inside["logits"]}, inside, context)

@@ -1,0 +1,243 @@
+"""Fills the generated parts of README.md and docs/*.md from the files of results: python -m docs.fill [--check]
+
+A generated part stands between `<!-- name -->` and `<!-- /name -->`, where `name` is one of `PARTS`, in any of these
+documents. With `--check` nothing is written, and a document that is not up to date is an error. `--demo FOLDER` first
+copies the table and a strip of a demo into docs/.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import shutil
+import sys
+
+from benchmarks import augmentation, disentangling, latency, settings, training_step
+from cdc_keras.markdown import markdown_table
+from cdc_keras.tables import markdown
+from cdc_keras.zoo.findings import PLAYERS, READERS
+from cdc_keras.zoo.record import INDEX, PRESET, Record
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+DEMO = RESULTS / "demo.json"
+MARK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.S)
+
+
+def demo():
+    """Returns the demo's table."""
+    return json.loads(DEMO.read_text(encoding="utf-8"))["table"].rstrip()
+
+
+def records(kind):
+    """Returns the zoo's records of a kind, by name."""
+    names = json.loads((ROOT / "zoo" / INDEX).read_text(encoding="utf-8"))
+    paths = [ROOT / "zoo" / name / PRESET for name in sorted(names)]
+    every = [Record.from_json(path.read_text(encoding="utf-8"), path) for path in paths]
+    return [record for record in every if record.kind == kind]
+
+
+def test_scores(record):
+    """Returns {name: value} of a record's metrics on the test images."""
+    return {metric.name: metric.value for metric in record.metrics if metric.split == "test"}
+
+
+def zoo_short(link):
+    """Returns one table of all records: name, what it is, and its main result."""
+    rows = []
+    for record in records("extractor"):
+        what = f"extractor of {record.dataset.name}, {record.run_config().context.upper()}"
+        probe = strongest(record.audit, "context")
+        rows.append((link(record), what, f"strongest probe of the category on T: {probe}" if probe else ""))
+    for record in records("classifier"):
+        gate = f", gated by {record.extractor.name}" if record.extractor else ""
+        what = f"{record.run_config().network} on {record.dataset.name}{gate}"
+        rows.append((link(record), what, f"test top-1 {test_scores(record)['top1']:.2%}"))
+    return markdown_table(("name", "what", "result"), rows)
+
+
+def zoo(link):
+    """Returns the tables of the zoo's records: extractors, then classifiers."""
+    extractors = []
+    for record in records("extractor"):
+        scores = test_scores(record)
+        own = f"{scores['discriminator_accuracy']:.1%}" if "discriminator_accuracy" in scores else ""
+        probes = [strongest(record.audit, features) for features in ("context", "pixels")]
+        mse = f"{scores['reconstruction_loss']:.4f}"
+        context = record.run_config().context.upper()
+        extractors.append((link(record), context, record.epochs, mse, own, *probes, f"{record.hours:.2f}"))
+    classifiers = []
+    for record in records("classifier"):
+        scores, gate = test_scores(record), record.extractor.name if record.extractor else ""
+        top1, top5 = (f"{scores[name]:.2%}" for name in ("top1", "top5"))
+        counts = record.epochs, f"{record.parameters:,}"
+        classifiers.append((link(record), gate, *counts, top1, top5, f"{record.hours:.2f}"))
+    head = ("extractor", "context model", "epochs", "test MSE", "its own D", "strongest probe on T", "on pixels")
+    gated_head = ("classifier", "gated by", "epochs", "parameters", "test top-1", "top-5", "hours")
+    return f"{markdown_table((*head, 'hours'), extractors)}\n\n{markdown_table(gated_head, classifiers)}"
+
+
+def released(dataset, link):
+    """Returns what the audits of the zoo's extractors of a data set found, ordered by the reconstruction error."""
+    probes = [reader for reader in READERS if reader not in PLAYERS]
+    audited = [x for x in records("extractor") if x.audit is not None and x.dataset.name == dataset]
+    rows = []
+    for record in sorted(audited, key=lambda record: test_scores(record)["reconstruction_loss"]):
+        accuracy = {x.key: x.accuracy for x in record.audit.findings}
+        cells = [accuracy.get(("category", "context", reader)) for reader in (*probes, "discriminator")]
+        cells.append(max(value for key, value in accuracy.items() if key[:2] == ("category", "erased-before")))
+        cells.append(accuracy.get(("category", "context swap", "classifier")))
+        shown = ["" if value is None else f"{value:.1%}" for value in cells]
+        mse = f"{test_scores(record)['reconstruction_loss']:.4f}"
+        rows.append((link(record), record.run_config().context.upper(), mse, *shown))
+    head = ["record", "context model", "test MSE", *(READERS[x] for x in (*probes, "discriminator"))]
+    head += ["strongest probe after LEACE", "the classifier, decoded under another category"]
+    found = {x.key: x for x in audited[0].audit.findings}
+    pixels = max(x.accuracy for key, x in found.items() if key[:2] == ("category", "pixels"))
+    chance = next(iter(found.values())).chance
+    sentence = f"The strongest probe reads {pixels:.1%} from pixels, chance is {chance:.1%}."
+    if (classifier := found.get(("category", "images", "classifier"))) is not None:
+        sentence += f" The classifier reads {classifier.accuracy:.1%} from the images."
+    return f"{markdown_table(head, rows)}\n\n{sentence}"
+
+
+def strongest(audit, features):
+    """Returns what the strongest fresh probe reads of the category from features, as text."""
+    best = audit and audit.strongest(features)
+    return f"{best.accuracy:.1%} ({READERS[best.reader]})" if best else ""
+
+
+def speed(name):
+    """Returns the table of a benchmark in docs/results, and what it was measured on."""
+    measured = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    if name == "settings":
+        table = settings.table(measured["rates"])
+    elif name == "training_step":
+        table = training_step.table(measured["table"])
+    else:
+        table = latency.table(measured["seconds"])
+    environment = measured["environment"]
+    packages = {**environment["versions"], **measured.get("versions", {})}
+    versions = ", ".join(f"{package} {version}" for package, version in packages.items() if package != "cdc-keras")
+    return (
+        f"{table}\n\n{measured['rounds']} rounds on {environment['hardware']}; {versions}; commit "
+        f"{environment['commit']}, {environment['started'][:10]}."
+    )
+
+
+def augmented():
+    """Returns the table of the benchmark of augmentation, and what it was measured on."""
+    runs = json.loads(augmentation.RESULTS.read_text(encoding="utf-8"))
+    note = f"Gains in points. {runs[0]['hardware']}; commit {runs[0]['commit']}, {runs[0]['started'][:10]}."
+    return f"{augmentation.table(runs)}\n\n{note}"
+
+
+def study(dataset):
+    """Returns the table of the study of disentangling on a data set."""
+    runs = json.loads(disentangling.RESULTS.read_text(encoding="utf-8"))
+    return disentangling.table([run for run in runs if run["dataset"] == dataset])
+
+
+def tables():
+    """Returns the last epoch of the published tables in short; tables of one folder and recipe are one."""
+    groups = {}
+    for path in sorted(RESULTS.glob("*/table*.json")):
+        table = json.loads(path.read_text(encoding="utf-8"))
+        groups.setdefault((path.parent, table["dataset"], json.dumps(table["recipe"])), []).append(table)
+    return "\n\n".join(map(_short_table, groups.values()))
+
+
+def _short_table(group):
+    dataset, recipe = group[0]["dataset"], group[0]["recipe"]
+    rows = {row["row"]: row for table in group for row in table["rows"] if row["seeds"]}
+    backbones = list(dict.fromkeys(name.split("+")[0] for name in rows))
+    rows = sorted(rows.values(), key=lambda row: backbones.index(row["row"].split("+")[0]))
+    has_paper = any(row["paper_gain"] is not None for row in rows)
+    has_gap = any("gap" in row["scores"] for row in rows)
+    head = ["network", "seeds", "mean ± std", "gain over plain, 95% interval"]
+    head += ["the paper's gain"] if has_paper else []
+    head += ["background gap", "minus plain's"] if has_gap else []
+    lines = []
+    for row in rows:
+        gains, scores = row.get("gains", {}), row["scores"]
+        cells = [row["title"], len(row["seeds"]), markdown.spread(scores["last"]), markdown.gain(gains.get("last"))]
+        cells += ["" if row["paper_gain"] is None else f"{row['paper_gain']:+.2f}"] if has_paper else []
+        cells += [markdown.spread(scores.get("gap")), markdown.gain(gains.get("gap"))] if has_gap else []
+        lines.append(cells)
+    numbers = ", ".join(str(table["table"]) for table in group)
+    title = f"{'Tables' if len(group) > 1 else 'Table'} {numbers}, {dataset}, {recipe['epochs']} epochs"
+    title += " (paper: 200)" if dataset in ("cifar10", "cifar100") else ""
+    title += f", recipe {recipe['recipe']}: test top-1, last epoch, in percent."
+    title += f" The paper's gains are those of its best test epoch{markdown.stand_ins(rows)}." if has_paper else ""
+    return f"{title}\n\n{markdown_table(head, lines)}"
+
+
+def parts(path):
+    """Returns {name: function that makes the part} for a document; links in it lead from its folder."""
+    here = path.parent.relative_to(ROOT)
+
+    def link(record):
+        return f"[{record.name}]({'../' * len(here.parts)}zoo/{record.name})"
+
+    return {
+        "demo": demo,
+        "zoo": lambda: zoo_short(link) if path.name == "README.md" else zoo(link),
+        "tables": tables,
+        "shapes": lambda: study("shapes"),
+        "cifar100": lambda: study("cifar100"),
+        "released_shapes": lambda: released("shapes", link),
+        "released_cifar100": lambda: released("cifar100", link),
+        "training_step": lambda: speed("training_step"),
+        "settings": lambda: speed("settings"),
+        "latency": lambda: speed("latency"),
+        "augmentation": augmented,
+    }
+
+
+PARTS = tuple(parts(ROOT / "README.md"))
+
+
+def filled(path):
+    """Returns the text of a document with its generated parts made anew."""
+    make = parts(path)
+
+    def part(match):
+        name = match[2]
+        if name not in make:
+            sys.exit(f"error: {path.relative_to(ROOT)} has a part {name!r}; there are {', '.join(PARTS)}")
+        return f"{match[1]}{make[name]()}\n{match[3]}"
+
+    text = path.read_text(encoding="utf-8")
+    names = re.findall(r"<!-- /?(\w+) -->", text)
+    if names != [name for match in MARK.finditer(text) for name in (match[2], match[2])]:
+        sys.exit(f"error: in {path.relative_to(ROOT)} a part has no beginning or no end: {', '.join(names)}")
+    return MARK.sub(part, text)
+
+
+def copy_demo(folder):
+    """Copies what is published of a demo: its table, its numbers and a strip."""
+    notes = json.loads((folder / "gated" / "run.json").read_text(encoding="utf-8"))
+    table = (folder / "demo.md").read_text(encoding="utf-8")
+    numbers = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
+    kept = {name: notes[name] for name in ("versions", "hardware", "commit", "started")}
+    DEMO.write_text(json.dumps({"table": table, **kept, **numbers}, indent=1) + "\n", encoding="utf-8")
+    shutil.copy(folder / "gated" / "pictures" / "strips.png", ROOT / "docs" / "demo_strips.png")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--demo", type=pathlib.Path, metavar="FOLDER", help="folder that the demo wrote")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a document is stale")
+    arguments = parser.parse_args()
+    if arguments.demo:
+        copy_demo(arguments.demo)
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = filled(path)
+        if arguments.check and text != path.read_text(encoding="utf-8"):
+            sys.exit(f"error: {path.relative_to(ROOT)} is stale: run python -m docs.fill")
+        if not arguments.check:
+            path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
