@@ -23,7 +23,6 @@ from cdc_keras.runs.trained import load_trained
 from cdc_keras.runs.training import train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-OUT = flags.DEFINE_string("out", "runs/augmentation", "folder for the runs")
 RESULTS = ROOT / "docs" / "results" / "augmentation.json"
 SEEDS = (0, 1, 2)
 SETTINGS = {
@@ -42,7 +41,7 @@ SETTINGS = {
 def trained(augmentation, seed):
     """Returns what is published of one run, and its top-1 on the test split, of 1."""
     config = RunConfig(augmentation=augmentation, seed=seed, **SETTINGS)
-    run = train(config, pathlib.Path(OUT.value) / f"{augmentation}_{seed}", pictures=False)
+    run = train(config, pathlib.Path(flags.FLAGS.out) / f"{augmentation}_{seed}", pictures=False)
     if not run.finished:
         sys.exit(130)
     test = load_dataset(config).test
@@ -77,4 +76,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("out", "runs/augmentation", "folder for the runs")
     app.run(main)
