@@ -64,7 +64,7 @@ def assert_close(got, expected):
         ({"init": "centred"}, {"scale": 2.0, "of": lambda z: 2 * reference.sigmoid(z)}),
         ({"init": "identity"}, {"scale": 2.0, "of": lambda z: reference.sigmoid(z + 3) / reference.sigmoid(3)}),
     ],
-    ids=lambda value: ",".join(str(value.get(key, key)) for key in value if key not in ("scale", "of")) or "as printed",
+    ids=lambda value: ",".join(key if callable(x) else f"{key} {x}" for key, x in value.items()) or "as printed",
 )
 def test_the_gate_computes_equations_3_to_5(stride, arguments, of_reference):
     plain, extractor = features_model(stride), small_extractor()
