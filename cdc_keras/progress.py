@@ -5,6 +5,7 @@ import sys
 import tqdm
 
 TERMINAL = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{remaining} left, {rate_noinv_fmt}{postfix}]"
+LOG_INTERVAL = 30  # seconds between two lines in a log file
 LOG = "{desc}: {n_fmt}/{total_fmt}{unit}, {remaining} left, {rate_noinv_fmt}{postfix}"
 
 
@@ -36,7 +37,7 @@ class Bar(tqdm.tqdm):
             disable=not shown,
             file=sys.stderr,
             bar_format=TERMINAL if terminal else LOG,
-            mininterval=1 if terminal else 30,
+            mininterval=1 if terminal else LOG_INTERVAL,
             miniters=1,
             smoothing=0,
             delay=1e-3,  # nothing is drawn before the first update

@@ -146,7 +146,7 @@ def test_a_classifiers_record_knows_the_names_of_its_categories():
     pixels = RNG.integers(256, size=(2, 32, 32, 3)).astype("uint8")
     logits = classifier(cdc_keras.preprocess_input(pixels))
     best = cdc_keras.decode_predictions(logits, "zoo:cifar100_resnet20", top=1)
-    names = zoo.info("cifar100_resnet20").classes
+    names = zoo.info("cifar100_resnet20").class_names
     assert [row[0][0] for row in best] == [names[k] for k in np.argmax(logits, axis=1)]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from commands import refusal, run_command
 
+from cdc_keras import progress
 from cdc_keras.audit import examination, probes, summary
 from cdc_keras.audit.audit import _check_same_test, halves
 from cdc_keras.config import RunConfig
@@ -65,6 +66,7 @@ def stub(*arrays, num_classes, **options):
 
 def test_the_command_writes_table_figure_and_numbers(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(examination, "probe", stub)
+    monkeypatch.setattr(progress, "LOG_INTERVAL", 0)
     run_command(
         "audit", f"--model={runs / 'cdcgm'}", f"--rivals=twin={runs / 'cdcgm'}", f"--out={tmp_path}", "--limit=80"
     )

@@ -224,7 +224,7 @@ def test_a_split_is_evaluated_as_it_is_stored_or_in_the_order_of_a_seed(split):
 
     for seed in (None, 0):
         images, labels = read(seed)
-        np.testing.assert_array_equal(images, scale(IMAGES)[labels])
+        np.testing.assert_array_equal(images, np.asarray(scale(IMAGES))[labels])
         assert sorted(labels) == list(range(23)) and (list(labels) == list(range(23))) == (seed is None)
         np.testing.assert_array_equal(labels, read(seed)[1])
 

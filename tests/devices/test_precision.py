@@ -27,7 +27,7 @@ from cdc_keras.networks.common import batch_norm, classify, conv
 from cdc_keras.networks.layers import ChannelCompatibility
 from cdc_keras.release.card import card
 from cdc_keras.release.verify import verify
-from cdc_keras.runs import training
+from cdc_keras.runs import callbacks, training
 from cdc_keras.runs.evaluation import evaluate
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.trained import Trained, load, load_trained, load_trainer, untrained_model
@@ -449,10 +449,10 @@ def resume_at_step(last, config, folder, monkeypatch):
 
     def stop(self, batch, logs=None):
         calls.append(batch)
-        self.model.stop_training = self.stopped = len(calls) == last
+        self.model.stop_training = self.signalled = len(calls) == last
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.StopOnSignal, "on_train_batch_end", stop)
+        patch.setattr(callbacks.StopOnSignal, "on_train_batch_end", stop)
         assert train(config, folder).steps()[-1] == last
     assert train(config, folder).finished
 

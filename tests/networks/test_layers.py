@@ -68,8 +68,8 @@ def test_condition_maps_are_the_convolution_of_the_conditions_planes(transposed,
 
 
 def test_a_compatibility_that_neither_sums_nor_averages_is_refused():
-    with pytest.raises(ValueError, match="reduce is sum or mean, not 'typo'"):
-        ChannelCompatibility(reduce="typo")
+    with pytest.raises(ValueError, match="compatibility must be sum or mean, not 'typo'"):
+        ChannelCompatibility(compatibility="typo")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])

@@ -18,7 +18,7 @@ from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
 from cdc_keras.gate.attach import attach
 from cdc_keras.networks import graph, registry
-from cdc_keras.runs import training
+from cdc_keras.runs.callbacks import StopOnSignal
 from cdc_keras.runs.evaluation import evaluate, load_run
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.trained import load
@@ -274,10 +274,10 @@ def transferred(teacher_run, tmp_path_factory):
 
     def stop_at_step_six(self, batch, logs=None):
         calls.append(batch)
-        self.model.stop_training = self.stopped = len(calls) == 6
+        self.model.stop_training = self.signalled = len(calls) == 6
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.StopOnSignal, "on_train_batch_end", stop_at_step_six)
+        patch.setattr(StopOnSignal, "on_train_batch_end", stop_at_step_six)
         run, first = trained(config, folder / "run")
         stopped = copy_of(run, folder / "stopped")
         run, second = trained(config, folder / "run")
