@@ -365,7 +365,7 @@ def main(argv=None):
     if most * largest > arguments.images:
         parser.error(f"a round takes up to {most * largest} images; give more --images or fewer --steps")
     if set(arguments.rows) - {"gate"} and importlib.util.find_spec("torch") is None:
-        sys.exit("error: the peers need PyTorch, which can not be imported; install it, or measure --rows gate alone")
+        sys.exit("error: the peers need PyTorch, which cannot be imported; install it, or measure --rows gate alone")
 
     lines, results = [], {}
     for name in arguments.rows:

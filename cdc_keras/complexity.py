@@ -94,7 +94,7 @@ def _count(layer, inputs, output, products):
         return (len(inputs) - 1) * _positions(layer, output, 1)
     if any(len(weight.shape) > 1 for weight in getattr(layer, "weights", ())):
         raise ValueError(
-            f"the multiply-adds of layer {layer.name!r}, a {type(layer).__name__}, can not be counted; "
+            f"the multiply-adds of layer {layer.name!r}, a {type(layer).__name__}, cannot be counted; "
             "build the model of Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose, Dense and nested models"
         )
     return 0

@@ -15,7 +15,7 @@ def load_npz(path, *, name=None, image_size=None, validation_fraction, seed, tra
     """The `Dataset` in the .npz file at `path`, images bit for bit as stored.
 
     The validation cut is deterministic, but the rows of an .npz are in another order than TFDS stores the same images
-    in, so the two sources hold out different images.
+    in, so the two hold out different images.
 
     Args:
         path: a file with x_train and x_test, (N, S, S), (N, S, S, 1) or (N, S, S, 3) uint8, and y_train and y_test, N
@@ -40,10 +40,10 @@ def load_npz(path, *, name=None, image_size=None, validation_fraction, seed, tra
     if image_size not in (None, stored):
         raise UserError(f"{path} holds {stored} pixel images, image_size asks for {image_size}: leave image_size out")
     class_names = arrays.get("class_names")
-    classes = 1 + max(train.labels.max(), test.labels.max())
+    num_classes = 1 + max(train.labels.max(), test.labels.max())
     class_names = tuple(map(str, range(classes) if class_names is None else class_names))
-    if len(class_names) < classes:
-        raise UserError(f"{path}: {len(class_names)} class_names for labels up to {classes - 1}: give one per class")
+    if len(class_names) < num_classes:
+        raise UserError(f"{path}: {len(class_names)} class_names for labels to {num_classes - 1}: give one per class")
     train_rows, validation_rows = cut_training(
         train.labels, validation_fraction=validation_fraction, train_limit=train_limit, seed=seed
     )

@@ -1,4 +1,4 @@
-"""What every data source returns: three splits of uint8 images with integer labels."""
+"""What every loader of data returns: three splits of uint8 images with integer labels."""
 
 import dataclasses
 import functools

@@ -51,7 +51,7 @@ def load_imagenet150k(
     return read_parts(
         "imagenet150k",
         builder,
-        {part: ("train", rows) for part, rows in parts.items()},
+        {split: ("train", rows) for split, rows in parts.items()},
         image_size,
         fit=squeezed,
         crop_area=crop_area,

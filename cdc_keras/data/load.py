@@ -1,4 +1,4 @@
-"""Data sets by name: `load_dataset(config)` gives a `Dataset` whatever its source."""
+"""Data sets by name: `load_dataset(config)` gives a `Dataset` wherever the images come from."""
 
 import os
 import pathlib

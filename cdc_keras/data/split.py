@@ -1,4 +1,4 @@
-"""What the sources share: seeded cuts that keep the classes' proportions, and progress of a slow read."""
+"""What the loaders share: seeded cuts that keep the classes' proportions, and progress of a slow read."""
 
 import sys
 
@@ -7,7 +7,7 @@ import tqdm
 
 from cdc_keras.errors import UserError
 
-# Of a source that brings no held-out images at all, this share becomes the test split.
+# Of a data set that brings no held-out images at all, this share becomes the test split.
 TEST_FRACTION = 0.2
 TEST_SEED = (0, 2)  # the same test images whatever the seed of a run: one may be gated or taught by a run of another
 
@@ -71,7 +71,7 @@ def cut_training(labels, *, validation_fraction, train_limit, seed):
     return train_rows, validation_rows
 
 
-def streamed_parts(sizes, image_size, crop_area, memory_limit):
+def streamed_splits(sizes, image_size, crop_area, memory_limit):
     """The names of the splits that are decoded again on every pass; the others are held in memory.
 
     Args:
@@ -81,7 +81,7 @@ def streamed_parts(sizes, image_size, crop_area, memory_limit):
         memory_limit: bytes; all are streamed if those to be held exceed it together.
     """
     streamed = set() if crop_area is None else {"train"}
-    held = sum(sizes[part] for part in sizes.keys() - streamed)
+    held = sum(sizes[name] for name in sizes.keys() - streamed)
     return set(sizes) if held * image_size**2 * 3 > memory_limit else streamed
 
 

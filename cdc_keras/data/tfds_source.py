@@ -10,7 +10,7 @@ import numpy as np
 
 from cdc_keras.data.crop import fitted, random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit, numbered
-from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_parts, with_progress
+from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_splits, with_progress
 from cdc_keras.errors import UserError
 
 # name, name/config or either with :version. A namespace (huggingface:name) would go to the network, so it is none.
@@ -73,8 +73,8 @@ def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit
         fit: (tensor (H, W, 3) uint8, image_size) -> tensor (image_size, image_size, 3) uint8.
         crop_area, memory_limit: as for `load_tfds`.
     """
-    sizes = {part: len(rows) for part, (_, rows) in parts.items()}
-    streamed = streamed_parts(sizes, image_size, crop_area, memory_limit)
+    sizes = {name: len(rows) for name, (_, rows) in parts.items()}
+    streamed = streamed_splits(sizes, image_size, crop_area, memory_limit)
     splits, damaged = {}, 0
     for part, (split, rows) in parts.items():
         if part in streamed:
@@ -112,8 +112,8 @@ def prepared(name, data_dir):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
-        known = ["shapes", "folder", "imagenet150k", *tfds.list_builders(with_community_datasets=False)]
-        nearest = difflib.get_close_matches(re.split("[/:]", name)[0], known, n=5)
+        names = ["shapes", "folder", "imagenet150k", *tfds.list_builders(with_community_datasets=False)]
+        nearest = difflib.get_close_matches(re.split("[/:]", name)[0], names, n=5)
         hint = f"did you mean {', '.join(nearest)}?" if nearest else "see tensorflow.org/datasets/catalog for all names"
         raise UserError(f"there is no data set {name}: {hint}") from None
     except (ValueError, AssertionError) as error:  # No such config or version, or a config has to be chosen.

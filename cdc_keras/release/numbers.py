@@ -8,7 +8,8 @@ from cdc_keras.audit.summary import audit_of
 from cdc_keras.choices import ZOO
 from cdc_keras.errors import UserError
 from cdc_keras.release.scores import load_data, trainer_of
-from cdc_keras.runs import evaluation
+from cdc_keras.runs.evaluation import split_of
+from cdc_keras.runs.scoring import score
 from cdc_keras.zoo.loading import name_of_weights, read_record
 from cdc_keras.zoo.record import PRESET, wrong_scores
 
@@ -36,7 +37,8 @@ def wrong_numbers(zoo, name, data_dir=None):
             model = trainer_of(name)
         for split in dict.fromkeys(metric.split for metric in record.metrics):
             _tell(name, f"scores on {split}")
-            problems += wrong_scores(record, split, evaluation.score(model, dataset, split, config))
+            scores = score(model, split_of(dataset, split), config).check_finite()
+            problems += wrong_scores(record, split, scores.metrics)
         if record.audit is not None:
             _tell(name, "audit")
             problems += _wrong_audit(name, record.audit, _audited_again(zoo, name, record.audit, data_dir))

@@ -139,7 +139,7 @@ def _start(batch, folder, place, corrupted_images):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"can not write {path.parent}: {error.strerror}; choose another runs_dir") from error
+            raise UserError(f"cannot write {path.parent}: {error.strerror}; choose another runs_dir") from error
         write_text(path, flagfile(job.config))
     log = (folder / batch[0].name).with_suffix(f".{LOG}")
     command = [sys.executable, "-m", "cdc_keras.tables.worker", f"--runs_dir={folder}"]

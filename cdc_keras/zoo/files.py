@@ -131,8 +131,8 @@ class UrlZoo:
         """
         url, folder = f"{self.base}/{name}/{file}", self.path / name
 
-        def download(url, part, _):
-            with open(part, "wb") as opened:
+        def download(url, path, _):
+            with open(path, "wb") as opened:
                 opened.writelines(_chunks(url, expected.bytes))
 
         try:

@@ -106,7 +106,7 @@ def test_numbers_that_do_not_come_out_again_are_found(own):
     assert f"says {metric['value']:.6g} to within {metric['tolerance']:.2g}" in score
     assert f"audit.erased.erased comes out as {before.audit.erased['erased']:.6g}" in erased
     first = before.audit.findings[0]
-    assert f"audit: {first.target} from {first.source} by {first.reader}, accuracy comes out as" in reading
+    assert f"audit: {first.target} from {first.features} by {first.reader}, accuracy comes out as" in reading
     assert f"{first.accuracy:.6g}" in reading and "to within 0.02" in reading
 
 

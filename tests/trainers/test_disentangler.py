@@ -143,7 +143,7 @@ def test_the_reading_of_the_fooling_gradient_is_its_norm_at_t():
 
 
 def test_one_training_step_is_the_step_written_out_by_hand():
-    # Without dropout, whose random numbers a second implementation can not draw.
+    # Without dropout, whose random numbers a second implementation cannot draw.
     model, twin = build(dropout=0.0), build(dropout=0.0)
     start = values(model.variables)
     model.update(IMAGES, LABELS)
