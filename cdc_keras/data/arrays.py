@@ -41,7 +41,7 @@ def load_npz(path, *, name=None, image_size=None, validation_fraction, seed, tra
         raise UserError(f"{path} holds {stored} pixel images, image_size asks for {image_size}: leave image_size out")
     class_names = arrays.get("class_names")
     num_classes = 1 + max(train.labels.max(), test.labels.max())
-    class_names = tuple(map(str, range(classes) if class_names is None else class_names))
+    class_names = tuple(map(str, range(num_classes) if class_names is None else class_names))
     if len(class_names) < num_classes:
         raise UserError(f"{path}: {len(class_names)} class_names for labels to {num_classes - 1}: give one per class")
     train_rows, validation_rows = cut_training(
