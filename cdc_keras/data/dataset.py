@@ -13,7 +13,7 @@ class Split:
 
     Attributes:
         images: (N, H, W, 3) uint8.
-        labels: (N,) int32 in [0, classes).
+        labels: (N,) int32 in [0, num_classes).
         factors: name -> (N, ...) array of what is known about an image beside its category; empty for real images,
             for `shapes` the true background and pose and, under `mask`, the (N, H, W) bool foreground.
     """

@@ -91,7 +91,7 @@ def _fit(course, pictures):
     if step >= course.total:
         if not run.finished:  # stopped between the last checkpoint and the note of the end
             _finish(course, pictures)
-        _tell(run, f"{run.path} is finished: {config.epochs} epochs")
+        _tell(run, f"{run.path} is finished: {config.epochs} epochs; cdc-keras evaluate --model={run.path} scores it")
         return
     if step:
         run.note(resumed=[*run.notes().get("resumed", []), {"step": step, **environment()}])

@@ -65,10 +65,10 @@ class Disentangler(StepModel):
 
         Where the networks compute in float16, each has its own loss scale, too.
         """
-        adam = lambda name: optimizers.Adam(  # noqa: E731
-            learning_rate, beta_1, beta_2, epsilon=1e-8, global_clipnorm=clip_norm, name=name
+        autoencoder_adam, discriminator_adam = (
+            optimizers.Adam(learning_rate, beta_1, beta_2, epsilon=1e-8, global_clipnorm=clip_norm, name=name)
+            for name in ("autoencoder_adam", "discriminator_adam")
         )
-        autoencoder_adam, discriminator_adam = adam("autoencoder_adam"), adam("discriminator_adam")
         # By identity, not by a pattern on the path: variables of nested functional models do not carry its name.
         of_discriminator = {id(v) for v in self.discriminator.trainable_variables} if self.adversarial else set()
         optimizer = keras.optimizers.MultiOptimizer(
@@ -109,7 +109,7 @@ class Disentangler(StepModel):
         return context if labels is None else self.decode(context, self.condition(labels), training=training)
 
     def condition(self, labels):
-        """Returns g(y): (B,) integer labels -> (B, classes) one-hot."""
+        """Returns g(y): (B,) integer labels -> (B, num_classes) one-hot."""
         return ops.one_hot(labels, self.num_classes)
 
     def decode(self, context, condition, training=False):
@@ -117,7 +117,7 @@ class Disentangler(StepModel):
         return self.decoder([context, condition] if self.conditional else context, training=training)
 
     def discriminate(self, context, training=False):
-        """Returns the list of the logits (B, classes) that the members of D give T."""
+        """Returns the list of the logits (B, num_classes) that the members of D give T."""
         logits = self.discriminator(context, training=training)
         return logits if self.settings.discriminators > 1 else [logits]
 

@@ -57,7 +57,7 @@ class AttentionTransfer(Classifier):
     statistics are saved with the student's, or can be trained through it.
 
     Args:
-        network: functional model, images (B, S, S, 3) in [-1, 1] -> logits (B, classes): the student.
+        network: functional model, images (B, S, S, 3) in [-1, 1] -> logits (B, num_classes): the student.
         pairs: what `pair_by_resolution` returned.
         teacher: functional model of the same images; None for a model that is only evaluated.
         weight: of the sum of the groups' losses; 1000.

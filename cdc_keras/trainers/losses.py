@@ -21,7 +21,7 @@ def discriminator_loss(logits, labels):
     """Returns the mean cross-entropy of the category.
 
     Args:
-        logits: (B, classes), D(T).
+        logits: (B, num_classes), D(T).
         labels: (B,) integer categories.
     """
     return ops.mean(cross_entropies(labels, logits))
@@ -31,8 +31,8 @@ def cross_entropies(labels, logits):
     """Returns the cross-entropy of each image, nats, (B,).
 
     Args:
-        labels: (B,) integer categories, or (B, classes) shares that add up to 1, where images are mixed.
-        logits: (B, classes).
+        labels: (B,) integer categories, or (B, num_classes) shares that add up to 1, where images are mixed.
+        logits: (B, num_classes).
     """
     if len(labels.shape) == 2:
         return keras.losses.categorical_crossentropy(labels, to_float32(logits), from_logits=True)
@@ -47,7 +47,7 @@ def fooling_loss(logits, labels, kind="softmax", wrong_labels=None):
     category, drawn uniformly. "uniform_ce": cross-entropy to the uniform distribution.
 
     Args:
-        logits: (B, classes), D(T).
+        logits: (B, num_classes), D(T).
         labels: (B,) integer categories.
         kind: one of `choices.FOOL_LOSSES`.
         wrong_labels: (B,) other categories, needed by "wrong_class_ce"; see `draw_wrong_labels`.

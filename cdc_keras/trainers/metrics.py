@@ -77,7 +77,7 @@ def hits(logits, labels, k=1):
     A label whose logit is NaN is behind all others.
 
     Args:
-        logits: (B, classes).
+        logits: (B, num_classes).
         labels: (B,) integer categories.
     """
     labels = labels[:, None]

@@ -60,7 +60,7 @@ class FolderZoo:
             raise _unknown(name, self, index)
         if not self.trusted:
             raise UserError(
-                f"{self.path / INDEX} does not list {name}; make the record with release.add, or give its path"
+                f"{self.path / INDEX} does not list {name}; make it with cdc_keras.release.add, or give its path"
             )
         return None
 

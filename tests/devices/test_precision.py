@@ -25,6 +25,7 @@ from cdc_keras.gate.attach import attach
 from cdc_keras.networks import autoencoder, registry
 from cdc_keras.networks.common import batch_norm, classify, conv
 from cdc_keras.networks.layers import ChannelCompatibility
+from cdc_keras.release.add import add
 from cdc_keras.release.card import card
 from cdc_keras.release.verify import verify
 from cdc_keras.runs import training
@@ -297,7 +298,7 @@ def test_records_of_the_zoo_compute_in_float32_and_gate_in_the_precision_of_the_
         assert dtypes(network) == {half.removeprefix("mixed_")}
     for name, run in (("extractor", extractor), ("gated", gated)):
         evaluate(run.path, split="validation")
-        record = zoo.add(run.path, name)
+        record = add(run.path, name)
         released = zoo.load(name)
         np.testing.assert_array_equal(released(IMAGES), trained[name](IMAGES))
         assert dtypes(released) == dtypes(trained[name]) == {"float32"}
