@@ -260,7 +260,7 @@ class RunConfig:
     def effective(self):
         """Returns the settings as a dict, without those that do nothing: of a gate, or of its attention, there is none.
 
-        Two configs with equal ones say the same run, but for `runs.FREE_TO_CHANGE`.
+        Two configs with equal ones say the same run, but for `runs.folder.FREE_TO_CHANGE`.
         """
         idle = () if self.gate_attention else ("gate_context", "gate_compatibility")
         values = dataclasses.asdict(self)

@@ -22,9 +22,7 @@ def load_npz(path, *, name=None, image_size=None, validation_fraction, seed, tra
             integers from 0; optionally class_names, one string per class.
         name: what to call the data set; None is the file's name.
         image_size: height and width that is expected, pixels; None is the stored size. Arrays are never resized.
-        validation_fraction: share of training that becomes validation, in [0, 1).
-        seed: decides which images become validation and which are kept under `train_limit`.
-        train_limit: at most this many training images, every class in proportion; None is all.
+        validation_fraction, seed, train_limit: as for `load.load_dataset`.
 
     Raises:
         UserError: the file is missing, is no such file, or holds another image size.

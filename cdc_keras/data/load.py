@@ -30,7 +30,7 @@ def load_dataset(config):
             train_limit: at most this many training images, every class in proportion; None is all, for `shapes` 10,000.
             crop_area: None, or in (0, 1]: trains on random resized crops of at least this share of a whole image's area
                 (ImageNet: 0.08); the training split is then a `StreamSplit`. Not for `shapes` and .npz files.
-            seed: decides what is rendered and which images become validation.
+            seed: decides what is rendered, which images become validation, and which are kept under `train_limit`.
 
     Raises:
         UserError: the data set is unknown, not there, or not what it should be.

@@ -17,19 +17,12 @@ from cdc_keras.errors import UserError
 NAME = re.compile(r"\w+(/[^:]+)?(:[\d.*]+)?")
 # Examples, still encoded: about 1 GB of ImageNet.
 SHUFFLE_BUFFER = 8192
+HELD = 8 * 2**30  # bytes of images in memory, by default
 READ_BATCH = 256
 
 
 def load_tfds(
-    name,
-    *,
-    data_dir,
-    image_size=None,
-    validation_fraction,
-    seed,
-    train_limit=None,
-    crop_area=None,
-    memory_limit=8 * 2**30,
+    name, *, data_dir, image_size=None, validation_fraction, seed, train_limit=None, crop_area=None, memory_limit=HELD
 ):
     """The `Dataset` of a prepared TFDS set whose examples have an `image` and a class `label`.
 
@@ -45,12 +38,7 @@ def load_tfds(
     Args:
         name: as TFDS calls it: "cifar10", "imagenet_resized/32x32", "imagenet2012", ...
         data_dir: the TFDS folder, which is only read; None is TFDS's own default.
-        image_size: height and width, pixels; None is the stored size, where all images have one.
-        validation_fraction: share of training that becomes validation, in [0, 1).
-        seed: decides which images are cut, and which are kept under `train_limit`.
-        train_limit: at most this many training images, every class in proportion; None is all.
-        crop_area: trains on random resized crops of at least this share of a whole image's area, decoded again on every
-            pass; None trains on the centre crops.
+        image_size, validation_fraction, seed, train_limit, crop_area: as for `load.load_dataset`.
         memory_limit: bytes; splits that are to be held but exceed it together are decoded again on every pass.
 
     Raises:

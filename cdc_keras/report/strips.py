@@ -13,7 +13,7 @@ from cdc_keras.visualize import figures
 
 
 def of_classifier(model, paths, path, *, plain=None, site=None):
-    """Writes the strip of a trained classifier, with Grad-CAM; see `visualize.strip`.
+    """Writes the strip of a trained classifier, with Grad-CAM; see `figures.strip`.
 
     Args:
         model: path of a finished run, or "zoo:<name>".

@@ -72,7 +72,7 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
         runs_dir: folder of all runs.
         done: called with each `Job` of a row that is done, and its `TableRow`.
         at_once: processes at a time, as for `places`.
-        corrupted_images: as for `scores.score`.
+        corrupted_images: as for `scores.score_run`.
         share: let one process do several jobs, for those too short to start one for each.
 
     Raises:

@@ -34,7 +34,7 @@ def pair_by_resolution(student, student_groups, teacher, teacher_groups):
 
     Args:
         student, teacher: functional classifiers, plain or gated; of a gated group the gate's output is taken.
-        student_groups, teacher_groups: names of the layers that end their groups (`networks.groups`); of two groups at
+        student_groups, teacher_groups: names of the layers that end their groups (`registry.groups`); of two groups at
             one resolution the deeper one counts.
 
     Raises:
