@@ -12,7 +12,7 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def load_npz(path, *, name=None, image_size=None, validation_fraction, seed, train_limit=None):
-    """The `Dataset` in the .npz file at `path`, images bit for bit as stored.
+    """Returns the `Dataset` in the .npz file at `path`, images bit for bit as stored.
 
     The validation cut is deterministic, but the rows of an .npz are in another order than TFDS stores the same images
     in, so the two hold out different images.
@@ -56,7 +56,7 @@ def load_npz(path, *, name=None, image_size=None, validation_fraction, seed, tra
 
 
 def _read(path):
-    """key -> array of everything in the file."""
+    """Returns {key: array} of everything in the file."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in (*KEYS, "class_names") if key in stored}

@@ -13,45 +13,45 @@ FERNS = 10
 
 
 def relative_side(x):
-    """How many times longer than at 32 pixels a length is, by the shorter side of the images."""
+    """Returns how many times longer than at 32 pixels a length is, by the shorter side of the images."""
     return min(x.shape[2:]) / SIDE
 
 
 def normal(rngs, *shape):
-    """(N, *shape) standard normal float32, each image's from its own generator."""
+    """Returns (N, *shape) standard normal float32, each image's from its own generator."""
     return np.stack([rng.standard_normal(shape, np.float32) for rng in rngs])
 
 
 def uniform(rngs, low, high, *shape):
-    """(N, *shape) float32 uniform in [low, high), each image's from its own generator."""
+    """Returns (N, *shape) float32 uniform in [low, high), each image's from its own generator."""
     return low + np.float32(high - low) * np.stack([rng.random(shape, np.float32) for rng in rngs])
 
 
 def small_grid(x):
-    """(H, W) that the images would have if their shorter side were 32: where random layers are drawn for any size."""
+    """Returns the (H, W) of images whose shorter side were 32: where random layers are drawn for any size."""
     return tuple(round(size / relative_side(x)) for size in x.shape[2:])
 
 
 def enlarged(layer, x, factor=1):
-    """A layer drawn on the `small_grid` of images `x`, at their size, its middle enlarged by `factor`."""
+    """Returns a layer drawn on the `small_grid` of images `x`, at their size, its middle enlarged by `factor`."""
     return zoom(layer, factor * relative_side(x), *x.shape[2:])
 
 
 def gaussian(sigma, reach):
-    """(2 * reach + 1,) float32 weights of a Gaussian, sum 1; `sigma` and `reach` in pixels."""
+    """Returns (2 * reach + 1,) float32 weights of a Gaussian, sum 1; `sigma` and `reach` in pixels."""
     offsets = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
     return (weights / weights.sum()).astype(np.float32)
 
 
 def blur(x, sigma):
-    """Images convolved with a Gaussian of standard deviation `sigma` pixels, cut off at 4 `sigma`."""
+    """Returns images convolved with a Gaussian of standard deviation `sigma` pixels, cut off at 4 `sigma`."""
     weights = gaussian(sigma, int(4 * sigma + 0.5))
     return separable(x, *(_convolution(size, weights) for size in x.shape[2:]))
 
 
 def separable(x, rows, columns):
-    """(N, C, H', W') images, every output pixel a weighted sum of a column's and then of a row's pixels.
+    """Returns (N, C, H', W') images, every output pixel a weighted sum of a column's and then of a row's pixels.
 
     Args:
         x: (N, C, H, W) float32.
@@ -61,13 +61,13 @@ def separable(x, rows, columns):
 
 
 def bilinear(positions, size):
-    """(len(positions), size) float32 weights that read a line of `size` pixels at `positions`, 0 the first pixel."""
+    """Returns (len(positions), size) float32 weights that read a line of `size` pixels at positions from 0."""
     positions = np.clip(positions, 0, size - 1)
     return np.maximum(1 - abs(positions[:, None] - np.arange(size)), 0).astype(np.float32)
 
 
 def zoom(x, factor, height, width):
-    """The middle of each image enlarged by `factor` to (N, C, height, width), bilinearly."""
+    """Returns the middle of each image enlarged by `factor` to (N, C, height, width), bilinearly."""
 
     def line(old, new):
         return bilinear((np.arange(new) - (new - 1) / 2) / factor + (old - 1) / 2, old)
@@ -76,7 +76,7 @@ def zoom(x, factor, height, width):
 
 
 def convolve(x, kernel):
-    """Images correlated with one `kernel`, (2a + 1, 2b + 1) floats."""
+    """Returns images correlated with one `kernel`, (2a + 1, 2b + 1) floats."""
     height, width = x.shape[2:]
     down, right = kernel.shape[0] // 2, kernel.shape[1] // 2
     padded = np.pad(x, ((0, 0), (0, 0), (down, down), (right, right)), mode="edge")
@@ -87,7 +87,7 @@ def convolve(x, kernel):
 
 
 def smear(x, radius, sigma, angles):
-    """Images smeared in one direction each: a trail of `2 * radius + 1` pixels that fades like half a Gaussian.
+    """Returns images smeared in one direction each: a trail of `2 * radius + 1` pixels that fades like half a Gaussian.
 
     Args:
         x: (N, C, H, W) float32.
@@ -110,7 +110,7 @@ def smear(x, radius, sigma, angles):
 
 
 def look_up(x, rows, columns):
-    """Images whose pixel (i, j) is pixel (rows[n, i, j], columns[n, i, j]) of image n; both are (N, H, W) integers."""
+    """Returns images whose pixel (i, j) is pixel (rows[n, i, j], columns[n, i, j]) of image n; (N, H, W) integers."""
     height, width = x.shape[2:]
     places = np.clip(rows, 0, height - 1) * width + np.clip(columns, 0, width - 1)
     flat = x.reshape(*x.shape[:2], -1)
@@ -118,7 +118,7 @@ def look_up(x, rows, columns):
 
 
 def warp(x, rows, columns):
-    """As `look_up` at fractional positions, bilinearly, mirrored at the border (whose pixels are not repeated)."""
+    """Looks up as `look_up` at fractional positions, bilinearly, mirrored at the border (whose pixels are not repeated)."""
     height, width = x.shape[2:]
     rows, columns = _mirrored(rows, height), _mirrored(columns, width)
     top, left = np.floor(rows), np.floor(columns)
@@ -130,7 +130,7 @@ def warp(x, rows, columns):
 
 
 def plasma(rngs, height, width, decay):
-    """(N, height, width) float32 clouds in [0, 1]: diamond-square on a torus, displacements falling by `decay`**2."""
+    """Returns (N, height, width) clouds in [0, 1]: diamond-square on a torus, displacements falling by `decay`**2."""
     side = 1 << (max(height, width) - 1).bit_length()
     noise = uniform(rngs, -1, 1, side, side)
     field = np.zeros_like(noise)
@@ -150,7 +150,7 @@ def plasma(rngs, height, width, decay):
 
 
 def ferns(rngs, height, width):
-    """(N, height, width) float32 crystals in [0, 1]: stems with branches at 60 degrees, tapering to their tips."""
+    """Returns (N, height, width) crystals in [0, 1]: stems with branches at 60 degrees, tapering to their tips."""
     unit = min(height, width) / SIDE
     rows, columns = ((places + 0.5) / np.float32(unit) for places in np.indices((height, width), np.float32))
     places, lengths = uniform(rngs, 0, 1, 2, FERNS, 1, 1), uniform(rngs, 12, 26, FERNS, 1, 1)
@@ -169,7 +169,7 @@ def ferns(rngs, height, width):
 
 
 def _convolution(size, weights):
-    """(size, size) float32 matrix that convolves a line of `size` pixels with symmetric `weights`."""
+    """Returns (size, size) float32 matrix that convolves a line of `size` pixels with symmetric `weights`."""
     reach = len(weights) // 2
     places = np.clip(np.arange(size)[:, None] + np.arange(-reach, reach + 1), 0, size - 1)
     matrix = np.zeros((size, size), np.float32)
@@ -178,5 +178,5 @@ def _convolution(size, weights):
 
 
 def _mirrored(positions, size):
-    """Positions up to a whole `size` outside [0, size - 1] folded back."""
+    """Returns positions up to a whole `size` outside [0, size - 1] folded back."""
     return size - 1 - abs(size - 1 - abs(positions))

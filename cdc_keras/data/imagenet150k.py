@@ -15,7 +15,7 @@ TRAIN_PER_CLASS, TEST_PER_CLASS = 148, 2
 def load_imagenet150k(
     *, data_dir, image_size=None, validation_fraction, seed, train_limit=None, crop_area=None, memory_limit=HELD
 ):
-    """The `Dataset` of 150 images per class from the training split of a prepared `imagenet2012`.
+    """Returns the `Dataset` of 150 images per class from the training split of a prepared `imagenet2012`.
 
     Which 150, and which two of them are the test split, is drawn by `draw` with a fixed seed, so that all runs share
     them; validation is cut from the other 148 as everywhere. Every image is resized to a square whole, its aspect ratio
@@ -49,7 +49,7 @@ def load_imagenet150k(
 
 
 def draw(labels, class_names):
-    """(train_rows, test_rows): sorted rows of the 148 and the 2 images of every class.
+    """Returns (train_rows, test_rows): sorted rows of the 148 and the 2 images of every class.
 
     They are the first 148 and the next 2 of a permutation of the class's rows by `numpy.random.default_rng(0)`, one
     generator for all classes in label order. The seed is fixed and not the run's.

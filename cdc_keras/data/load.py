@@ -15,7 +15,7 @@ SHAPES_TRAIN_SIZE, SHAPES_TEST_SIZE = 10_000, 2_000
 
 
 def load_dataset(config):
-    """The `Dataset` that `config` asks for.
+    """Returns the `Dataset` that `config` asks for.
 
     Args:
         config: a `RunConfig`, which has checked the bounds, or anything with these attributes.
@@ -39,7 +39,7 @@ def load_dataset(config):
 
 
 def _data_dir(config):
-    """`data_dir` with ~ filled in, which no shell does inside --data_dir=~/..."""
+    """Returns `data_dir` with ~ filled in, which no shell does inside --data_dir=~/..."""
     return None if config.data_dir is None else os.path.expanduser(config.data_dir)
 
 

@@ -13,7 +13,7 @@ TEST_SEED = (0, 2)  # the same test images whatever the seed of a run: one may b
 
 
 def stratified_cut(labels, size, seed):
-    """(rest_rows, cut_rows): two sorted index arrays that together are every row of `labels` once.
+    """Returns (rest_rows, cut_rows): two sorted index arrays that together are every row of `labels` once.
 
     Every class gives its share, rounded so that the sizes add up (largest remainders first), and keeps at least one row
     in `rest_rows`.
@@ -50,7 +50,7 @@ def stratified_cut(labels, size, seed):
 
 
 def cut_training(labels, *, validation_fraction, train_limit, seed):
-    """(train_rows, validation_rows) of the images stored for training, sorted.
+    """Returns (train_rows, validation_rows) of the images stored for training, sorted.
 
     The validation rows do not depend on `train_limit`.
 
@@ -72,7 +72,7 @@ def cut_training(labels, *, validation_fraction, train_limit, seed):
 
 
 def streamed_splits(sizes, image_size, crop_area, memory_limit):
-    """The names of the splits that are decoded again on every pass; the others are held in memory.
+    """Returns the names of the splits that are decoded again on every pass; the others are held in memory.
 
     Args:
         sizes: "train", "validation" and "test" -> number of images.
@@ -86,7 +86,7 @@ def streamed_splits(sizes, image_size, crop_area, memory_limit):
 
 
 def with_progress(items, total, what):
-    """`items` again; when they take longer than two seconds, a bar on stderr says how far it is.
+    """Returns `items` again; when they take longer than two seconds, a bar on stderr says how far it is.
 
     Where stderr is no terminal, it is a line every half minute.
     """

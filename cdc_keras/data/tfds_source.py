@@ -24,7 +24,7 @@ READ_BATCH = 256
 def load_tfds(
     name, *, data_dir, image_size=None, validation_fraction, seed, train_limit=None, crop_area=None, memory_limit=HELD
 ):
-    """The `Dataset` of a prepared TFDS set whose examples have an `image` and a class `label`.
+    """Returns the `Dataset` of a prepared TFDS set whose examples have an `image` and a class `label`.
 
     Where the set has `validation` and a labelled `test`, each is what it says and nothing is cut; where it has one of
     them, that is the test split and validation is cut from training; where it has none, a seeded fifth of every class
@@ -82,7 +82,7 @@ def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit
 
 
 def prepared(name, data_dir):
-    """The `tfds.core.DatasetBuilder` of a set that is there; otherwise a `UserError` says what to do."""
+    """Returns the `tfds.core.DatasetBuilder` of a set that is there; otherwise a `UserError` says what to do."""
     # TFDS imports without TensorFlow and then fails at the first read.
     needed = ("tensorflow", "tensorflow_datasets", "importlib_resources")
     if missing := [module for module in needed if importlib.util.find_spec(module) is None]:
@@ -123,7 +123,7 @@ def _manual(builder, data_dir):
 
 
 def checked_image_size(builder, image_size):
-    """`image_size`, or the stored one where that is None; a `UserError` if this is no image classification set."""
+    """Returns `image_size` or, if None, the stored one; raises UserError if this is no image classification set."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -140,7 +140,7 @@ def checked_image_size(builder, image_size):
 
 
 def _cut(builder, validation_fraction, train_limit, seed):
-    """part -> (official split, rows of it) for train, validation and test."""
+    """Returns {part: (official split, rows of it)} for train, validation and test."""
     splits = builder.info.splits
     if "train" not in splits:
         raise UserError(f"{builder.name} has no split called train, only {', '.join(splits)}")
@@ -165,7 +165,7 @@ def _cut(builder, validation_fraction, train_limit, seed):
 
 
 def read_labels(builder, split):
-    """The (N,) labels of an official split in the order on disk; its images are read for that, but not decoded."""
+    """Returns the (N,) labels of an official split in the order on disk; its images are read, but not decoded."""
     return np.concatenate(list(_labels(builder, split).batch(READ_BATCH).as_numpy_iterator()))
 
 
@@ -196,7 +196,7 @@ def _as_dataset(builder, split, shards=None):
 
 
 def _examples(builder, split, rows, image_size, fit, crop_area, shuffle_seed=None, selected=None, augment=False):
-    """What `StreamSplit.examples` promises for `rows` of an official split; a seed shuffles shards, then examples."""
+    """Does what `StreamSplit.examples` promises for `rows` of a split; a seed shuffles shards, then examples."""
     import tensorflow as tf
 
     image_feature = builder.info.features["image"]
@@ -262,7 +262,7 @@ def _decodable(builder, split, rows, finish):
 
 
 def _intact(builder, split, rows):
-    """(len(rows),) bool: which images can be decoded. A stream has to know its length before its first batch."""
+    """Returns which images can be decoded, (len(rows),) bool. A stream has to know its length beforehand."""
     intact = np.zeros(len(rows), bool)
     places = _decodable(builder, split, rows, lambda image: image[:0]).map(lambda place, *_: place)
     batches = places.batch(READ_BATCH).as_numpy_iterator()
@@ -272,7 +272,7 @@ def _intact(builder, split, rows):
 
 
 def _read_all(builder, split, rows, image_size, fit):
-    """(`Split` of the images that can be decoded, (len(rows),) bool: which they are)."""
+    """Returns (`Split` of the images that can be decoded, (len(rows),) bool: which they are)."""
     images = np.empty((len(rows), image_size, image_size, 3), np.uint8)
     labels = np.empty(len(rows), np.int32)
     intact = np.zeros(len(rows), bool)
