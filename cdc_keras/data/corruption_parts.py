@@ -1,11 +1,11 @@
-"""What the corruptions are made of: filters, resampling and random layers of float images, in NumPy.
+"""What the corruptions are made of: filters, resampling and random layers of float images.
 
-Images are (N, C, H, W) float32. Separable filters are a matrix for the rows and one for the columns, because a product
-of small matrices is faster than a loop over taps, and what lies beyond the border is part of the matrix: the border
-pixel, repeated. No sum runs over images, so what comes out for an image does not depend on the others.
+Images are (N, C, H, W) float32. Filters repeat the border pixel. No sum runs over images, so what comes out for an
+image does not depend on the others.
 """
 
 import numpy as np
+from scipy import ndimage
 
 # The side in pixels for which the original's lengths are meant.
 SIDE = 32
@@ -46,18 +46,7 @@ def gaussian(sigma, reach):
 
 def blur(x, sigma):
     """Returns images convolved with a Gaussian of standard deviation `sigma` pixels, cut off at 4 `sigma`."""
-    weights = gaussian(sigma, int(4 * sigma + 0.5))
-    return separable(x, *(_convolution(size, weights) for size in x.shape[2:]))
-
-
-def separable(x, rows, columns):
-    """Returns (N, C, H', W') images, every output pixel a weighted sum of a column's and then of a row's pixels.
-
-    Args:
-        x: (N, C, H, W) float32.
-        rows, columns: (H', H) and (W', W) float32 weights.
-    """
-    return rows @ x @ columns.T
+    return ndimage.gaussian_filter(x, (0, 0, sigma, sigma), mode="nearest", truncate=4)
 
 
 def bilinear(positions, size):
@@ -72,18 +61,13 @@ def zoom(x, factor, height, width):
     def line(old, new):
         return bilinear((np.arange(new) - (new - 1) / 2) / factor + (old - 1) / 2, old)
 
-    return separable(x, line(x.shape[2], height), line(x.shape[3], width))
+    # Matrices for the rows and for the columns: faster than a loop over pixels.
+    return line(x.shape[2], height) @ x @ line(x.shape[3], width).T
 
 
 def convolve(x, kernel):
     """Returns images correlated with one `kernel`, (2a + 1, 2b + 1) floats."""
-    height, width = x.shape[2:]
-    down, right = kernel.shape[0] // 2, kernel.shape[1] // 2
-    padded = np.pad(x, ((0, 0), (0, 0), (down, down), (right, right)), mode="edge")
-    result = np.zeros_like(x)
-    for i, j in np.argwhere(kernel):
-        result += np.float32(kernel[i, j]) * padded[:, :, i : i + height, j : j + width]
-    return result
+    return ndimage.correlate(x, kernel[None, None], mode="nearest")
 
 
 def smear(x, radius, sigma, angles):
@@ -118,7 +102,7 @@ def look_up(x, rows, columns):
 
 
 def warp(x, rows, columns):
-    """Looks up as `look_up` at fractional positions, bilinearly, mirrored at the border (whose pixels are not repeated)."""
+    """Returns what `look_up` does, at fractional positions, bilinearly; mirrored, the border pixel not repeated."""
     height, width = x.shape[2:]
     rows, columns = _mirrored(rows, height), _mirrored(columns, width)
     top, left = np.floor(rows), np.floor(columns)
@@ -166,15 +150,6 @@ def ferns(rngs, height, width):
         outline = np.clip(0.3 * (length - along) - across + 0.5, 0, 1) * np.clip(along, 0, 1)
         ice = np.maximum(ice, outline * (0.25 + 0.75 * np.maximum(stem, branches)))
     return ice
-
-
-def _convolution(size, weights):
-    """Returns (size, size) float32 matrix that convolves a line of `size` pixels with symmetric `weights`."""
-    reach = len(weights) // 2
-    places = np.clip(np.arange(size)[:, None] + np.arange(-reach, reach + 1), 0, size - 1)
-    matrix = np.zeros((size, size), np.float32)
-    np.add.at(matrix, (np.arange(size)[:, None], places), weights)
-    return matrix
 
 
 def _mirrored(positions, size):

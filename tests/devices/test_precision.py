@@ -326,8 +326,8 @@ def test_the_gradients_and_readings_of_both_players_are_near_those_of_float32(ha
     keras.utils.set_random_seed(0)
     plain = disentangler("float32")
     both = plain, disentangler(half, like=plain)
-    (expected, metrics), (found, readings_in_half) = (gradients_of_both_players(m, monkeypatch) for m in both)
-    assert readings_in_half == pytest.approx(metrics, rel=30 * ROUNDING[half])
+    (expected, metrics), (found, metrics_in_half) = (gradients_of_both_players(m, monkeypatch) for m in both)
+    assert metrics_in_half == pytest.approx(metrics, rel=30 * ROUNDING[half])
     for name in expected:
         # A share of the ReLUs, proportional to the rounding, changes sides; of the gradient's norm that is the root.
         assert apart(found[name], expected[name]) < 6 * ROUNDING[half] ** 0.5, name
