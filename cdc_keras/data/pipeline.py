@@ -12,6 +12,7 @@ import numpy as np
 from cdc_keras.data import augmentation as augmentations
 from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.devices import distribution
+from cdc_keras.errors import UserError
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -29,16 +30,13 @@ def epoch_plan(size, image_size, *, batch_size, seed, epoch, crop_padding=0, fli
         image_size: height and width, pixels.
         batch_size: examples a step; at most `size`.
         seed, epoch: every pair gives another order and other augmentation, the same pair the same.
-        crop_padding: reflected pixels on each side before the random crop; the paper's recipe has 4 at 32 px.
+        crop_padding: reflected pixels on each side before the random crop, fewer than `image_size`; the paper has 4 at
+            32 px.
         flip: flip half of the images horizontally.
         augmentation: one of `choices.AUGMENTATIONS`, after crop and flip.
     """
     if size < batch_size:
         raise ValueError(f"a batch of {batch_size} does not fit into {size} training examples; lower batch_size")
-    if crop_padding >= image_size:
-        raise ValueError(
-            f"crop_padding is {crop_padding} pixels, but reflection reaches less than {image_size}; lower it"
-        )
     rng = np.random.default_rng((seed, epoch))
     steps = size // batch_size
     shape = (steps, batch_size)
@@ -197,7 +195,7 @@ def _steps(plans):
 
 def _tensors(split):
     if isinstance(split, StreamSplit):
-        raise ValueError("this data set does not fit into memory, and streams need the TensorFlow backend")
+        raise UserError("these images are decoded on the way, being too large for memory; set KERAS_BACKEND=tensorflow")
     return split.tensors
 
 
