@@ -17,6 +17,8 @@ import tempfile
 
 import numpy as np
 
+from cdc_keras.markdown import markdown_table
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 BATCH_SIZE, LINES = 32, 10
@@ -51,9 +53,9 @@ def train(folder, steps, name):
             split, 32, first_step=line * steps // LINES, batch_size=BATCH_SIZE, seed=0, epoch=0, flip=True
         )
         # steps_per_call stays 1: XLA compiles convolutions badly inside a loop on CPU
-        readings = model.fit(batches, steps_per_epoch=steps // LINES, shuffle=False, verbose=0).history
+        history_of_line = model.fit(batches, steps_per_epoch=steps // LINES, shuffle=False, verbose=0).history
         for loss in ("reconstruction_loss", "discriminator_loss", "fooling_loss"):
-            history.setdefault(loss, []).append(readings[loss][0])
+            history.setdefault(loss, []).append(history_of_line[loss][0])
     np.savez(folder / f"{name}.npz", **history)
 
 
@@ -74,11 +76,11 @@ def main():
             command = [sys.executable, __file__, f"--steps={arguments.steps}", "--train", run, folder]
             subprocess.run(command, env=os.environ | {"KERAS_BACKEND": backend}, check=True)
         ours, theirs, control = (dict(np.load(folder / f"{run}.npz")) for run in ("tensorflow", "jax", "control"))
-        print("| steps | " + " | ".join(f"{loss}, TensorFlow / JAX" for loss in ours) + " |")
-    print("|---|" + "---|" * len(ours))
-    for line in range(LINES):
-        cells = [f"{ours[loss][line]:.5f} / {theirs[loss][line]:.5f}" for loss in ours]
-        print(f"| {(line + 1) * arguments.steps // LINES} | {' | '.join(cells)} |")
+    rows = [
+        ((i + 1) * arguments.steps // LINES, *(f"{ours[loss][i]:.5f} / {theirs[loss][i]:.5f}" for loss in ours))
+        for i in range(LINES)
+    ]
+    print(markdown_table(("steps", *(f"{loss}, TensorFlow / JAX" for loss in ours)), rows))
     overall = _apart(ours, theirs, np.mean)
     print(f"\nlargest difference over all {arguments.steps} steps: {overall:.2%}; bar {BAR:.0%}: ", end="")
     print("reached" if overall <= BAR else "not reached")

@@ -14,6 +14,7 @@ from absl import app, flags
 
 from cdc_keras.cli import quiet_libraries
 from cdc_keras.config import RunConfig
+from cdc_keras.markdown import markdown_table
 from cdc_keras.runs.training import train
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS has prepared cifar100", required=True)
@@ -90,12 +91,12 @@ def slug(title):
 
 def record(title, changes, run):
     """Returns what is published of a run: no path of the machine it ran on."""
-    rows, about = run.rows(), run.notes()
+    rows, notes = run.rows(), run.notes()
     loss = "loss" if "loss" in rows[0] else "reconstruction_loss"
     return {
         "title": title,
         **{name: changes.get(name) for name in ("extractor", "teacher")},
-        "teacher_top1": about.get("teacher", {}).get("top1"),
+        "teacher_top1": notes.get("teacher", {}).get("top1"),
         "loss": loss,
         "first_loss": rows[0][loss],
         "last_loss": rows[-1][loss],
@@ -118,16 +119,15 @@ def document(records):
         "this includes the weighted loss of the transfer. `benchmarks/families.py` wrote this page from "
         "`results/families.json`.",
         "",
-        "| run | loss, first epoch | last epoch | validation top-1 | images/s | hours | commit |",
-        "|---|---:|---:|---:|---:|---:|---|",
     ]
+    rows = []
     for r in records:
         last = r["last_epoch"]
         top1 = f"{last['val_top1']:.1%}" if "val_top1" in last else ""
-        lines.append(
-            f"| {r['title']} | {r['first_loss']:.4f} | {r['last_loss']:.4f} | {top1} | {last['images_per_second']:.0f} "
-            f"| {r['hours']:.2f} | {r['commit']} |"
-        )
+        losses = (f"{r[name]:.4f}" for name in ("first_loss", "last_loss"))
+        rows.append((r["title"], *losses, top1, f"{last['images_per_second']:.0f}", f"{r['hours']:.2f}", r["commit"]))
+    head = ("run", "loss, first epoch", "last epoch", "validation top-1", "images/s", "hours", "commit")
+    lines.append(markdown_table(head, rows))
     lines += ["", f"Hardware: {records[0]['hardware']}. Other work ran beside, so the rates are lower bounds.", ""]
     transfers = [r for r in records if r["teacher"]]
     for r in transfers:

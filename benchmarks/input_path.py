@@ -31,6 +31,7 @@ from cdc_keras.data.augmentation import MAGNITUDE, OPERATIONS
 from cdc_keras.data.crop import ASPECT_RATIOS, random_resized_crop
 from cdc_keras.data.dataset import Split
 from cdc_keras.data.pipeline import scale, training_batches
+from cdc_keras.markdown import markdown_table
 
 IMAGE_SIZE = 32
 PADDING = 4
@@ -144,11 +145,9 @@ def measure_augmentations(images, repeats):
 
 def augmentation_table(rates):
     """Returns what `measure_augmentations` measured as a Markdown table."""
-    lines = ["| augmentation | images/s (median) | microseconds an image | beside none |", "|---|---:|---:|---:|"]
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    for name, rate in medians.items():
-        lines.append(f"| {name} | {rate:,.0f} | {1e6 / rate:,.0f} | {medians['none'] / rate:.1f}x |")
-    return "\n".join(lines)
+    rows = [(x, f"{y:,.0f}", f"{1e6 / y:,.0f}", f"{medians['none'] / y:.1f}x") for x, y in medians.items()]
+    return markdown_table(("augmentation", "images/s (median)", "microseconds an image", "beside none"), rows)
 
 
 def measure(images, repeats):
@@ -188,12 +187,13 @@ def summarize(rates):
 
 def table(summary):
     """Returns the summary as a Markdown table with its verdict below."""
-    lines = ["| input path | crop drawn | images/s (median) | ours is |", "|---|---|---:|---:|"]
-    for name, rate in summary["images_per_second"].items():
-        lines.append(f"| {name} | {PATHS[name][1]} | {rate:,.0f} | {summary['ours_is_times_as_fast'][name]:.1f}x |")
+    rows = [
+        (name, PATHS[name][1], f"{rate:,.0f}", f"{summary['ours_is_times_as_fast'][name]:.1f}x")
+        for name, rate in summary["images_per_second"].items()
+    ]
     verdict = "reached" if summary["reached"] else "NOT reached"
-    lines += ["", f"Against the faster Keras path: bar {BAR:.1f}x, measured {summary['measured']:.1f}x, {verdict}."]
-    return "\n".join(lines)
+    sentence = f"Against the faster Keras path: bar {BAR:.1f}x, measured {summary['measured']:.1f}x, {verdict}."
+    return markdown_table(("input path", "crop drawn", "images/s (median)", "ours is"), rows) + f"\n\n{sentence}"
 
 
 def our_crops(image):

@@ -14,6 +14,7 @@ from absl import app, flags
 from cdc_keras.choices import PRECISIONS
 from cdc_keras.cli import quiet_libraries
 from cdc_keras.config import RunConfig
+from cdc_keras.markdown import markdown_table
 from cdc_keras.runs.training import train
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS has prepared cifar100", required=True)
@@ -65,6 +66,12 @@ def trained(length, system, precision, settings):
     }
 
 
+HEAD = (
+    *("system", "precision", "loss, first epoch", "last epoch", "validation top-1", "validation MSE", "images/s"),
+    "skipped steps",
+)
+
+
 def document(records):
     """Returns the page that shows the runs."""
     first = records[0]
@@ -94,12 +101,8 @@ def document(records):
             "",
             f"{of_length[0]['train_images']} images, {settings['epochs']} epochs, batch {settings['batch_size']}:",
             "",
-            "| system | precision | loss, first epoch | last epoch | validation top-1 | validation MSE | images/s | "
-            "skipped steps |",
-            "|---|---|---:|---:|---:|---:|---:|---:|",
+            markdown_table(HEAD, map(row, sorted(of_length, key=lambda r: list(SYSTEMS).index(r["system"])))),
         ]
-        ordered = sorted(of_length, key=lambda r: list(SYSTEMS).index(r["system"]))
-        lines += [row(record) for record in ordered]
     lines += [
         "",
         f"Hardware: {first['hardware']}. Other work ran beside, so the rates are lower bounds and compare roughly. "
@@ -115,7 +118,7 @@ def document(records):
 
 
 def row(record):
-    """Returns one line of a table."""
+    """Returns the cells of one row of a table."""
     loss = "loss" if "loss" in record["epochs"][0] else "reconstruction_loss"
     start, last = record["epochs"][0], record["epochs"][-1]
     shown = [f"{start[loss]:.4f}", f"{last[loss]:.4f}"]
@@ -123,7 +126,7 @@ def row(record):
     shown.append(f"{last['val_reconstruction_loss']:.4f}" if "val_reconstruction_loss" in last else "")
     shown.append(f"{max(epoch['images_per_second'] for epoch in record['epochs'][1:]):.3g}")
     shown.append(", ".join(f"{v:.0f}" for k, v in last.items() if k.endswith("skipped_steps")))
-    return f"| {record['system']} | {record['precision']} | {' | '.join(shown)} |"
+    return [record["system"], record["precision"], *shown]
 
 
 if __name__ == "__main__":

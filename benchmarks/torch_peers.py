@@ -194,7 +194,7 @@ class ClassifierStep:
         )
 
     def __call__(self, images, labels):
-        """Returns the readings of the batch, as floats."""
+        """Returns the metrics of the batch, as floats."""
         logits = self.network(images)
         loss = F.cross_entropy(logits, labels)
         self.optimizer.zero_grad()
@@ -233,10 +233,10 @@ class ExtractorStep:
         self.steps = 0
 
     def __call__(self, images, labels):
-        """Returns the readings of the batch, as floats."""
-        readings = self.step_discriminator(images, labels) | self.step_autoencoder(images, labels)
+        """Returns the metrics of the batch, as floats."""
+        metrics = self.step_discriminator(images, labels) | self.step_autoencoder(images, labels)
         self.steps += 1
-        return {name: value.item() for name, value in readings.items()}
+        return {name: value.item() for name, value in metrics.items()}
 
     def step_discriminator(self, images, labels):
         self.autoencoder.eval()

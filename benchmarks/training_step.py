@@ -2,12 +2,13 @@
 
     python -m benchmarks.training_step --out training_step.json
 
-Ours is what train.py does: the model of `models.build`, `model.fit`, and the input path of `data.pipeline`. The peer is
-`torch_peers.py`. Both have the whole split in memory and as many threads as there are cores. Each runs in a process of
-its own, and they take turns, one round each, so that whatever else the machine does meets both; rates are medians over
-the rounds, ratios are medians of the rounds' ratios. The first steps of a round are not timed. To see what we spend on
-input, our process also takes turns with itself on one batch that lies ready. The row "gate" sets a gated network beside
-the same without gate, and what the gate adds in time beside what it adds in multiply-adds; it needs no peer.
+Ours is what `cdc-keras train` does: the model of `trainers.build`, `model.fit`, and the input path of `data.pipeline`.
+The peer is `torch_peers.py`. Both have the whole split in memory and as many threads as there are cores. Each runs in
+a process of its own, and they take turns, one round each, so that whatever else the machine does meets both; rates are
+medians over the rounds, ratios are medians of the rounds' ratios. The first steps of a round are not timed. To see
+what we spend on input, our process also takes turns with itself on one batch that lies ready. The row "gate" sets a
+gated network beside the same without gate, and what the gate adds in time beside what it adds in multiply-adds; it
+needs no peer.
 
 PyTorch is not among the requirements; `make bench` installs it.
 """
@@ -76,7 +77,7 @@ def data(images):
 
 
 class Ours:
-    """The training of `train.py`, by rounds."""
+    """The training of `cdc-keras train`, by rounds."""
 
     def __init__(self, row, images, steps_per_call, gated=False, **config):
         import tensorflow as tf
@@ -148,10 +149,10 @@ class Peer:
         """Returns the images/s of a round, by the clock between the ends of its first and its last step."""
         from benchmarks import torch_peers
 
-        ends, readings = [], []
+        ends, metrics = [], []
         batches = torch_peers.batches(self.images, self.labels, self.row.batch_size, padding=self.padding, seed=number)
         for _, (images, labels) in zip(range(steps + 1), batches, strict=False):
-            readings.append(self.step(images, labels))
+            metrics.append(self.step(images, labels))
             ends.append(time.perf_counter())
         return steps * self.row.batch_size / (ends[-1] - ends[0])
 
@@ -167,7 +168,7 @@ def config_of(row, gated, **config):
 
 
 def model_of(config, steps_per_epoch):
-    """Returns the model that train.py would train, the context of a gate from an untrained extractor."""
+    """Returns the model that `cdc-keras train` would train, the context of a gate from an untrained extractor."""
     from cdc_keras.networks import autoencoder
     from cdc_keras.trainers.build import build
 
@@ -365,7 +366,7 @@ def main(argv=None):
     if most * largest > arguments.images:
         parser.error(f"a round takes up to {most * largest} images; give more --images or fewer --steps")
     if set(arguments.rows) - {"gate"} and importlib.util.find_spec("torch") is None:
-        sys.exit("error: the peers need PyTorch, which can not be imported; install it, or measure --rows gate alone")
+        sys.exit("error: the peers need PyTorch, which cannot be imported; install it, or measure --rows gate alone")
 
     lines, results = [], {}
     for name in arguments.rows:

@@ -52,7 +52,7 @@ def gate_macs(gated, plain, *, products=False):
     """Returns the multiply-adds that the gate adds to `plain`, those of the extractor not included.
 
     Args:
-        gated: what `gating.attach` returned for `plain`.
+        gated: what `gate.attach` returned for `plain`.
         plain: the network without gate.
         products: as for `macs_by_layer`.
     """
@@ -94,7 +94,7 @@ def _count(layer, inputs, output, products):
         return (len(inputs) - 1) * _positions(layer, output, 1)
     if any(len(weight.shape) > 1 for weight in getattr(layer, "weights", ())):
         raise ValueError(
-            f"the multiply-adds of layer {layer.name!r}, a {type(layer).__name__}, can not be counted; "
+            f"the multiply-adds of layer {layer.name!r}, a {type(layer).__name__}, cannot be counted; "
             "build the model of Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose, Dense and nested models"
         )
     return 0
@@ -121,7 +121,7 @@ def scopes(model):
     """Returns {"network", "gate", "extractor": (parameters, multiply-adds of one image)} of a model, gated or not.
 
     A scope the model does not have is left out. Parameters are those that some training moves, so without batch-norm
-    statistics, the frozen extractor's included. The gate is told by the names that `gating.attach` gives; its products
+    statistics, the frozen extractor's included. The gate is told by the names that `gate.attach` gives; its products
     (Eqs. 4 and 5) are counted.
 
     Args:
@@ -204,26 +204,15 @@ SCOPES = ("network", "gate", "extractor")
 
 # name, block attention, pixels, classes, what the paper prints (Sec. 4.2, "Complexity")
 NETWORKS = (
-    ("vgg13", "none", 32, 10, ""),
-    ("vgg16", "none", 32, 10, ""),
-    ("resnet20", "none", 32, 10, ""),
+    *((name, "none", 32, 10, "") for name in ("vgg13", "vgg16", "resnet20")),
     ("resnet32", "none", 32, 1000, "0.53M, 68.19M"),
     ("resnet56", "none", 32, 1000, "0.92M, 125.51M"),
     ("resnet110", "none", 32, 1000, "1.79M, 254.46M"),
-    ("preresnet110", "none", 32, 10, ""),
-    ("preresnet164", "none", 32, 10, ""),
-    ("wrn16_10", "none", 32, 10, ""),
-    ("wrn28_10", "none", 32, 10, ""),
-    ("resnet18", "none", 224, 1000, ""),
-    ("resnet18", "se", 224, 1000, ""),
-    ("resnet18", "cbam", 224, 1000, ""),
+    *((name, "none", 32, 10, "") for name in ("preresnet110", "preresnet164", "wrn16_10", "wrn28_10")),
+    *(("resnet18", attention, 224, 1000, "") for attention in ("none", "se", "cbam")),
     ("resnet34", "none", 224, 1000, ""),
-    ("resnet50", "none", 224, 1000, ""),
-    ("resnet50", "se", 224, 1000, ""),
-    ("resnet50", "cbam", 224, 1000, ""),
-    ("resnet101", "none", 224, 1000, ""),
-    ("resnet101", "se", 224, 1000, ""),
-    ("resnet101", "cbam", 224, 1000, ""),
+    *(("resnet50", attention, 224, 1000, "") for attention in ("none", "se", "cbam")),
+    *(("resnet101", attention, 224, 1000, "") for attention in ("none", "se", "cbam")),
     ("resnet152", "none", 224, 1000, ""),
 )
 # name, classes: the networks of Tables 1 to 4

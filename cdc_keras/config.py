@@ -14,7 +14,6 @@ from cdc_keras import choices
 from cdc_keras.errors import UserError
 
 PATHS = ("data_dir", "extractor", "teacher")  # the settings that are places on one machine
-WITH_ANY_RUN = ("gate_init", "gate_compatibility")  # released runs without a gate carry them in their flagfiles
 INTERVAL = re.compile(r"([1-9]\d*)(s?)")
 
 
@@ -224,7 +223,7 @@ class RunConfig:
             raise UserError("gate_attention=False uses no context; leave extractor out, or gate_attention on")
         if self.task == "extractor" and self.extractor is not None:
             raise UserError("extractor names the context of a classifier; leave it out, or set task=classifier")
-        gate = [f.name for f in dataclasses.fields(self) if f.name.startswith("gate_") and f.name not in WITH_ANY_RUN]
+        gate = [f.name for f in dataclasses.fields(self) if f.name.startswith("gate_")]
         changed = [name for name in gate if getattr(self, name) != type(self).__dataclass_fields__[name].default]
         if changed and not self.gated:
             raise UserError(f"{', '.join(changed)} would do nothing: there is no gate without extractor")
@@ -261,7 +260,7 @@ class RunConfig:
     def effective(self):
         """Returns the settings as a dict, without those that do nothing: of a gate, or of its attention, there is none.
 
-        Two configs with equal ones say the same run, but for `runs.FREE_TO_CHANGE`.
+        Two configs with equal ones say the same run, but for `runs.folder.FREE_TO_CHANGE`.
         """
         idle = () if self.gate_attention else ("gate_context", "gate_compatibility")
         values = dataclasses.asdict(self)

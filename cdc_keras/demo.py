@@ -13,6 +13,7 @@ import time
 from cdc_keras.audit.audit import audit
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
+from cdc_keras.markdown import markdown_table
 from cdc_keras.runs.evaluation import evaluate
 from cdc_keras.runs.training import train
 from cdc_keras.weights import write_text
@@ -56,25 +57,18 @@ def demo(out, extractor=EXTRACTOR, plain=PLAIN):
 
 
 def _table(scores, findings):
-    """Returns both halves of the result as one Markdown table."""
-    lines = ["| accuracy of the classifier on | plain | gated |", "|---|---|---|"]
-    for split, text in (
-        ("validation", "backgrounds as in training"),
-        ("test", "backgrounds independent of the category"),
-    ):
-        plain, gated = (scores[name][split]["top1"] for name in ("plain", "gated"))
-        lines.append(f"| {text} | {plain:.1%} | {gated:.1%} |")
-    lines += [
-        "",
-        "| a fresh probe reads | from T (linear, conv) | from pixels (linear, conv) | chance |",
-        "|---|---|---|---|",
+    """Returns both halves of the result as Markdown tables."""
+    splits = {"backgrounds as in training": "validation", "backgrounds independent of the category": "test"}
+    rows = [
+        (text, *(f"{scores[name][split]['top1']:.1%}" for name in ("plain", "gated"))) for text, split in splits.items()
     ]
+    accuracies = markdown_table(("accuracy of the classifier on", "plain", "gated"), rows)
     read = {(x["target"], x["features"], x["reader"]): x for x in findings}
-    for target in ("category", "texture", "hue"):
-        cells = [
-            ", ".join(f"{read[target, features, kind]['accuracy']:.1%}" for kind in ("linear", "conv"))
-            for features in ("context", "pixels")
-        ]
-        name = "the category" if target == "category" else f"the background's {target}"
-        lines.append(f"| {name} | {' | '.join(cells)} | {read[target, 'context', 'conv']['chance']:.1%} |")
-    return "\n".join(lines) + "\n"
+    targets = {"the category": "category", "the background's texture": "texture", "the background's hue": "hue"}
+    rows = []
+    for name, target in targets.items():
+        pairs = [[read[target, features, kind] for kind in ("linear", "conv")] for features in ("context", "pixels")]
+        cells = [", ".join(f"{x['accuracy']:.1%}" for x in pair) for pair in pairs]
+        rows.append((name, *cells, f"{pairs[0][1]['chance']:.1%}"))
+    head = ("a fresh probe reads", "from T (linear, conv)", "from pixels (linear, conv)", "chance")
+    return f"{accuracies}\n\n{markdown_table(head, rows)}\n"

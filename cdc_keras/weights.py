@@ -30,7 +30,7 @@ def save_weights(model, path):
     temporary = path.with_name(f".{path.name.removesuffix('.weights.h5')}.partial.weights.h5")
     try:
         _try_space(temporary, model)
-        distribution.alone(lambda: model.save_weights(temporary, overwrite=True))
+        distribution.in_one_worker(lambda: model.save_weights(temporary, overwrite=True))
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)

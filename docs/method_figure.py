@@ -2,11 +2,8 @@
 
 import pathlib
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.patches import FancyBboxPatch  # noqa: E402
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 
 OUT = pathlib.Path(__file__).parent / "method.png"
 DATA, NETWORK, CONTEXT, GATE = "#f3f0e8", "#dce8f5", "#ffdd9c", "#d5edd5"  # fills, by what a box is
@@ -90,7 +87,8 @@ def classifier(axes, x):
 
 
 def main():
-    figure, axes = plt.subplots(figsize=(13.8, 3.9))
+    figure = Figure(figsize=(13.8, 3.9))
+    axes = figure.subplots()
     axes.set(xlim=(-0.1, 21), ylim=(0.7, 6.1))
     axes.axis("off")
     extractor(axes)

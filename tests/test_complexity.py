@@ -71,7 +71,7 @@ def test_a_nested_model_costs_what_it_does_on_the_size_it_is_called_with():
 
 
 def test_a_layer_with_matrices_that_is_not_known_is_an_error():
-    with pytest.raises(ValueError, match="'mystery', a Conv1D, can not be counted"):
+    with pytest.raises(ValueError, match="'mystery', a Conv1D, cannot be counted"):
         complexity.macs(model_of(layers.Conv1D(5, 3, name="mystery"), shape=(8, 4)))
 
 
@@ -84,7 +84,7 @@ def test_a_nested_subclassed_model_is_an_error_and_not_nothing():
         def call(self, features):
             return self.dense(features)
 
-    with pytest.raises(ValueError, match="'subclassed', a Subclassed, can not be counted"):
+    with pytest.raises(ValueError, match="'subclassed', a Subclassed, cannot be counted"):
         complexity.macs(model_of(Subclassed()))
 
 

@@ -110,7 +110,7 @@ def test_settings_that_do_nothing_do_not_tell_runs_apart():
     assert "gate_compatibility" not in residual.effective() and residual.effective()["gate_attention"] is False
 
 
-def test_what_is_no_context_can_not_be_shuffled():
+def test_what_is_no_context_cannot_be_shuffled():
     with pytest.raises(UserError, match="gate_attention=False uses no context; leave gate_context out"):
         RunConfig(task="classifier", gate_attention=False, gate_context="shuffled")
 

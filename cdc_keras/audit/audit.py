@@ -154,12 +154,12 @@ def halves(dataset, limit, seed, split="test"):
         seed: of the draw and of the cut.
         split: "test", or "validation", on which settings are chosen.
     """
-    part, classes = getattr(dataset, split).sample(seed, limit), len(dataset.class_names)
-    if len(part) < 2 * classes:
+    examples, num_classes = getattr(dataset, split).sample(seed, limit), len(dataset.class_names)
+    if len(examples) < 2 * num_classes:
         raise UserError(
-            f"{dataset.name} has {len(part)} {split} images for {classes} categories; two of each are needed"
+            f"{dataset.name} has {len(examples)} {split} images for {num_classes} categories; two of each are needed"
         )
-    return tuple(part.take(rows) for rows in stratified_cut(part.labels, len(part) // 2, seed))
+    return tuple(examples.take(rows) for rows in stratified_cut(examples.labels, len(examples) // 2, seed))
 
 
 def _notes(bare, judge):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
-# The same for every source and target: a probe tuned to one would favour it.
+# The same for all features and targets: a probe tuned to one would favour it.
 PROBES = {
     "linear": {"reads": "mean over positions", "epochs": 20, "learning_rate": 1e-2},
     "knn": {"reads": "all positions", "neighbours": 10, "similarity": "cosine"},
@@ -101,7 +101,10 @@ def small_pixels(images):
 def _network(kind, shape, num_classes, seed):
     """Returns the probe: standardised features (B, h, w, C) -> logits (B, num_classes)."""
     settings, seeds = PROBES[kind], itertools.count(seed)
-    initializer = lambda: keras.initializers.HeNormal(next(seeds))  # noqa: E731
+
+    def initializer():
+        return keras.initializers.HeNormal(next(seeds))
+
     x = features = keras.Input(shape)
     if kind == "mlp":
         x = layers.Flatten()(x)

@@ -12,19 +12,17 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def load_npz(path, *, name=None, image_size=None, validation_fraction, seed, train_limit=None):
-    """The `Dataset` in the .npz file at `path`, images bit for bit as stored.
+    """Returns the `Dataset` in the .npz file at `path`, images bit for bit as stored.
 
     The validation cut is deterministic, but the rows of an .npz are in another order than TFDS stores the same images
-    in, so the two sources hold out different images.
+    in, so the two hold out different images.
 
     Args:
         path: a file with x_train and x_test, (N, S, S), (N, S, S, 1) or (N, S, S, 3) uint8, and y_train and y_test, N
             integers from 0; optionally class_names, one string per class.
         name: what to call the data set; None is the file's name.
         image_size: height and width that is expected, pixels; None is the stored size. Arrays are never resized.
-        validation_fraction: share of training that becomes validation, in [0, 1).
-        seed: decides which images become validation and which are kept under `train_limit`.
-        train_limit: at most this many training images, every class in proportion; None is all.
+        validation_fraction, seed, train_limit: as for `load.load_dataset`.
 
     Raises:
         UserError: the file is missing, is no such file, or holds another image size.
@@ -40,10 +38,10 @@ def load_npz(path, *, name=None, image_size=None, validation_fraction, seed, tra
     if image_size not in (None, stored):
         raise UserError(f"{path} holds {stored} pixel images, image_size asks for {image_size}: leave image_size out")
     class_names = arrays.get("class_names")
-    classes = 1 + max(train.labels.max(), test.labels.max())
-    class_names = tuple(map(str, range(classes) if class_names is None else class_names))
-    if len(class_names) < classes:
-        raise UserError(f"{path}: {len(class_names)} class_names for labels up to {classes - 1}: give one per class")
+    num_classes = 1 + max(train.labels.max(), test.labels.max())
+    class_names = tuple(map(str, range(num_classes) if class_names is None else class_names))
+    if len(class_names) < num_classes:
+        raise UserError(f"{path}: {len(class_names)} class_names for labels to {num_classes - 1}: give one per class")
     train_rows, validation_rows = cut_training(
         train.labels, validation_fraction=validation_fraction, train_limit=train_limit, seed=seed
     )
@@ -58,7 +56,7 @@ def load_npz(path, *, name=None, image_size=None, validation_fraction, seed, tra
 
 
 def _read(path):
-    """key -> array of everything in the file."""
+    """Returns {key: array} of everything in the file."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in (*KEYS, "class_names") if key in stored}

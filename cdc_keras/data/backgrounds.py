@@ -67,7 +67,7 @@ def background_variants(count, *, seed, background_bias, image_size=32):
 
 
 def _another(rng, labels, categories):
-    """(N,) rows: for every image a random other one of its category in `categories`, (N,); each needs two images."""
+    """Returns for every image the row of a random other one of its category in `categories`, (N,); each needs two."""
     chosen = np.empty(len(labels), np.int64)
     for category in np.unique(categories):
         members, rows = np.flatnonzero(labels == category), np.flatnonzero(categories == category)

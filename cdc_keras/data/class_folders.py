@@ -33,8 +33,8 @@ def split_folders(path):
     held_out = [name for name in (*VALIDATION_FOLDERS, "test") if (path / name).is_dir()]
     if set(VALIDATION_FOLDERS) <= set(held_out):
         raise UserError(f"{path} holds both {' and '.join(VALIDATION_FOLDERS)}: keep one")
-    parts = {1: ("test",), 2: ("validation", "test")}.get(len(held_out), ())
-    folders = {"train": path / "train", **{part: path / name for part, name in zip(parts, held_out, strict=True)}}
+    names = {1: ("test",), 2: ("validation", "test")}.get(len(held_out), ())
+    folders = {"train": path / "train", **{split: path / name for split, name in zip(names, held_out, strict=True)}}
     return folders, [entry for entry in entries(path) if entry not in folders.values()]
 
 

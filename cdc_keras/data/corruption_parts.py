@@ -1,11 +1,11 @@
-"""What the corruptions are made of: filters, resampling and random layers of float images, in NumPy.
+"""What the corruptions are made of: filters, resampling and random layers of float images.
 
-Images are (N, C, H, W) float32. Separable filters are a matrix for the rows and one for the columns, because a product
-of small matrices is faster than a loop over taps, and what lies beyond the border is part of the matrix: the border
-pixel, repeated. No sum runs over images, so what comes out for an image does not depend on the others.
+Images are (N, C, H, W) float32. Filters repeat the border pixel. No sum runs over images, so what comes out for an
+image does not depend on the others.
 """
 
 import numpy as np
+from scipy import ndimage
 
 # The side in pixels for which the original's lengths are meant.
 SIDE = 32
@@ -13,81 +13,65 @@ FERNS = 10
 
 
 def relative_side(x):
-    """How many times longer than at 32 pixels a length is, by the shorter side of the images."""
+    """Returns how many times longer than at 32 pixels a length is, by the shorter side of the images."""
     return min(x.shape[2:]) / SIDE
 
 
 def normal(rngs, *shape):
-    """(N, *shape) standard normal float32, each image's from its own generator."""
+    """Returns (N, *shape) standard normal float32, each image's from its own generator."""
     return np.stack([rng.standard_normal(shape, np.float32) for rng in rngs])
 
 
 def uniform(rngs, low, high, *shape):
-    """(N, *shape) float32 uniform in [low, high), each image's from its own generator."""
+    """Returns (N, *shape) float32 uniform in [low, high), each image's from its own generator."""
     return low + np.float32(high - low) * np.stack([rng.random(shape, np.float32) for rng in rngs])
 
 
 def small_grid(x):
-    """(H, W) that the images would have if their shorter side were 32: where random layers are drawn for any size."""
+    """Returns the (H, W) of images whose shorter side were 32: where random layers are drawn for any size."""
     return tuple(round(size / relative_side(x)) for size in x.shape[2:])
 
 
 def enlarged(layer, x, factor=1):
-    """A layer drawn on the `small_grid` of images `x`, at their size, its middle enlarged by `factor`."""
+    """Returns a layer drawn on the `small_grid` of images `x`, at their size, its middle enlarged by `factor`."""
     return zoom(layer, factor * relative_side(x), *x.shape[2:])
 
 
 def gaussian(sigma, reach):
-    """(2 * reach + 1,) float32 weights of a Gaussian, sum 1; `sigma` and `reach` in pixels."""
+    """Returns (2 * reach + 1,) float32 weights of a Gaussian, sum 1; `sigma` and `reach` in pixels."""
     offsets = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
     return (weights / weights.sum()).astype(np.float32)
 
 
 def blur(x, sigma):
-    """Images convolved with a Gaussian of standard deviation `sigma` pixels, cut off at 4 `sigma`."""
-    weights = gaussian(sigma, int(4 * sigma + 0.5))
-    return separable(x, *(_convolution(size, weights) for size in x.shape[2:]))
-
-
-def separable(x, rows, columns):
-    """(N, C, H', W') images, every output pixel a weighted sum of a column's and then of a row's pixels.
-
-    Args:
-        x: (N, C, H, W) float32.
-        rows, columns: (H', H) and (W', W) float32 weights.
-    """
-    return rows @ x @ columns.T
+    """Returns images convolved with a Gaussian of standard deviation `sigma` pixels, cut off at 4 `sigma`."""
+    return ndimage.gaussian_filter(x, (0, 0, sigma, sigma), mode="nearest", truncate=4)
 
 
 def bilinear(positions, size):
-    """(len(positions), size) float32 weights that read a line of `size` pixels at `positions`, 0 the first pixel."""
+    """Returns (len(positions), size) float32 weights that read a line of `size` pixels at positions from 0."""
     positions = np.clip(positions, 0, size - 1)
     return np.maximum(1 - abs(positions[:, None] - np.arange(size)), 0).astype(np.float32)
 
 
 def zoom(x, factor, height, width):
-    """The middle of each image enlarged by `factor` to (N, C, height, width), bilinearly."""
+    """Returns the middle of each image enlarged by `factor` to (N, C, height, width), bilinearly."""
 
     def line(old, new):
         return bilinear((np.arange(new) - (new - 1) / 2) / factor + (old - 1) / 2, old)
 
-    return separable(x, line(x.shape[2], height), line(x.shape[3], width))
+    # Matrices for the rows and for the columns: faster than a loop over pixels.
+    return line(x.shape[2], height) @ x @ line(x.shape[3], width).T
 
 
 def convolve(x, kernel):
-    """Images correlated with one `kernel`, (2a + 1, 2b + 1) floats."""
-    height, width = x.shape[2:]
-    down, right = kernel.shape[0] // 2, kernel.shape[1] // 2
-    padded = np.pad(x, ((0, 0), (0, 0), (down, down), (right, right)), mode="edge")
-    result = np.zeros_like(x)
-    for i, j in np.argwhere(kernel):
-        result += np.float32(kernel[i, j]) * padded[:, :, i : i + height, j : j + width]
-    return result
+    """Returns images correlated with one `kernel`, (2a + 1, 2b + 1) floats."""
+    return ndimage.correlate(x, kernel[None, None], mode="nearest")
 
 
 def smear(x, radius, sigma, angles):
-    """Images smeared in one direction each: a trail of `2 * radius + 1` pixels that fades like half a Gaussian.
+    """Returns images smeared in one direction each: a trail of `2 * radius + 1` pixels that fades like half a Gaussian.
 
     Args:
         x: (N, C, H, W) float32.
@@ -110,7 +94,7 @@ def smear(x, radius, sigma, angles):
 
 
 def look_up(x, rows, columns):
-    """Images whose pixel (i, j) is pixel (rows[n, i, j], columns[n, i, j]) of image n; both are (N, H, W) integers."""
+    """Returns images whose pixel (i, j) is pixel (rows[n, i, j], columns[n, i, j]) of image n; (N, H, W) integers."""
     height, width = x.shape[2:]
     places = np.clip(rows, 0, height - 1) * width + np.clip(columns, 0, width - 1)
     flat = x.reshape(*x.shape[:2], -1)
@@ -118,7 +102,7 @@ def look_up(x, rows, columns):
 
 
 def warp(x, rows, columns):
-    """As `look_up` at fractional positions, bilinearly, mirrored at the border (whose pixels are not repeated)."""
+    """Returns what `look_up` does, at fractional positions, bilinearly; mirrored, the border pixel not repeated."""
     height, width = x.shape[2:]
     rows, columns = _mirrored(rows, height), _mirrored(columns, width)
     top, left = np.floor(rows), np.floor(columns)
@@ -130,7 +114,7 @@ def warp(x, rows, columns):
 
 
 def plasma(rngs, height, width, decay):
-    """(N, height, width) float32 clouds in [0, 1]: diamond-square on a torus, displacements falling by `decay`**2."""
+    """Returns (N, height, width) clouds in [0, 1]: diamond-square on a torus, displacements falling by `decay`**2."""
     side = 1 << (max(height, width) - 1).bit_length()
     noise = uniform(rngs, -1, 1, side, side)
     field = np.zeros_like(noise)
@@ -150,7 +134,7 @@ def plasma(rngs, height, width, decay):
 
 
 def ferns(rngs, height, width):
-    """(N, height, width) float32 crystals in [0, 1]: stems with branches at 60 degrees, tapering to their tips."""
+    """Returns (N, height, width) crystals in [0, 1]: stems with branches at 60 degrees, tapering to their tips."""
     unit = min(height, width) / SIDE
     rows, columns = ((places + 0.5) / np.float32(unit) for places in np.indices((height, width), np.float32))
     places, lengths = uniform(rngs, 0, 1, 2, FERNS, 1, 1), uniform(rngs, 12, 26, FERNS, 1, 1)
@@ -168,15 +152,6 @@ def ferns(rngs, height, width):
     return ice
 
 
-def _convolution(size, weights):
-    """(size, size) float32 matrix that convolves a line of `size` pixels with symmetric `weights`."""
-    reach = len(weights) // 2
-    places = np.clip(np.arange(size)[:, None] + np.arange(-reach, reach + 1), 0, size - 1)
-    matrix = np.zeros((size, size), np.float32)
-    np.add.at(matrix, (np.arange(size)[:, None], places), weights)
-    return matrix
-
-
 def _mirrored(positions, size):
-    """Positions up to a whole `size` outside [0, size - 1] folded back."""
+    """Returns positions up to a whole `size` outside [0, size - 1] folded back."""
     return size - 1 - abs(size - 1 - abs(positions))

@@ -24,7 +24,7 @@ ICE = np.array([0.84, 0.93, 1], np.float32)[:, None, None]
 
 
 def corrupt(images, name, severity, seed):
-    """(N, H, W, 3) uint8 images, corrupted; the same arguments give the same bytes.
+    """Returns (N, H, W, 3) uint8 images, corrupted; the same arguments give the same bytes.
 
     The randomness of an image depends on `seed`, `name`, `severity` and its place in the batch, not on other images:
     the first of many are corrupted as they are alone.
@@ -65,7 +65,7 @@ def corrupt(images, name, severity, seed):
 
 
 def _bytes(x):
-    """(N, H, W, 3) uint8 of (N, 3, H, W) floats in [0, 1]; what is beyond is clipped."""
+    """Returns (N, H, W, 3) uint8 of (N, 3, H, W) floats in [0, 1]; what is beyond is clipped."""
     return (np.clip(x, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
@@ -189,7 +189,7 @@ def _elastic_transform(x, rngs, alpha, sigma, affine):
 
 
 def _through_pillow(x, change):
-    """The images after `change`, a function of one `PIL.Image`."""
+    """Returns the images after `change`, a function of one `PIL.Image`."""
     changed = [np.asarray(change(Image.fromarray(image))) for image in np.ascontiguousarray(_bytes(x))]
     return np.stack(changed).transpose(0, 3, 1, 2) / np.float32(255)
 

@@ -1,4 +1,4 @@
-"""What every data source returns: three splits of uint8 images with integer labels."""
+"""What every loader of data returns: three splits of uint8 images with integer labels."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ class Split:
 
     Attributes:
         images: (N, H, W, 3) uint8.
-        labels: (N,) int32 in [0, classes).
+        labels: (N,) int32 in [0, num_classes).
         factors: name -> (N, ...) array of what is known about an image beside its category; empty for real images,
             for `shapes` the true background and pose and, under `mask`, the (N, H, W) bool foreground.
     """
@@ -33,11 +33,11 @@ class Split:
         return ops.convert_to_tensor(self.images), ops.convert_to_tensor(self.labels)
 
     def take(self, rows):
-        """The split made of `rows`, an index array or a slice."""
+        """Returns the split made of `rows`, an index array or a slice."""
         return Split(self.images[rows], self.labels[rows], {name: v[rows] for name, v in self.factors.items()})
 
     def sample(self, seed, limit=None):
-        """The split in random order, and of more than `limit` examples, so many of them."""
+        """Returns the split in random order, and of more than `limit` examples, so many of them."""
         return self.take(np.random.default_rng(seed).permutation(len(self))[:limit])
 
 
@@ -61,7 +61,7 @@ class StreamSplit:
         return self.size
 
     def sample(self, seed, limit=None):
-        """The same `Split` that `Split.sample` would be, were the examples in memory; only those are decoded."""
+        """Returns what `Split.sample` would, were the examples in memory; only those of the sample are decoded."""
         import tensorflow as tf
 
         rows = np.random.default_rng(seed).permutation(len(self))[:limit]

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from cdc_keras.data.class_folders import ODD_NAMES, class_files, split_folders, stray_report
 from cdc_keras.data.crop import random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit, numbered
-from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_parts, with_progress
+from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_splits, with_progress
 from cdc_keras.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -93,7 +93,7 @@ def load_folder(
     files = {"validation": (paths[cut], labels[cut]), **files, "train": (paths[rows], labels[rows])}
 
     sizes = {part: len(labels) for part, (_, labels) in files.items()}
-    streamed = streamed_parts(sizes, image_size, crop_area, memory_limit)
+    streamed = streamed_splits(sizes, image_size, crop_area, memory_limit)
     splits = {
         part: _stream(*rows, image_size, crop_area) if part in streamed else _read_all(*rows, image_size)
         for part, rows in files.items()

@@ -4,7 +4,7 @@ import numpy as np
 
 from cdc_keras.data.crop import squeezed
 from cdc_keras.data.split import cut_training
-from cdc_keras.data.tfds_source import checked_image_size, prepared, read_labels, read_parts
+from cdc_keras.data.tfds_source import HELD, checked_image_size, prepared, read_labels, read_parts
 from cdc_keras.errors import UserError
 
 SOURCE = "imagenet2012"
@@ -13,16 +13,9 @@ TRAIN_PER_CLASS, TEST_PER_CLASS = 148, 2
 
 
 def load_imagenet150k(
-    *,
-    data_dir,
-    image_size=None,
-    validation_fraction,
-    seed,
-    train_limit=None,
-    crop_area=None,
-    memory_limit=8 * 2**30,
+    *, data_dir, image_size=None, validation_fraction, seed, train_limit=None, crop_area=None, memory_limit=HELD
 ):
-    """The `Dataset` of 150 images per class from the training split of a prepared `imagenet2012`.
+    """Returns the `Dataset` of 150 images per class from the training split of a prepared `imagenet2012`.
 
     Which 150, and which two of them are the test split, is drawn by `draw` with a fixed seed, so that all runs share
     them; validation is cut from the other 148 as everywhere. Every image is resized to a square whole, its aspect ratio
@@ -30,12 +23,8 @@ def load_imagenet150k(
     split, 138 GB, is read once for the labels and once for each part.
 
     Args:
-        data_dir: the TFDS folder, which is only read; None is TFDS's own default.
         image_size: height and width, pixels; None is 128.
-        validation_fraction: share of the 148 that becomes validation, in [0, 1).
-        seed: decides which images become validation, and which are kept under `train_limit`.
-        train_limit: at most this many training images, every class in proportion; None is all.
-        crop_area, memory_limit: as for `load_tfds`.
+        data_dir, validation_fraction, seed, train_limit, crop_area, memory_limit: as for `load_tfds`.
 
     Raises:
         UserError: `imagenet2012` is not prepared, or a class has fewer than 150 images.
@@ -51,7 +40,7 @@ def load_imagenet150k(
     return read_parts(
         "imagenet150k",
         builder,
-        {part: ("train", rows) for part, rows in parts.items()},
+        {split: ("train", rows) for split, rows in parts.items()},
         image_size,
         fit=squeezed,
         crop_area=crop_area,
@@ -60,7 +49,7 @@ def load_imagenet150k(
 
 
 def draw(labels, class_names):
-    """(train_rows, test_rows): sorted rows of the 148 and the 2 images of every class.
+    """Returns (train_rows, test_rows): sorted rows of the 148 and the 2 images of every class.
 
     They are the first 148 and the next 2 of a permutation of the class's rows by `numpy.random.default_rng(0)`, one
     generator for all classes in label order. The seed is fixed and not the run's.

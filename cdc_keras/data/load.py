@@ -1,4 +1,4 @@
-"""Data sets by name: `load_dataset(config)` gives a `Dataset` whatever its source."""
+"""Data sets by name: `load_dataset(config)` gives a `Dataset` wherever the images come from."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ SHAPES_TRAIN_SIZE, SHAPES_TEST_SIZE = 10_000, 2_000
 
 
 def load_dataset(config):
-    """The `Dataset` that `config` asks for.
+    """Returns the `Dataset` that `config` asks for.
 
     Args:
         config: a `RunConfig`, which has checked the bounds, or anything with these attributes.
@@ -30,7 +30,7 @@ def load_dataset(config):
             train_limit: at most this many training images, every class in proportion; None is all, for `shapes` 10,000.
             crop_area: None, or in (0, 1]: trains on random resized crops of at least this share of a whole image's area
                 (ImageNet: 0.08); the training split is then a `StreamSplit`. Not for `shapes` and .npz files.
-            seed: decides what is rendered and which images become validation.
+            seed: decides what is rendered, which images become validation, and which are kept under `train_limit`.
 
     Raises:
         UserError: the data set is unknown, not there, or not what it should be.
@@ -39,7 +39,7 @@ def load_dataset(config):
 
 
 def _data_dir(config):
-    """`data_dir` with ~ filled in, which no shell does inside --data_dir=~/..."""
+    """Returns `data_dir` with ~ filled in, which no shell does inside --data_dir=~/..."""
     return None if config.data_dir is None else os.path.expanduser(config.data_dir)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from cdc_keras.data import augmentation as augmentations
 from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.devices import distribution
+from cdc_keras.errors import UserError
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -29,16 +30,13 @@ def epoch_plan(size, image_size, *, batch_size, seed, epoch, crop_padding=0, fli
         image_size: height and width, pixels.
         batch_size: examples a step; at most `size`.
         seed, epoch: every pair gives another order and other augmentation, the same pair the same.
-        crop_padding: reflected pixels on each side before the random crop; the paper's recipe has 4 at 32 px.
+        crop_padding: reflected pixels on each side before the random crop, fewer than `image_size`; the paper has 4 at
+            32 px.
         flip: flip half of the images horizontally.
         augmentation: one of `choices.AUGMENTATIONS`, after crop and flip.
     """
     if size < batch_size:
         raise ValueError(f"a batch of {batch_size} does not fit into {size} training examples; lower batch_size")
-    if crop_padding >= image_size:
-        raise ValueError(
-            f"crop_padding is {crop_padding} pixels, but reflection reaches less than {image_size}; lower it"
-        )
     rng = np.random.default_rng((seed, epoch))
     steps = size // batch_size
     shape = (steps, batch_size)
@@ -60,9 +58,9 @@ def whole_plan(size, *, batch_size, order_seed=None):
 
     The order is the stored one, or with a seed a random one. A plan of rows alone leaves the images as they are.
     """
-    full = size - size % batch_size
+    in_batches = size - size % batch_size
     rows = _order(size, order_seed)
-    plans = {"rows": rows[:full].reshape(-1, batch_size)}, {"rows": rows[full:].reshape(1, -1)}
+    plans = {"rows": rows[:in_batches].reshape(-1, batch_size)}, {"rows": rows[in_batches:].reshape(1, -1)}
     return [plan for plan in plans if plan["rows"].size]
 
 
@@ -89,7 +87,7 @@ def training_batches(split, image_size, *, first_step=0, steps_per_call=1, num_c
     if keras.backend.backend() != "tensorflow":
         return _chunks(*_tensors(split), [rest], steps_per_call)
     if not isinstance(split, StreamSplit):
-        return distribution.deal(lambda *worker: _gathered(split, [_dealt(rest, *worker)], num_classes))
+        return distribution.distributed_batches(lambda *worker: _gathered(split, [_dealt(rest, *worker)], num_classes))
     seed = int(np.random.SeedSequence((plan["seed"], plan["epoch"])).generate_state(1)[0])
     batch_size = plan["batch_size"]
     first = first_step * batch_size
@@ -112,7 +110,7 @@ def training_batches(split, image_size, *, first_step=0, steps_per_call=1, num_c
         steps = _steps([_dealt(rest, worker, workers, replicas)])
         return tf.data.Dataset.zip(batches, steps).map(step, num_parallel_calls=2).prefetch(4)
 
-    return distribution.deal(make)
+    return distribution.distributed_batches(make)
 
 
 def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1, order_seed=None):
@@ -131,39 +129,39 @@ def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1, order
     if keras.backend.backend() != "tensorflow":
         return _chunks(*_tensors(split), plans, steps_per_call)
     count = distribution.replicas()
-    part = -(-batch_size // count)
+    share = -(-batch_size // count)
     steps = evaluation_steps(split, batch_size=batch_size)
 
     if not isinstance(split, StreamSplit):
         if count == 1:
             return _gathered(split, plans)
-        rows = np.full(steps * part * count, -1, np.int32)
+        rows = np.full(steps * share * count, -1, np.int32)
         rows[: len(split)] = _order(len(split), order_seed)
-        plan = {"rows": rows.reshape(steps, part * count)}
-        return distribution.deal(lambda *worker: _gathered(split, [_dealt(plan, *worker)]))
+        plan = {"rows": rows.reshape(steps, share * count)}
+        return distribution.distributed_batches(lambda *worker: _gathered(split, [_dealt(plan, *worker)]))
 
     def make(worker, workers, replicas):
         examples = split.examples(order_seed, lambda place: place % workers == worker)
         if count > 1:
             filler = np.zeros((image_size, image_size, 3), np.uint8), np.int32(-1)
             examples = examples.concatenate(tf.data.Dataset.from_tensors(filler).repeat())
-            examples = examples.take(steps * part * replicas)
+            examples = examples.take(steps * share * replicas)
 
         def step(images, labels):
             return scale(tf.ensure_shape(images, (None, image_size, image_size, 3))), labels
 
-        return examples.batch(part).map(step, num_parallel_calls=2).prefetch(4)
+        return examples.batch(share).map(step, num_parallel_calls=2).prefetch(4)
 
-    return distribution.deal(make)
+    return distribution.distributed_batches(make)
 
 
 def evaluation_steps(split, *, batch_size, steps_per_call=1):
     """Returns how many items `evaluation_batches` gives; only TensorFlow with one replica finds out by itself."""
     if distribution.replicas() > 1:
-        part = -(-batch_size // distribution.replicas())
-        return -(-len(split) // (part * distribution.replicas()))
-    full, rest = divmod(len(split), batch_size)
-    return -(-full // steps_per_call) + (rest > 0)
+        share = -(-batch_size // distribution.replicas())
+        return -(-len(split) // (share * distribution.replicas()))
+    batches, rest = divmod(len(split), batch_size)
+    return -(-batches // steps_per_call) + (rest > 0)
 
 
 def _gathered(split, plans, num_classes=None):
@@ -181,12 +179,12 @@ def _gathered(split, plans, num_classes=None):
 def _dealt(plan, worker, workers, replicas):
     """Returns the part of one worker in a plan (steps, batch, ...): an item for each of its replicas in turn."""
 
-    def part(array):
+    def of_worker(array):
         steps, batch, *rest = array.shape
         by_worker = array.reshape(steps, workers, replicas, batch // (workers * replicas), *rest)
         return by_worker[:, worker].reshape(steps * replicas, -1, *rest)
 
-    return {name: part(array) for name, array in plan.items()}
+    return {name: of_worker(array) for name, array in plan.items()}
 
 
 def _steps(plans):
@@ -197,7 +195,7 @@ def _steps(plans):
 
 def _tensors(split):
     if isinstance(split, StreamSplit):
-        raise ValueError("this data set does not fit into memory, and streams need the TensorFlow backend")
+        raise UserError("these images are decoded on the way, being too large for memory; set KERAS_BACKEND=tensorflow")
     return split.tensors
 
 
@@ -231,12 +229,12 @@ def augment(images, plan):
     if "flipped" not in plan:
         return images
     height, width = images.shape[1:3]
-    rows = _source(height, plan["down"], False)
-    columns = _source(width, plan["right"], plan["flipped"][:, None])
+    rows = _pixels_from(height, plan["down"], False)
+    columns = _pixels_from(width, plan["right"], plan["flipped"][:, None])
     return pick_pixels(images, rows, columns)
 
 
-def _source(size, offsets, backwards):
+def _pixels_from(size, offsets, backwards):
     """Returns (B, size) int32: which pixel of an axis comes to each place, folded back at the borders.
 
     The border pixel itself is not repeated (reflect padding).

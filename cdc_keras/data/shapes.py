@@ -26,7 +26,7 @@ CHUNK = 512
 
 
 def load_shapes(*, seed, background_bias=0.0, image_size=32, train_size=10_000, validation_size=1_000, test_size=2_000):
-    """The `Dataset` of freshly rendered shapes; the same arguments give the same bytes.
+    """Returns the `Dataset` of freshly rendered shapes; the same arguments give the same bytes.
 
     Training and validation share the bias, the test split has none: its background says nothing about the category.
 
@@ -52,7 +52,7 @@ def load_shapes(*, seed, background_bias=0.0, image_size=32, train_size=10_000, 
 
 
 def shapes(count, *, seed, background_bias=0.0, image_size=32):
-    """A `Split` of `count` rendered shapes, categories balanced and shuffled, every factor known.
+    """Returns a `Split` of `count` rendered shapes, categories balanced and shuffled, every factor known.
 
     The bias changes backgrounds only: two calls that differ in nothing else draw the same shapes in the same places.
 
@@ -76,7 +76,7 @@ def shapes(count, *, seed, background_bias=0.0, image_size=32):
 
 
 def draw_scenes(rng, count, background_bias):
-    """(labels, foregrounds, backgrounds) of `count` images, what `render` needs of them; bias changes backgrounds only.
+    """Returns the (labels, foregrounds, backgrounds) of images that `render` takes; bias changes backgrounds only.
 
     Returns:
         The labels, (count,) int32, and name -> (count, ...) array of everything about the shapes and about what lies
@@ -110,7 +110,7 @@ def draw_scenes(rng, count, background_bias):
 
 
 def render(labels, foregrounds, backgrounds, rng, image_size):
-    """A `Split` of the shapes on the backgrounds; its `factors` are those that can be seen, and always `mask`.
+    """Returns a `Split` of the shapes on the backgrounds; its `factors` are those that can be seen, and always `mask`.
 
     Args:
         labels, foregrounds, backgrounds: as `draw_scenes` gives them. Without `foregrounds` (None) there is no shape,
@@ -149,32 +149,32 @@ def render(labels, foregrounds, backgrounds, rng, image_size):
 
 
 def take(values, rows):
-    """name -> array, of `rows` only: an index array or a slice."""
+    """Returns {name: array} of `rows`, an index array or a slice."""
     return {name: v[rows] for name, v in values.items()}
 
 
 def _pixel_centres(image_size):
-    """x from the left and y from the top of every pixel centre, (1, S, S) each, fractions of the side."""
+    """Returns x from the left and y from the top of every pixel centre, (1, S, S) each, fractions of the side."""
     centres = (np.arange(image_size, dtype=np.float32) + 0.5) / image_size
     y, x = np.meshgrid(centres, centres, indexing="ij")
     return x[None], y[None]
 
 
 def _rotate(x, y, angle):
-    """(x, y) as seen by axes that are turned by `angle`, (N,) radians."""
+    """Returns (x, y) as seen by axes that are turned by `angle`, (N,) radians."""
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
     return x * cos + y * sin, y * cos - x * sin
 
 
 def _hsv_to_rgb(hue, saturation, value):
-    """(..., 3) RGB in [0, 1] of hue, saturation and value in [0, 1]; they broadcast."""
+    """Returns (..., 3) RGB in [0, 1] of hue, saturation and value in [0, 1]; they broadcast."""
     position = (hue[..., None] * 6 + np.array([5, 3, 1], np.float32)) % 6
     ramp = np.clip(np.minimum(position, 4 - position), 0, 1)
     return value[..., None] * (1 - saturation * ramp)
 
 
 def _background_value(backgrounds, image_size):
-    """(N, S, S) HSV value of each background."""
+    """Returns (N, S, S) HSV value of each background."""
     x, y = _pixel_centres(image_size)
     x, y = _rotate(x - 0.5, y - 0.5, backgrounds["turn"])
     phase, frequency = backgrounds["phase"], backgrounds["frequency"]
@@ -206,7 +206,7 @@ TEXTURES = {
 
 
 def _signed_distance(labels, foregrounds, image_size):
-    """(N, S, S) distance to the shape's outline, negative inside, fractions of the side."""
+    """Returns (N, S, S) distance to the shape's outline, negative inside, fractions of the side."""
     x, y = _pixel_centres(image_size)
     x, y = x - foregrounds["x"][:, None, None], foregrounds["y"][:, None, None] - y
     x, y = _rotate(x, y, foregrounds["rotation"])

@@ -1,4 +1,4 @@
-"""What the sources share: seeded cuts that keep the classes' proportions, and progress of a slow read."""
+"""What the loaders share: seeded cuts that keep the classes' proportions, and progress of a slow read."""
 
 import sys
 
@@ -7,13 +7,13 @@ import tqdm
 
 from cdc_keras.errors import UserError
 
-# Of a source that brings no held-out images at all, this share becomes the test split.
+# Of a data set that brings no held-out images at all, this share becomes the test split.
 TEST_FRACTION = 0.2
 TEST_SEED = (0, 2)  # the same test images whatever the seed of a run: one may be gated or taught by a run of another
 
 
 def stratified_cut(labels, size, seed):
-    """(rest_rows, cut_rows): two sorted index arrays that together are every row of `labels` once.
+    """Returns (rest_rows, cut_rows): two sorted index arrays that together are every row of `labels` once.
 
     Every class gives its share, rounded so that the sizes add up (largest remainders first), and keeps at least one row
     in `rest_rows`.
@@ -50,7 +50,7 @@ def stratified_cut(labels, size, seed):
 
 
 def cut_training(labels, *, validation_fraction, train_limit, seed):
-    """(train_rows, validation_rows) of the images stored for training, sorted.
+    """Returns (train_rows, validation_rows) of the images stored for training, sorted.
 
     The validation rows do not depend on `train_limit`.
 
@@ -71,8 +71,8 @@ def cut_training(labels, *, validation_fraction, train_limit, seed):
     return train_rows, validation_rows
 
 
-def streamed_parts(sizes, image_size, crop_area, memory_limit):
-    """The names of the splits that are decoded again on every pass; the others are held in memory.
+def streamed_splits(sizes, image_size, crop_area, memory_limit):
+    """Returns the names of the splits that are decoded again on every pass; the others are held in memory.
 
     Args:
         sizes: "train", "validation" and "test" -> number of images.
@@ -81,12 +81,12 @@ def streamed_parts(sizes, image_size, crop_area, memory_limit):
         memory_limit: bytes; all are streamed if those to be held exceed it together.
     """
     streamed = set() if crop_area is None else {"train"}
-    held = sum(sizes[part] for part in sizes.keys() - streamed)
+    held = sum(sizes[name] for name in sizes.keys() - streamed)
     return set(sizes) if held * image_size**2 * 3 > memory_limit else streamed
 
 
 def with_progress(items, total, what):
-    """`items` again; when they take longer than two seconds, a bar on stderr says how far it is.
+    """Returns `items` again; when they take longer than two seconds, a bar on stderr says how far it is.
 
     Where stderr is no terminal, it is a line every half minute.
     """

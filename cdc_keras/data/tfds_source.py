@@ -10,28 +10,21 @@ import numpy as np
 
 from cdc_keras.data.crop import fitted, random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit, numbered
-from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_parts, with_progress
+from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_splits, with_progress
 from cdc_keras.errors import UserError
 
 # name, name/config or either with :version. A namespace (huggingface:name) would go to the network, so it is none.
 NAME = re.compile(r"\w+(/[^:]+)?(:[\d.*]+)?")
 # Examples, still encoded: about 1 GB of ImageNet.
 SHUFFLE_BUFFER = 8192
+HELD = 8 * 2**30  # bytes of images in memory, by default
 READ_BATCH = 256
 
 
 def load_tfds(
-    name,
-    *,
-    data_dir,
-    image_size=None,
-    validation_fraction,
-    seed,
-    train_limit=None,
-    crop_area=None,
-    memory_limit=8 * 2**30,
+    name, *, data_dir, image_size=None, validation_fraction, seed, train_limit=None, crop_area=None, memory_limit=HELD
 ):
-    """The `Dataset` of a prepared TFDS set whose examples have an `image` and a class `label`.
+    """Returns the `Dataset` of a prepared TFDS set whose examples have an `image` and a class `label`.
 
     Where the set has `validation` and a labelled `test`, each is what it says and nothing is cut; where it has one of
     them, that is the test split and validation is cut from training; where it has none, a seeded fifth of every class
@@ -45,12 +38,7 @@ def load_tfds(
     Args:
         name: as TFDS calls it: "cifar10", "imagenet_resized/32x32", "imagenet2012", ...
         data_dir: the TFDS folder, which is only read; None is TFDS's own default.
-        image_size: height and width, pixels; None is the stored size, where all images have one.
-        validation_fraction: share of training that becomes validation, in [0, 1).
-        seed: decides which images are cut, and which are kept under `train_limit`.
-        train_limit: at most this many training images, every class in proportion; None is all.
-        crop_area: trains on random resized crops of at least this share of a whole image's area, decoded again on every
-            pass; None trains on the centre crops.
+        image_size, validation_fraction, seed, train_limit, crop_area: as for `load.load_dataset`.
         memory_limit: bytes; splits that are to be held but exceed it together are decoded again on every pass.
 
     Raises:
@@ -73,8 +61,8 @@ def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit
         fit: (tensor (H, W, 3) uint8, image_size) -> tensor (image_size, image_size, 3) uint8.
         crop_area, memory_limit: as for `load_tfds`.
     """
-    sizes = {part: len(rows) for part, (_, rows) in parts.items()}
-    streamed = streamed_parts(sizes, image_size, crop_area, memory_limit)
+    sizes = {name: len(rows) for name, (_, rows) in parts.items()}
+    streamed = streamed_splits(sizes, image_size, crop_area, memory_limit)
     splits, damaged = {}, 0
     for part, (split, rows) in parts.items():
         if part in streamed:
@@ -94,7 +82,7 @@ def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit
 
 
 def prepared(name, data_dir):
-    """The `tfds.core.DatasetBuilder` of a set that is there; otherwise a `UserError` says what to do."""
+    """Returns the `tfds.core.DatasetBuilder` of a set that is there; otherwise a `UserError` says what to do."""
     # TFDS imports without TensorFlow and then fails at the first read.
     needed = ("tensorflow", "tensorflow_datasets", "importlib_resources")
     if missing := [module for module in needed if importlib.util.find_spec(module) is None]:
@@ -112,8 +100,8 @@ def prepared(name, data_dir):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
-        known = ["shapes", "folder", "imagenet150k", *tfds.list_builders(with_community_datasets=False)]
-        nearest = difflib.get_close_matches(re.split("[/:]", name)[0], known, n=5)
+        names = ["shapes", "folder", "imagenet150k", *tfds.list_builders(with_community_datasets=False)]
+        nearest = difflib.get_close_matches(re.split("[/:]", name)[0], names, n=5)
         hint = f"did you mean {', '.join(nearest)}?" if nearest else "see tensorflow.org/datasets/catalog for all names"
         raise UserError(f"there is no data set {name}: {hint}") from None
     except (ValueError, AssertionError) as error:  # No such config or version, or a config has to be chosen.
@@ -135,7 +123,7 @@ def _manual(builder, data_dir):
 
 
 def checked_image_size(builder, image_size):
-    """`image_size`, or the stored one where that is None; a `UserError` if this is no image classification set."""
+    """Returns `image_size` or, if None, the stored one; raises UserError if this is no image classification set."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -152,7 +140,7 @@ def checked_image_size(builder, image_size):
 
 
 def _cut(builder, validation_fraction, train_limit, seed):
-    """part -> (official split, rows of it) for train, validation and test."""
+    """Returns {part: (official split, rows of it)} for train, validation and test."""
     splits = builder.info.splits
     if "train" not in splits:
         raise UserError(f"{builder.name} has no split called train, only {', '.join(splits)}")
@@ -177,7 +165,7 @@ def _cut(builder, validation_fraction, train_limit, seed):
 
 
 def read_labels(builder, split):
-    """The (N,) labels of an official split in the order on disk; its images are read for that, but not decoded."""
+    """Returns the (N,) labels of an official split in the order on disk; its images are read, but not decoded."""
     return np.concatenate(list(_labels(builder, split).batch(READ_BATCH).as_numpy_iterator()))
 
 
@@ -208,7 +196,7 @@ def _as_dataset(builder, split, shards=None):
 
 
 def _examples(builder, split, rows, image_size, fit, crop_area, shuffle_seed=None, selected=None, augment=False):
-    """What `StreamSplit.examples` promises for `rows` of an official split; a seed shuffles shards, then examples."""
+    """Does what `StreamSplit.examples` promises for `rows` of a split; a seed shuffles shards, then examples."""
     import tensorflow as tf
 
     image_feature = builder.info.features["image"]
@@ -274,7 +262,7 @@ def _decodable(builder, split, rows, finish):
 
 
 def _intact(builder, split, rows):
-    """(len(rows),) bool: which images can be decoded. A stream has to know its length before its first batch."""
+    """Returns which images can be decoded, (len(rows),) bool. A stream has to know its length beforehand."""
     intact = np.zeros(len(rows), bool)
     places = _decodable(builder, split, rows, lambda image: image[:0]).map(lambda place, *_: place)
     batches = places.batch(READ_BATCH).as_numpy_iterator()
@@ -284,7 +272,7 @@ def _intact(builder, split, rows):
 
 
 def _read_all(builder, split, rows, image_size, fit):
-    """(`Split` of the images that can be decoded, (len(rows),) bool: which they are)."""
+    """Returns (`Split` of the images that can be decoded, (len(rows),) bool: which they are)."""
     images = np.empty((len(rows), image_size, image_size, 3), np.uint8)
     labels = np.empty(len(rows), np.int32)
     intact = np.zeros(len(rows), bool)

@@ -118,13 +118,13 @@ def is_chief():
 def chief_first():
     """The others enter the block once the chief has left it, so that they find what it wrote."""
     if not is_chief():
-        anywhere(False)
+        on_any_worker(False)
     yield
     if is_chief():
-        anywhere(False)
+        on_any_worker(False)
 
 
-def alone(function):
+def in_one_worker(function):
     """Calls `function`, which one worker may do without the others, and returns what it returned.
 
     Under several workers every new variable is a message to all, and Keras makes one even when it saves; in a thread of
@@ -136,14 +136,14 @@ def alone(function):
         return thread.submit(function).result()
 
 
-def anywhere(flag):
+def on_any_worker(flag):
     """Returns whether `flag` holds on any worker; every worker has to ask, and waits here until all have."""
     return flag if workers() == 1 else _sum_over_workers()(int(flag)) > 0
 
 
 def agreed(number):
     """Returns whether all workers have the same whole number; every worker has to ask, and waits until all have."""
-    return workers() == 1 or not anywhere(_sum_over_workers()(number) != number * workers())
+    return workers() == 1 or not on_any_worker(_sum_over_workers()(number) != number * workers())
 
 
 @functools.cache
@@ -162,7 +162,7 @@ def _sum_over_workers():
     return lambda number: int(total_of(tf.constant(number, tf.int64)))
 
 
-def deal(make):
+def distributed_batches(make):
     """Returns batches as Keras' trainer takes them.
 
     Args:
@@ -180,7 +180,7 @@ def deal(make):
     return tf.distribute.get_strategy().distribute_datasets_from_function(of_worker)
 
 
-def total(values):
+def sum_over_replicas(values):
     """Returns the sum over the replicas of a tensor, or of each tensor of a list."""
     if replicas() == 1:
         return values
@@ -189,7 +189,7 @@ def total(values):
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
-def part(values):
+def share_of_batch(values):
     """Returns the part of this replica of what was made for the whole batch, (batch, ...).
 
     Random draws are made so: each replica draws for all, from one seed, and takes its own.

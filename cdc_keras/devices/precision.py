@@ -31,7 +31,7 @@ def policy(name):
         keras.config.set_dtype_policy(before)
 
 
-def full(x):
+def to_float32(x):
     """Returns a tensor in float32, or as it is if that is wider."""
     return keras.ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
 

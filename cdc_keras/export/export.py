@@ -57,7 +57,7 @@ def export(model, out, *, version=None, format="saved_model"):  # noqa: A002
         format: one of `choices.EXPORT_FORMATS`.
 
     Raises:
-        UserError: there is no such network, the version exists, or it can not be written.
+        UserError: there is no such network, the version exists, or it cannot be written.
     """
     if keras.backend.backend() != "tensorflow":
         raise UserError(f"the graph is TensorFlow's; set KERAS_BACKEND=tensorflow, not {keras.backend.backend()}")
@@ -81,7 +81,7 @@ def export(model, out, *, version=None, format="saved_model"):  # noqa: A002
             shutil.rmtree(partial, ignore_errors=True)
     except (OSError, tf.errors.OpError) as error:  # TensorFlow writes the graph and has errors of its own
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UserError(f"can not write a model to {out}: {reason}; choose another folder") from error
+        raise UserError(f"cannot write a model to {out}: {reason}; choose another folder") from error
     return Exported(folder, metadata)
 
 

@@ -23,7 +23,7 @@ def rebuild(model, call, inputs=None):
     if not hasattr(model, "operations"):
         raise TypeError(
             f"expected a functional keras.Model, built as keras.Model(inputs, outputs); got {type(model).__name__}, "
-            "a subclassed model, whose layers can not be walked"
+            "a subclassed model, whose layers cannot be walked"
         )
     if inputs is not None:  # in the structure the model was built with: a tensor, or a list of one
         inputs = keras.tree.pack_sequence_as(model.input, keras.tree.flatten(inputs))

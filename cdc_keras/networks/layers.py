@@ -139,12 +139,12 @@ class Dropout(keras.layers.Dropout):
         shape = (ops.shape(inputs)[0] * distribution.replicas(), *inputs.shape[1:])
         ones = ops.ones(shape, inputs.dtype)
         kept = keras.random.dropout(ones, self.rate, seed=self.seed_generator)  # 0, or 1 / (1 - rate)
-        return inputs * distribution.part(kept)
+        return inputs * distribution.share_of_batch(kept)
 
 
 @keras.saving.register_keras_serializable("cdc_keras")
 class FrozenExtractor(keras.layers.Layer):
-    """The context T of a batch of images, from a network that can not be trained through this layer (Fig. 3).
+    """The context T of a batch of images, from a network that cannot be trained through this layer (Fig. 3).
 
     A copy of the network is kept, so that nothing done to the original reaches it. It always runs in inference mode, no
     gradient passes it, and `trainable` stays False whatever is assigned to it or to a model around it; its weights and
@@ -252,7 +252,7 @@ class ChannelCompatibility(keras.layers.Layer):
         self.compatibility, self.scale = compatibility, scale
 
     def call(self, inputs):
-        embedded_context, embedded_features = map(precision.full, inputs)
+        embedded_context, embedded_features = map(precision.to_float32, inputs)
         reduce = ops.sum if self.compatibility == "sum" else ops.mean
         products = reduce(embedded_context * embedded_features, axis=(1, 2), keepdims=True)
         return ops.cast(self.scale * ops.sigmoid(products), self.compute_dtype)
@@ -286,7 +286,7 @@ class UnitSigmoid(keras.layers.Layer):
         return 1.0 + math.exp(-self.bias)
 
     def call(self, x):
-        t, a = ops.tanh(precision.full(x) / 2.0), math.exp(-self.bias)
+        t, a = ops.tanh(precision.to_float32(x) / 2.0), math.exp(-self.bias)
         return ops.cast(1.0 + 2.0 * a * t / (1.0 + t + a * (1.0 - t)), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

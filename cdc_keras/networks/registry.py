@@ -38,7 +38,7 @@ def build(name, image_size, *, num_classes, block_attention="none", normalizatio
             else sees the images, such as the extractor, sees them in [-1, 1].
 
     Raises:
-        ValueError: for a name that is none, or an image size the network can not take.
+        ValueError: for a name that is none, or an image size the network cannot take.
     """
     family, numbers = find_network(name)
     if block_attention not in BLOCK_ATTENTIONS:
@@ -69,12 +69,12 @@ def sites(network, name, *resolutions):
     """
     calls = {layer.name: (layer, tensors, output) for layer, tensors, output in graph.trace(network)[1]}
     producers = {id(output): layer for layer, _, output in calls.values()}
-    found = []
+    names = []
     for layer, tensors, output in (calls[end] for end in groups(name)):
         if output.shape[1] in resolutions:
             activates = isinstance(layer, keras.layers.Activation)
-            found.append(producers[id(tensors[0])].name if activates else layer.name)
-    return found
+            names.append(producers[id(tensors[0])].name if activates else layer.name)
+    return names
 
 
 def _normalized(network):

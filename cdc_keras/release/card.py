@@ -10,7 +10,7 @@ def card(record):
     parts = [
         f"# {record.name}",
         "<!-- Made from preset.json by cdc_keras.release.card; changes by hand are refused. -->",
-        _about(record),
+        _summary(record),
         *_usage(record),
         *_scores(record),
     ]
@@ -25,7 +25,7 @@ def card(record):
     return "\n\n".join(parts) + "\n"
 
 
-def _about(record):
+def _summary(record):
     """Returns what the network is and the finding about it, as a paragraph."""
     config = record.run_config()
     data = f"{record.dataset.name} ({len(record.class_names)} categories, images of {config.image_size} px)"

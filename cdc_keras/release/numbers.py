@@ -37,7 +37,8 @@ def wrong_numbers(zoo, name, data_dir=None):
             model = trainer_of(name)
         for split in dict.fromkeys(metric.split for metric in record.metrics):
             _tell(name, f"scores on {split}")
-            problems += wrong_scores(record, split, score(model, split_of(dataset, split), config).metrics)
+            scores = score(model, split_of(dataset, split), config).check_finite()
+            problems += wrong_scores(record, split, scores.metrics)
         if record.audit is not None:
             _tell(name, "audit")
             problems += _wrong_audit(name, record.audit, _audited_again(zoo, name, record.audit, data_dir))

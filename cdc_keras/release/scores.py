@@ -37,7 +37,8 @@ def trainer_of(name):
         return model
     if not record.has_disentangler:
         raise UserError(
-            f"{name} is a part of a classifier and has no scores; cdc-keras audit --model=zoo:{name} examines it"
+            f"{name} is a part of a classifier and has no scores of its own; cdc-keras audit --model=zoo:{name} "
+            "examines it"
         )
     return load_disentangler(place)
 

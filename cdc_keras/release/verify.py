@@ -45,7 +45,9 @@ def verify(names=None, *, data_dir=None, numbers=True):
 def _strays(zoo, index):
     """Returns the folders of a zoo that its index does not list, as sentences."""
     folders = sorted(path.parent.name for path in zoo.path.glob(f"[!.]*/{PRESET}"))
-    return [f"{zoo.path / INDEX} does not list {x}; make it with release.add" for x in folders if x not in index]
+    return [
+        f"{zoo.path / INDEX} does not list {x}; make it with cdc_keras.release.add" for x in folders if x not in index
+    ]
 
 
 def problems_of(zoo, name):
@@ -67,7 +69,9 @@ def problems_of(zoo, name):
         strays = set(os.listdir(folder)) - {PRESET, record.weights.file, *record.files}
         problems += [f"{folder / x} is not in {PRESET}; remove it" for x in sorted(strays)]
     if (folder / CARD).is_file() and (folder / CARD).read_bytes() != card(record).encode():
-        problems.append(f"{folder / CARD} is not the card that {PRESET} gives; make it again with release.card")
+        problems.append(
+            f"{folder / CARD} is not the card that {PRESET} gives; make it again with cdc_keras.release.card"
+        )
     try:
         network = load_network(zoo, name, record)
     except UserError as error:

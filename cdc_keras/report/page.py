@@ -1,12 +1,12 @@
 """report.html of a run: one file, to be read in any browser, with everything that shows how the run went."""
 
-import dataclasses
 import pathlib
 import shlex
 import tempfile
 
 import numpy as np
 
+from cdc_keras.audit import summary
 from cdc_keras.choices import record_name
 from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.report import blocks
@@ -15,7 +15,6 @@ from cdc_keras.runs import evaluation
 from cdc_keras.visualize import figures
 from cdc_keras.visualize.maps import attention_maps, iou, pointing
 from cdc_keras.weights import write_text
-from cdc_keras.zoo import findings, strict
 
 EXTREME = 3  # classes at either end, with strips
 EXAMPLES = 2  # images of each
@@ -101,19 +100,16 @@ def _extractor(measured, last):
 
 def _audit(run):
     """Returns the blocks of the audit in a run folder."""
-    path = run.path / "audit.json"
+    path = run.path / summary.NUMBERS
     if not path.is_file():
         command = f"cdc-keras audit --model={shlex.quote(str(run.path))}"
         return [blocks.text(f"It has not been made yet. This command makes it: {command}")]
-    result = strict.read_json(path.read_text(encoding="utf-8"), path)
-    fields = [field.name for field in dataclasses.fields(findings.Audit)]
-    audit = strict.parse(findings.Audit, {key: result[key] for key in fields if key in result}, "audit")
-    head, rows = findings.table(audit.findings)
+    audit = summary.summarized(summary.load_result(path))
     return [
-        *(blocks.text(text) for text in (findings.headline(audit), findings.introduction(audit)) if text),
-        blocks.table(rows, head),
-        blocks.bullets([*findings.remarks(audit), *map(str, result.get("notes", ()))]),
-        blocks.picture(run.path / "audit.png"),
+        blocks.text(audit.introduction),
+        blocks.table(audit.rows, audit.head),
+        blocks.bullets(audit.remarks),
+        blocks.picture(run.path / summary.FIGURE),
     ]
 
 

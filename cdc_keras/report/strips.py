@@ -12,43 +12,43 @@ from cdc_keras.runs.trained import load_trained
 from cdc_keras.visualize import figures
 
 
-def of_classifier(source, paths, path, *, plain=None, site=None):
-    """Writes the strip of a trained classifier, with Grad-CAM; see `visualize.strip`.
+def of_classifier(model, paths, path, *, plain=None, site=None):
+    """Writes the strip of a trained classifier, with Grad-CAM; see `figures.strip`.
 
     Args:
-        source: path of a finished run, or "zoo:<name>".
+        model: path of a finished run, or "zoo:<name>".
         paths: image files.
         path: PNG to write.
         plain: the plain counterpart of a gated classifier, in the same way, or None.
         site: name of the gated layer to look into; the shallowest by default.
 
     Raises:
-        UserError: one of them is none, or can not be read.
+        UserError: one of them is none, or cannot be read.
     """
-    found = load_trained(source, "classifier")
+    trained = load_trained(model, "classifier")
     counterpart = None if plain is None else load_trained(plain, "classifier", role="plain classifier")
-    is_gated = bool(gate_outputs(found.network))
+    is_gated = bool(gate_outputs(trained.network))
     if counterpart is not None:
-        ours, theirs = ((x.config.image_size, x.class_names) for x in (found, counterpart))
+        ours, theirs = ((x.config.image_size, x.class_names) for x in (trained, counterpart))
         if not is_gated or gate_outputs(counterpart.network) or ours != theirs:
             raise UserError(
                 "a plain classifier is drawn beside a gated one of the same images and categories; "
-                f"{source} and {plain} are not such a pair"
+                f"{model} and {plain} are not such a pair"
             )
     if site is not None and not is_gated:
-        raise UserError(f"{source} has no gate to look into; leave the site out")
-    images = _read(paths, found.config.image_size)
-    said = np.asarray(found.network(scale(images), training=False)).argmax(axis=1)
-    networks = {"gated": None, "plain": found.network}
+        raise UserError(f"{model} has no gate to look into; leave the site out")
+    images = _read(paths, trained.config.image_size)
+    predictions = np.asarray(trained.network(scale(images), training=False)).argmax(axis=1)
+    networks = {"gated": None, "plain": trained.network}
     if is_gated:
-        networks = {"gated": found.network, "plain": counterpart and counterpart.network}
+        networks = {"gated": trained.network, "plain": counterpart and counterpart.network}
     try:
         figures.strip(
             images,
             path=path,
             site=site,
             count=len(images),
-            labels=[found.class_names[c] for c in said],
+            labels=[trained.class_names[c] for c in predictions],
             grad_cam=True,
             **networks,
         )
@@ -65,7 +65,7 @@ def of_saved_model(folder, paths, path):
         path: PNG to write.
 
     Raises:
-        UserError: it is no exported classifier, or an image can not be read.
+        UserError: it is no exported classifier, or an image cannot be read.
     """
     import tensorflow as tf
 
@@ -92,5 +92,5 @@ def _read(paths, size):
         try:
             images.append(read_image(path, size))
         except Exception as error:  # PIL's decoders raise almost anything
-            raise UserError(f"{path} can not be read as an image ({error}); leave it out") from error
+            raise UserError(f"{path} cannot be read as an image ({error}); leave it out") from error
     return np.stack(images)

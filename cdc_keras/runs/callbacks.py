@@ -229,7 +229,7 @@ class Pictures(RunCallback):
     def on_epoch_over(self, epoch, logs):
         if (epoch + 1) & epoch == 0 and self.model.steps_done < self.course.total:
             course = self.course
-            distribution.alone(lambda: draw_training(self.model, course.run, course.dataset, course.rows))
+            distribution.in_one_worker(lambda: draw_training(self.model, course.run, course.dataset, course.rows))
 
 
 class StopOnSignal(keras.callbacks.Callback):
@@ -266,10 +266,10 @@ class StopOnSignal(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if distribution.workers() == 1 or batch % AGREED_EVERY == 0:
-            self.model.stop_training = self.signalled = distribution.anywhere(self.signalled)
+            self.model.stop_training = self.signalled = distribution.on_any_worker(self.signalled)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.agreed = self.signalled = distribution.anywhere(self.signalled)
+        self.agreed = self.signalled = distribution.on_any_worker(self.signalled)
 
 
 def check_finite(metrics):

@@ -60,11 +60,15 @@ def _processor():
 
 
 def _commit():
-    """Returns the commit of the source in use, "-dirty" if changed, None outside a checkout."""
-    source = pathlib.Path(__file__).parent
-    git = lambda *args: subprocess.run(["git", "-C", source, *args], capture_output=True, text=True, check=True).stdout  # noqa: E731
+    """Returns the commit of the code in use, "-dirty" if changed, None outside a checkout."""
+    package = pathlib.Path(__file__).parent
+
+    def git(*args):
+        return subprocess.run(["git", "-C", package, *args], capture_output=True, text=True, check=True).stdout
+
     try:
         commit = git("rev-parse", "--short=12", "HEAD").strip()
-        return commit + ("-dirty" if git("status", "--porcelain", "--untracked-files=no", "--", source).strip() else "")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", package).strip()
+        return commit + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -41,7 +41,7 @@ def train(config: RunConfig, run_dir: str | os.PathLike, *, pictures: bool = Tru
     with distribution.scope(config.strategy):
         run = RunFolder(run_dir, writes=distribution.is_chief())
         _train(config, run, pictures)
-        distribution.anywhere(False)  # the chief is still writing when the others are done
+        distribution.on_any_worker(False)  # the chief is still writing when the others are done
         return run
 
 
@@ -91,7 +91,7 @@ def _fit(course, pictures):
     if step >= course.total:
         if not run.finished:  # stopped between the last checkpoint and the note of the end
             _finish(course, pictures)
-        _tell(run, f"{run.path} is finished: {config.epochs} epochs")
+        _tell(run, f"{run.path} is finished: {config.epochs} epochs; cdc-keras evaluate --model={run.path} scores it")
         return
     if step:
         run.note(resumed=[*run.notes().get("resumed", []), {"step": step, **environment()}])
@@ -179,7 +179,7 @@ def _finish(course, pictures):
     if not run.writes:
         return
     if pictures:
-        distribution.alone(lambda: draw_training(course.model, run, course.dataset, course.rows))
+        distribution.in_one_worker(lambda: draw_training(course.model, run, course.dataset, course.rows))
     end = {}
     if config.task == "extractor":
         save_weights(extractor_of(course.model, config), run.extractor_weights)

@@ -138,13 +138,13 @@ def _published(result):
 
 
 def _losses(gates):
-    """Returns {part: what accuracy changes by when it is replaced}, paired by seed, in points, of {seed: gate}."""
+    """Returns {name: what accuracy changes by when it is replaced}, paired by seed, in points, of {seed: gate}."""
 
-    def top1(part):
-        return {seed: 100 * gate["top1"][part] for seed, gate in gates.items() if part in gate["top1"]}
+    def top1(name):
+        return {seed: 100 * gate["top1"][name] for seed, gate in gates.items() if name in gate["top1"]}
 
-    parts = dict.fromkeys(part for gate in gates.values() for part in gate["top1"] if part != "as_is")
-    return {part: _published(paired(top1(part), top1("as_is"))) for part in parts}
+    parts = dict.fromkeys(name for gate in gates.values() for name in gate["top1"] if name != "as_is")
+    return {name: _published(paired(top1(name), top1("as_is"))) for name in parts}
 
 
 def _means(gates):

@@ -112,7 +112,7 @@ def is_of(run, job, jobs, corrupted_images):
         run: the `TableRow`.
         job: a `Job` of a row.
         jobs: {name: `Job`}; those that this one needs are among them.
-        corrupted_images: as for `scores.score`.
+        corrupted_images: as for `scores.score_run`.
     """
     if (run.row, run.corrupted_images) != (job.row.name, corrupted_images):
         return False

@@ -72,7 +72,7 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
         runs_dir: folder of all runs.
         done: called with each `Job` of a row that is done, and its `TableRow`.
         at_once: processes at a time, as for `places`.
-        corrupted_images: as for `scores.score`.
+        corrupted_images: as for `scores.score_run`.
         share: let one process do several jobs, for those too short to start one for each.
 
     Raises:
@@ -139,7 +139,7 @@ def _start(batch, folder, place, corrupted_images):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"can not write {path.parent}: {error.strerror}; choose another runs_dir") from error
+            raise UserError(f"cannot write {path.parent}: {error.strerror}; choose another runs_dir") from error
         write_text(path, flagfile(job.config))
     log = (folder / batch[0].name).with_suffix(f".{LOG}")
     command = [sys.executable, "-m", "cdc_keras.tables.worker", f"--runs_dir={folder}"]

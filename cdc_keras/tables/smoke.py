@@ -30,16 +30,16 @@ def images(folder):
         folder: for `train`, `val` and `test`.
     """
     folder = pathlib.Path(folder)
-    for seed, (part, count) in enumerate(COUNTS.items()):
-        if (folder / part).is_dir():
+    for seed, (split_name, count) in enumerate(COUNTS.items()):
+        if (folder / split_name).is_dir():
             continue
-        unfinished = folder / f".{part}"
+        unfinished = folder / f".{split_name}"
         split = shapes(count, seed=seed, image_size=max(IMAGE_SIZES.values()))
         for i, (pixels, label) in enumerate(zip(split.images, split.labels, strict=True)):
             path = unfinished / CLASS_NAMES[label] / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.asarray(pixels)).save(path)
-        unfinished.rename(folder / part)
+        unfinished.rename(folder / split_name)
     return folder
 
 

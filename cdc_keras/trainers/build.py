@@ -105,9 +105,7 @@ def untrained_extractor(config):
     """Returns the extractor of a run of task extractor, with initial weights."""
     with policy(config.precision):
         if config.context == "dm":
-            return _features(
-                _plain_network(config, num_classes=2), config
-            )  # the head, which knows the classes, is cut off
+            return _features(_plain_network(config, num_classes=2), config)  # without the head, any number will do
         return autoencoder.encoder(
             config.image_size,
             context_size=config.context_size,

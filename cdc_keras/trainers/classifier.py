@@ -45,7 +45,7 @@ class Classifier(StepModel):
 
         Args:
             images: (B, S, S, 3) in [-1, 1].
-            labels: (B,) integer categories, or (B, classes) shares that add up to 1, where images are mixed.
+            labels: (B,) integer categories, or (B, num_classes) shares that add up to 1, where images are mixed.
         """
 
         def loss():
@@ -61,24 +61,24 @@ class Classifier(StepModel):
 
     def assess(self, images, labels):
         """Returns loss, top-1 and top-5 so far, in inference mode; labels of -1 are padding."""
-        there, labels = labels >= 0, ops.maximum(labels, 0)
+        counted, labels = labels >= 0, ops.maximum(labels, 0)
         logits = self.network(images, training=False)
-        self.confusion.update_state(labels, logits, sample_weight=there)
-        return self.track(cross_entropies(labels, logits), labels, logits, there)
+        self.confusion.update_state(labels, logits, sample_weight=counted)
+        return self.track(cross_entropies(labels, logits), labels, logits, counted)
 
-    def track(self, loss, labels, logits, there=None):
+    def track(self, loss, labels, logits, counted=None):
         """Adds one batch to the running means and returns them.
 
         Args:
             loss: (B,), or the mean over the batch.
-            labels: (B,) integer categories, or (B, classes) shares, of which the largest is the one to hit.
-            logits: (B, classes).
-            there: (B,), whether an example counts; all do by default.
+            labels: (B,) integer categories, or (B, num_classes) shares, of which the largest is the one to hit.
+            logits: (B, num_classes).
+            counted: (B,), whether an example counts; all do by default.
         """
         mean_loss, top1, top5 = self.trackers
-        mean_loss.update_state(loss, sample_weight=ops.shape(labels)[0] if there is None else there)
+        mean_loss.update_state(loss, sample_weight=ops.shape(labels)[0] if counted is None else counted)
         if len(labels.shape) == 2:
             labels = ops.argmax(labels, axis=-1)
-        top1.update_state(hits(logits, labels), sample_weight=there)
-        top5.update_state(hits(logits, labels, k=5), sample_weight=there)
+        top1.update_state(hits(logits, labels), sample_weight=counted)
+        top5.update_state(hits(logits, labels, k=5), sample_weight=counted)
         return self.get_metrics_result()

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from cdc_keras.devices import distribution
-from cdc_keras.devices.precision import full
+from cdc_keras.devices.precision import to_float32
 from cdc_keras.networks import autoencoder
 from cdc_keras.trainers import losses, optimizers
 from cdc_keras.trainers.metrics import Mean, hits
@@ -65,10 +65,10 @@ class Disentangler(StepModel):
 
         Where the networks compute in float16, each has its own loss scale, too.
         """
-        adam = lambda name: optimizers.Adam(  # noqa: E731
-            learning_rate, beta_1, beta_2, epsilon=1e-8, global_clipnorm=clip_norm, name=name
+        autoencoder_adam, discriminator_adam = (
+            optimizers.Adam(learning_rate, beta_1, beta_2, epsilon=1e-8, global_clipnorm=clip_norm, name=name)
+            for name in ("autoencoder_adam", "discriminator_adam")
         )
-        autoencoder_adam, discriminator_adam = adam("autoencoder_adam"), adam("discriminator_adam")
         # By identity, not by a pattern on the path: variables of nested functional models do not carry its name.
         of_discriminator = {id(v) for v in self.discriminator.trainable_variables} if self.adversarial else set()
         optimizer = keras.optimizers.MultiOptimizer(
@@ -109,7 +109,7 @@ class Disentangler(StepModel):
         return context if labels is None else self.decode(context, self.condition(labels), training=training)
 
     def condition(self, labels):
-        """Returns g(y): (B,) integer labels -> (B, classes) one-hot."""
+        """Returns g(y): (B,) integer labels -> (B, num_classes) one-hot."""
         return ops.one_hot(labels, self.num_classes)
 
     def decode(self, context, condition, training=False):
@@ -117,7 +117,7 @@ class Disentangler(StepModel):
         return self.decoder([context, condition] if self.conditional else context, training=training)
 
     def discriminate(self, context, training=False):
-        """Returns the list of the logits (B, classes) that the members of D give T."""
+        """Returns the list of the logits (B, num_classes) that the members of D give T."""
         logits = self.discriminator(context, training=training)
         return logits if self.settings.discriminators > 1 else [logits]
 
@@ -206,7 +206,7 @@ class Disentangler(StepModel):
                 # D is differentiated once, at T. The inner product has the gradient lambda_fool dL_fool/dT at T, and so
                 # the right one at every weight of the encoder, while its norm costs nothing more.
                 fooling, gradient = self._fooling_gradient(context, labels)
-                total += self.lambda_fool * ops.sum(ops.stop_gradient(gradient) * full(context))
+                total += self.lambda_fool * ops.sum(ops.stop_gradient(gradient) * to_float32(context))
                 metrics.update(fooling_loss=fooling, fooling_gradient_norm=_norm_over_replicas(gradient))
                 metrics["lambda_fool"] = self.lambda_fool
             return total, dict(metrics)
@@ -247,12 +247,12 @@ class Disentangler(StepModel):
             value = sum(losses.fooling_loss(member, labels, kind, wrong) for member in logits) / len(logits)
             return scale(value), value
 
-        value, gradient = gradient_at(loss, full(context))
+        value, gradient = gradient_at(loss, to_float32(context))
         return value, gradient / scale(1.0)
 
     def assess(self, images, labels):
         """Returns the metrics that need no training step, everything in inference mode; labels of -1 are padding."""
-        there, labels = labels >= 0, ops.maximum(labels, 0)
+        counted, labels = labels >= 0, ops.maximum(labels, 0)
         context = self.encoder(images, training=False)
         reconstructions = self.decode(context, self.condition(labels))
         measured = {"reconstruction_loss": ops.mean(ops.square(images - reconstructions), axis=(1, 2, 3))}
@@ -261,7 +261,7 @@ class Disentangler(StepModel):
             measured["discriminator_loss"] = sum(losses.cross_entropies(labels, x) for x in logits) / len(logits)
             measured["discriminator_accuracy"] = self._accuracy(logits, labels)
         for name, values in measured.items():
-            self.trackers[name].update_state(values, sample_weight=there)
+            self.trackers[name].update_state(values, sample_weight=counted)
         return {name: self.trackers[name].result() for name in measured}
 
     def _accuracy(self, logits, labels):
@@ -284,4 +284,4 @@ class Disentangler(StepModel):
 
 def _norm_over_replicas(gradient):
     """Returns the norm of the whole batch's gradient, of which each replica has a part, that of its own mean."""
-    return ops.sqrt(distribution.total(ops.sum(gradient**2))) / distribution.replicas()
+    return ops.sqrt(distribution.sum_over_replicas(ops.sum(gradient**2))) / distribution.replicas()

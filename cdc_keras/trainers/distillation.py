@@ -34,7 +34,7 @@ def pair_by_resolution(student, student_groups, teacher, teacher_groups):
 
     Args:
         student, teacher: functional classifiers, plain or gated; of a gated group the gate's output is taken.
-        student_groups, teacher_groups: names of the layers that end their groups (`networks.groups`); of two groups at
+        student_groups, teacher_groups: names of the layers that end their groups (`registry.groups`); of two groups at
             one resolution the deeper one counts.
 
     Raises:
@@ -57,7 +57,7 @@ class AttentionTransfer(Classifier):
     statistics are saved with the student's, or can be trained through it.
 
     Args:
-        network: functional model, images (B, S, S, 3) in [-1, 1] -> logits (B, classes): the student.
+        network: functional model, images (B, S, S, 3) in [-1, 1] -> logits (B, num_classes): the student.
         pairs: what `pair_by_resolution` returned.
         teacher: functional model of the same images; None for a model that is only evaluated.
         weight: of the sum of the groups' losses; 1000.

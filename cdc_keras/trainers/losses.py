@@ -5,7 +5,7 @@ from keras import ops
 
 from cdc_keras.choices import FOOL_LOSSES
 from cdc_keras.devices import distribution
-from cdc_keras.devices.precision import full
+from cdc_keras.devices.precision import to_float32
 
 
 def reconstruction_loss(images, reconstructions):
@@ -14,14 +14,14 @@ def reconstruction_loss(images, reconstructions):
     Args:
         images, reconstructions: (B, H, W, 3) in [-1, 1].
     """
-    return ops.mean(ops.square(full(images) - full(reconstructions)))
+    return ops.mean(ops.square(to_float32(images) - to_float32(reconstructions)))
 
 
 def discriminator_loss(logits, labels):
     """Returns the mean cross-entropy of the category.
 
     Args:
-        logits: (B, classes), D(T).
+        logits: (B, num_classes), D(T).
         labels: (B,) integer categories.
     """
     return ops.mean(cross_entropies(labels, logits))
@@ -31,12 +31,12 @@ def cross_entropies(labels, logits):
     """Returns the cross-entropy of each image, nats, (B,).
 
     Args:
-        labels: (B,) integer categories, or (B, classes) shares that add up to 1, where images are mixed.
-        logits: (B, classes).
+        labels: (B,) integer categories, or (B, num_classes) shares that add up to 1, where images are mixed.
+        logits: (B, num_classes).
     """
     if len(labels.shape) == 2:
-        return keras.losses.categorical_crossentropy(labels, full(logits), from_logits=True)
-    return keras.losses.sparse_categorical_crossentropy(labels, full(logits), from_logits=True)
+        return keras.losses.categorical_crossentropy(labels, to_float32(logits), from_logits=True)
+    return keras.losses.sparse_categorical_crossentropy(labels, to_float32(logits), from_logits=True)
 
 
 def fooling_loss(logits, labels, kind="softmax", wrong_labels=None):
@@ -47,12 +47,12 @@ def fooling_loss(logits, labels, kind="softmax", wrong_labels=None):
     category, drawn uniformly. "uniform_ce": cross-entropy to the uniform distribution.
 
     Args:
-        logits: (B, classes), D(T).
+        logits: (B, num_classes), D(T).
         labels: (B,) integer categories.
         kind: one of `choices.FOOL_LOSSES`.
         wrong_labels: (B,) other categories, needed by "wrong_class_ce"; see `draw_wrong_labels`.
     """
-    logits = full(logits)
+    logits = to_float32(logits)
     if kind == "softmax":
         correct = ops.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
         return ops.mean(ops.sum(ops.softmax(logits) * correct, axis=-1))
@@ -73,7 +73,7 @@ def draw_wrong_labels(labels, num_classes, seed):
     """
     count = ops.shape(labels)[0] * distribution.replicas()
     shift = keras.random.randint((count,), 1, num_classes, dtype=labels.dtype, seed=seed)
-    return (labels + distribution.part(shift)) % num_classes
+    return (labels + distribution.share_of_batch(shift)) % num_classes
 
 
 def repulsive_loss(reconstructions, counterfactuals, delta=0.01):
@@ -87,7 +87,7 @@ def repulsive_loss(reconstructions, counterfactuals, delta=0.01):
         counterfactuals: (B, H, W, 3), G2(T, 1 - g(y)).
         delta: margin, in the unit of the images.
     """
-    difference = full(reconstructions) - full(counterfactuals)
+    difference = to_float32(reconstructions) - to_float32(counterfactuals)
     # The square root has no gradient at 0, where an untrained condition starts.
     distance = ops.sqrt(ops.maximum(ops.mean(ops.square(difference), axis=(1, 2, 3)), 1e-12))
     hinge = ops.maximum(delta - distance, 0.0)

@@ -28,7 +28,7 @@ class Mean(keras.metrics.Metric):
         """
         values = ops.cast(values, self.dtype)
         weights = ops.ones_like(values) if sample_weight is None else ops.cast(sample_weight, self.dtype)
-        total, count = distribution.total([ops.sum(values * weights), ops.sum(weights)])
+        total, count = distribution.sum_over_replicas([ops.sum(values * weights), ops.sum(weights)])
         self.total.assign_add(total)
         self.count.assign_add(count)
 
@@ -60,7 +60,7 @@ class Confusion(keras.metrics.Metric):
         num_classes = self.counts.shape[0]
         true = ops.one_hot(labels, num_classes, dtype=self.dtype) * ops.cast(sample_weight, self.dtype)[:, None]
         predicted = ops.one_hot(ops.argmax(logits, axis=-1), num_classes, dtype=self.dtype)
-        self.counts.assign_add(distribution.total(ops.matmul(ops.transpose(true), predicted)))
+        self.counts.assign_add(distribution.sum_over_replicas(ops.matmul(ops.transpose(true), predicted)))
 
     def result(self):
         """Returns no metric: `counts` are no number to be logged."""
@@ -77,7 +77,7 @@ def hits(logits, labels, k=1):
     A label whose logit is NaN is behind all others.
 
     Args:
-        logits: (B, classes).
+        logits: (B, num_classes).
         labels: (B,) integer categories.
     """
     labels = labels[:, None]

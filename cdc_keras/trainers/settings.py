@@ -15,18 +15,7 @@ class Settings:
     Where the paper is silent, they are those of Lample et al. 2017, "in the same way" as whom it trains (A.1).
 
     Attributes:
-        context: the context models of Table 1: "cdcgm", all of it; "cgm", no discriminator; "gm", no condition either.
-        context_size: T's height and width, pixels; the preset's by default (`networks.autoencoder.encoder`).
-        context_channels: of E1's and G1's output, which make T.
-        skip: how E1's output enters T: "add" or "none".
-        fool_weight: lambda_fool after the ramp.
-        fool_ramp_steps: steps over which lambda_fool rises linearly from 0.
-        fool_loss: "softmax" (Eq. 1), "wrong_class_ce" or "uniform_ce" (`losses.fooling_loss`).
-        repulsive_weight: weight of Eq. 2; 0 is "w/o RL" of Table 2.
-        repulsive_delta: margin of Eq. 2.
-        discriminator_width: channels of the first convolution of the discriminator D.
-        discriminators: number of Ds, which share nothing; L_fool is their mean.
-        discriminator_steps: updates of D on the T of each batch.
+        context, ..., discriminator_steps: as the settings of `RunConfig` of these names, without "dm".
         seed: seeds the random draws of "wrong_class_ce" and of `Disentangler.renew_discriminator`.
 
     Raises:

@@ -112,7 +112,7 @@ if keras.backend.backend() == "tensorflow":
                 loss, outputs = function()
                 # Each replica has the mean over its part of the batch.
                 loss = optimizer.scale_loss(loss / distribution.replicas())
-            return outputs, distribution.total(tape.gradient(loss, watched))
+            return outputs, distribution.sum_over_replicas(tape.gradient(loss, watched))
 
         def train_step(self, data):
             return _as_reduced(self.counted_update(*data))

@@ -43,7 +43,7 @@ def attention_maps(images, *, gated=None, plain=None, site=None, grad_cam=True):
 
     Args:
         images: (N, S, S, 3) uint8.
-        gated: functional classifier that `gating.attach` made, or None.
+        gated: functional classifier that `gate.attach` made, or None.
         plain: the plain one, or None.
         site: name of the gated layer; the shallowest by default, as in Fig. 4, behind which other groups come.
         grad_cam: False leaves Grad-CAM out, which needs TensorFlow.

@@ -60,7 +60,7 @@ class FolderZoo:
             raise _unknown(name, self, index)
         if not self.trusted:
             raise UserError(
-                f"{self.path / INDEX} does not list {name}; make the record with release.add, or give its path"
+                f"{self.path / INDEX} does not list {name}; make it with cdc_keras.release.add, or give its path"
             )
         return None
 
@@ -131,8 +131,8 @@ class UrlZoo:
         """
         url, folder = f"{self.base}/{name}/{file}", self.path / name
 
-        def download(url, part, _):
-            with open(part, "wb") as opened:
+        def download(url, path, _):
+            with open(path, "wb") as opened:
                 opened.writelines(_chunks(url, expected.bytes))
 
         try:

@@ -220,7 +220,11 @@ def test_augmentation_comes_after_the_same_crops_and_flips_as_without_it(kind):
 def test_several_replicas_see_what_one_sees(split, workers, replicas, monkeypatch):
     whole = epoch("randaugment", SPLITS[split])
     monkeypatch.setattr(distribution, "replicas", lambda: workers * replicas)
-    monkeypatch.setattr(distribution, "deal", lambda make: [list(make(i, workers, replicas)) for i in range(workers)])
+
+    def batches(make):
+        return [list(make(worker, workers, replicas)) for worker in range(workers)]
+
+    monkeypatch.setattr(distribution, "distributed_batches", batches)
     parts = training_batches(SPLITS[split], SIZE, augmentation="randaugment", **PLAN)
     for step, (images, labels) in enumerate(whole):
         mine = [worker[step * replicas + i] for worker in parts for i in range(replicas)]

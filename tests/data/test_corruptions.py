@@ -153,6 +153,12 @@ def direct(images, kernel):
     return result
 
 
+def test_blur_is_the_direct_convolution_with_a_gaussian(images):
+    kernel = np.array([[np.exp(-(i * i + j * j) / 2) for i in range(-4, 5)] for j in range(-4, 5)])
+    blurred = parts.blur(floats(images[:2]), 1).transpose(0, 2, 3, 1) * 255
+    np.testing.assert_allclose(blurred, direct(images[:2], kernel / kernel.sum()), atol=0.01)
+
+
 @pytest.mark.parametrize("severity, kernel", [(4, [[0, 1, 0], [1, 1, 1], [0, 1, 0]]), (5, np.ones((3, 3)))])
 def test_defocus_blur_averages_over_a_disc(images, severity, kernel):
     # Radius 1 is a pixel and its four neighbours, 1.5 the diagonal ones too; their rims are hardly softened.

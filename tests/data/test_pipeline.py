@@ -185,7 +185,11 @@ def test_streamed_evaluation_covers_every_example_once_in_order_unchanged(batch_
 def dealt(monkeypatch, make_batches, workers, replicas):
     """Returns for each worker the list of what its replicas get, in turn."""
     monkeypatch.setattr(distribution, "replicas", lambda: workers * replicas)
-    monkeypatch.setattr(distribution, "deal", lambda make: [list(make(i, workers, replicas)) for i in range(workers)])
+
+    def batches(make):
+        return [list(make(worker, workers, replicas)) for worker in range(workers)]
+
+    monkeypatch.setattr(distribution, "distributed_batches", batches)
     return make_batches()
 
 

@@ -25,6 +25,7 @@ from cdc_keras.gate.attach import attach
 from cdc_keras.networks import autoencoder, registry
 from cdc_keras.networks.common import batch_norm, classify, conv
 from cdc_keras.networks.layers import ChannelCompatibility
+from cdc_keras.release.add import add
 from cdc_keras.release.card import card
 from cdc_keras.release.verify import verify
 from cdc_keras.runs import callbacks, training
@@ -297,7 +298,7 @@ def test_records_of_the_zoo_compute_in_float32_and_gate_in_the_precision_of_the_
         assert dtypes(network) == {half.removeprefix("mixed_")}
     for name, run in (("extractor", extractor), ("gated", gated)):
         evaluate(run.path, split="validation")
-        record = zoo.add(run.path, name)
+        record = add(run.path, name)
         released = zoo.load(name)
         np.testing.assert_array_equal(released(IMAGES), trained[name](IMAGES))
         assert dtypes(released) == dtypes(trained[name]) == {"float32"}
@@ -310,7 +311,7 @@ def test_records_of_the_zoo_compute_in_float32_and_gate_in_the_precision_of_the_
 
 
 def gradients_of_both_players(model, monkeypatch):
-    """Returns ({player: what one update gives to its optimizer, without the scale}, readings)."""
+    """Returns ({player: what one update gives to its optimizer, without the scale}, metrics)."""
     found = {}
     for name, player in model.players().items():
         if isinstance(player, keras.optimizers.LossScaleOptimizer):
@@ -325,8 +326,8 @@ def test_the_gradients_and_readings_of_both_players_are_near_those_of_float32(ha
     keras.utils.set_random_seed(0)
     plain = disentangler("float32")
     both = plain, disentangler(half, like=plain)
-    (expected, readings), (found, readings_in_half) = (gradients_of_both_players(m, monkeypatch) for m in both)
-    assert readings_in_half == pytest.approx(readings, rel=30 * ROUNDING[half])
+    (expected, metrics), (found, metrics_in_half) = (gradients_of_both_players(m, monkeypatch) for m in both)
+    assert metrics_in_half == pytest.approx(metrics, rel=30 * ROUNDING[half])
     for name in expected:
         # A share of the ReLUs, proportional to the rounding, changes sides; of the gradient's norm that is the root.
         assert apart(found[name], expected[name]) < 6 * ROUNDING[half] ** 0.5, name
@@ -379,7 +380,7 @@ def test_a_players_overflow_leaves_out_its_own_step_alone(player, tmp_path):
     before = {name: values(variables) for name, variables in moves.items()}
     for name, optimizer in model.players().items():
         optimizer.dynamic_scale.assign(2.0**40 if name == player else 2.0**6)
-    readings = model.counted_update(IMAGES, LABELS)
+    metrics = model.counted_update(IMAGES, LABELS)
 
     overflowed, went_well = model.players()[player], model.players()[other]
     assert same(values(moves[player]), before[player])
@@ -387,7 +388,7 @@ def test_a_players_overflow_leaves_out_its_own_step_alone(player, tmp_path):
     assert [float(overflowed.dynamic_scale), float(went_well.dynamic_scale)] == [2.0**39, 2.0**6]
     assert [int(overflowed.iterations), int(went_well.iterations), int(model.steps)] == [0, 1, 1]
     assert model.skipped_steps() == {f"{player}_skipped_steps": 1.0, f"{other}_skipped_steps": 0.0}
-    assert all(np.isfinite(float(x)) for x in readings.values())  # or the run would stop
+    assert all(np.isfinite(float(x)) for x in metrics.values())  # or the run would stop
 
     model.save_weights(tmp_path / "model.weights.h5")
     again = disentangler("mixed_float16")
@@ -424,7 +425,7 @@ def test_a_float16_run_with_skipped_steps_sees_all_data_and_goes_on_exactly_in_m
 
     resume_at_step(6, config, tmp_path / "resumed", monkeypatch)
     assert stored(straight.checkpoint(8)) == stored(tmp_path / "resumed/checkpoints/step-00000008.weights.h5")
-    assert readings(straight.path) == readings(tmp_path / "resumed")
+    assert metrics(straight.path) == metrics(tmp_path / "resumed")
 
 
 @pytest.mark.long
@@ -440,7 +441,7 @@ def test_a_float16_extractor_and_what_it_gates_go_on_exactly_in_mid_epoch(name, 
     straight = train(config, tmp_path / "straight")
     resume_at_step(6, config, tmp_path / "resumed", monkeypatch)
     assert stored(straight.checkpoint(8)) == stored(tmp_path / "resumed/checkpoints/step-00000008.weights.h5")
-    assert readings(straight.path) == readings(tmp_path / "resumed")
+    assert metrics(straight.path) == metrics(tmp_path / "resumed")
 
 
 def resume_at_step(last, config, folder, monkeypatch):
@@ -468,7 +469,7 @@ def stored(path):
     return found
 
 
-def readings(folder):
+def metrics(folder):
     """Returns the rows of metrics.csv without what a clock measured."""
     with (pathlib.Path(folder) / "metrics.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
@@ -527,7 +528,7 @@ def test_two_processes_give_the_same_run_to_the_bit(names, epochs, tmp_path):
         one, two = (folder / name for folder in folders)
         last = f"checkpoints/step-{4 * epochs:08d}.weights.h5"
         assert stored(one / last) == stored(two / last)
-        assert readings(one) == readings(two)
+        assert metrics(one) == metrics(two)
 
 
 @pytest.mark.parametrize("task, threads", [("extractor", [3]), ("classifier", [])])

@@ -291,7 +291,7 @@ def test_versions_follow_each_other_and_none_is_written_again(tmp_path):
         (["--model=zoo:cifar100"], "give --out"),
         (["--model=nowhere", "--out=OUT"], "nowhere is no run folder"),
         (["--model=zoo:cifar10000", "--out=OUT"], "there is no record 'cifar10000'"),
-        (["--model=zoo:cifar100", "--out=FILE"], "can not write a model to"),
+        (["--model=zoo:cifar100", "--out=FILE"], "cannot write a model to"),
         (
             ["--model=zoo:cifar100", "--out=OUT", "--format=tflite"],
             "--format is one of saved_model, onnx, not 'tflite'",

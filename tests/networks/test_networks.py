@@ -1,7 +1,7 @@
 """One harness that every network passes through: counts, shapes, gradients, files, policies, image sizes and names.
 
 `PYTHONPATH=. python tests/test_networks.py` prints the counts beside what the papers' definitions give. `--golden`
-writes the fingerprints of now to `golden/networks.json`: where one differs from before, weight files of before can not
+writes the fingerprints of now to `golden/networks.json`: where one differs from before, weight files of before cannot
 be read.
 """
 

@@ -100,14 +100,14 @@ def test_numbers_that_do_not_come_out_again_are_found(own):
     rewrite(own / "shapes_extractor", **values)
     problems = verify(["shapes_extractor"])
     assert len(problems) == 3 and all(x.startswith("shapes_extractor: ") for x in problems)
-    score, erased, reading = problems
+    score, erased, finding = problems
     metric = values["metrics"][0]
     assert f"{metric['name']} on validation comes out as {before.metrics[0].value:.6g}, and preset.json" in score
     assert f"says {metric['value']:.6g} to within {metric['tolerance']:.2g}" in score
     assert f"audit.erased.erased comes out as {before.audit.erased['erased']:.6g}" in erased
     first = before.audit.findings[0]
-    assert f"audit: {first.target} from {first.source} by {first.reader}, accuracy comes out as" in reading
-    assert f"{first.accuracy:.6g}" in reading and "to within 0.02" in reading
+    assert f"audit: {first.target} from {first.features} by {first.reader}, accuracy comes out as" in finding
+    assert f"{first.accuracy:.6g}" in finding and "to within 0.02" in finding
 
 
 def test_numbers_within_their_tolerance_pass(own):

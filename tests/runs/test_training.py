@@ -269,7 +269,7 @@ def test_bad_input_gets_one_sentence_and_a_status_that_is_not_zero(arguments, se
         (dict(task="classifier", gate_attention=False, image_size=64, train_limit=256), "give gate_sites"),
     ],
 )
-def test_a_run_that_can_not_be_is_refused_before_its_folder_is_made(settings, sentence, tmp_path):
+def test_a_run_that_cannot_be_is_refused_before_its_folder_is_made(settings, sentence, tmp_path):
     run = tmp_path / "run"
     settings = {name: str(run) if value == "RUN" else value for name, value in settings.items()}
     with pytest.raises(UserError, match=sentence):

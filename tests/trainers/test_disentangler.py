@@ -143,7 +143,7 @@ def test_the_reading_of_the_fooling_gradient_is_its_norm_at_t():
 
 
 def test_one_training_step_is_the_step_written_out_by_hand():
-    # Without dropout, whose random numbers a second implementation can not draw.
+    # Without dropout, whose random numbers a second implementation cannot draw.
     model, twin = build(dropout=0.0), build(dropout=0.0)
     start = values(model.variables)
     model.update(IMAGES, LABELS)
@@ -183,11 +183,11 @@ def test_lambda_rises_linearly_and_stays(step, share):
 
 def test_lambda_counts_the_steps_of_training():
     model = build(fool_weight=1.0, fool_ramp_steps=4, step=0)
-    readings = []
+    metrics = []
     for _ in range(3):
         model.reset_metrics()
-        readings.append(float(model.counted_update(IMAGES, LABELS)["lambda_fool"]))
-    assert readings == [0.0, 0.25, 0.5]
+        metrics.append(float(model.counted_update(IMAGES, LABELS)["lambda_fool"]))
+    assert metrics == [0.0, 0.25, 0.5]
 
 
 def test_each_players_gradient_is_clipped_by_its_own_global_norm():

@@ -50,7 +50,7 @@ def network_variables(model):
 
 
 def train(model, first_step, steps, steps_per_call=1):
-    """The readings of `steps` training steps of the one epoch there is, from `first_step` on."""
+    """The metrics of `steps` training steps of the one epoch there is, from `first_step` on."""
     batches = training_batches(
         SPLIT,
         32,
@@ -81,10 +81,10 @@ def jax_side(folder):
     model.load_weights(folder / "tensorflow.weights.h5")
     np.savez(folder / "jax_from_tensorflow.npz", **outputs(model))
 
-    readings = [train(model, 0, 1), train(model, 1, 1)]
+    metrics = [train(model, 0, 1), train(model, 1, 1)]
     np.savez(folder / "two_chunks_of_one.npz", **weights(model))
-    readings += [train(model, step, 1) for step in range(2, STEPS)]
-    np.savez(folder / "readings.npz", readings=readings)
+    metrics += [train(model, step, 1) for step in range(2, STEPS)]
+    np.savez(folder / "metrics.npz", metrics=metrics)
     model.save_weights(folder / "jax.weights.h5")
     np.savez(folder / "jax_own.npz", **outputs(model))
 
@@ -144,7 +144,7 @@ def test_five_steps_have_the_same_losses_under_both_backends(folder):
     model.load_weights(folder / "tensorflow.weights.h5")
     got = np.array([train(model, step, 1) for step in range(STEPS)])
     # Rounding decides where Adam moves a weight of gradient 0; over five steps that stays below 1%.
-    np.testing.assert_allclose(got, np.load(folder / "readings.npz")["readings"], rtol=0.01)
+    np.testing.assert_allclose(got, np.load(folder / "metrics.npz")["metrics"], rtol=0.01)
 
 
 def test_two_chunks_of_one_step_and_one_chunk_of_two_give_the_same_weights(folder):
