@@ -33,23 +33,22 @@ def usable_sites(model, extractor):
 def preprocess_input(images: ArrayLike) -> np.ndarray:
     """Returns images in [-1, 1], as every network of this package takes them.
 
-        Args:
-            images: (B, S, S, 3) or one image (S, S, 3), pixels from 0 to 255, uint8 or floats; a NumPy array or a tensor.
-                They are not resized: S is the network's `input_shape[1]`.
+    Args:
+        images: (B, S, S, 3) or one image (S, S, 3), pixels from 0 to 255, uint8 or floats; a NumPy array or a tensor.
+            They are not resized: S is the network's `input_shape[1]`.
 
-        Returns:
-            A float32 array, or for a tensor a tensor, of the same shape.
+    Returns:
+        A float32 array, or for a tensor a tensor, of the same shape.
 
-        Raises:
-            ValueError: for another shape, or values that are no pixels.
+    Raises:
+        ValueError: for another shape, or values that are no pixels.
 
-        Example:
-            >>> import numpy as np
-    import scipy.special
-            >>> from cdc_keras import preprocess_input
-            >>> pixels = np.full((1, 32, 32, 3), 255, "uint8")
-            >>> preprocess_input(pixels)[0, 0, 0].tolist()
-            [1.0, 1.0, 1.0]
+    Example:
+        >>> import numpy as np
+        >>> from cdc_keras import preprocess_input
+        >>> pixels = np.full((1, 32, 32, 3), 255, "uint8")
+        >>> preprocess_input(pixels)[0, 0, 0].tolist()
+        [1.0, 1.0, 1.0]
     """
     is_tensor = keras.ops.is_tensor(images)
     images = images if is_tensor else np.asarray(images)

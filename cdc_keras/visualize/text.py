@@ -56,7 +56,7 @@ def _missing(family, characters):
 @functools.cache
 def _code_points(family):
     try:
-        path = font_manager.findfont(font_manager.FontProperties([family]))
+        path = font_manager.findfont(font_manager.FontProperties(family=[family]))
         return frozenset(font_manager.get_font(path).get_charmap())
     except (OSError, RuntimeError):  # a font file that is damaged
         return frozenset()

@@ -75,7 +75,7 @@ def test_a_context_model_in_a_classifier_has_no_scores(tmp_path, monkeypatch):
     record = add(train(config, tmp_path / "run").path, "dm")
     assert record.metrics == () and DISENTANGLER not in record.files
     assert "has no scores of its own" in (tmp_path / "dm" / "README.md").read_text()
-    with pytest.raises(UserError, match="dm is a part of a classifier and has no scores; cdc-keras audit"):
+    with pytest.raises(UserError, match="dm is a part of a classifier and has no scores of its own; cdc-keras audit"):
         evaluate_record("dm")
     found = audit("zoo:dm", out=tmp_path / "audit", limit=40)
     assert "Of T only the encoder is known" in found["notes"][0] and found["reconstruction_mse"] == {}
