@@ -71,18 +71,20 @@ class RunCallback(keras.callbacks.Callback):
 
 
 def callbacks_of(course, pictures):
-    """Returns (callbacks in the order in which Keras has to call them, the `StopOnSignal` among them).
+    """Returns (callbacks in the order in which Keras has to call them, the `Progress`, the `StopOnSignal` among them).
+
+    The last two are context managers, which training has to be within.
 
     Args:
         course: a `Course`.
         pictures: whether to draw how training goes.
     """
-    stop = StopOnSignal()
-    callbacks = [StopOnNaN(), Metrics(course), BestWeights(course), Progress(course), Checkpoints(course)]
+    progress, stop = Progress(course), StopOnSignal()
+    callbacks = [StopOnNaN(), Metrics(course), BestWeights(course), progress, Checkpoints(course)]
     if course.run.writes:
         callbacks.insert(-1, TensorBoard(course))
         callbacks += [Pictures(course)] if pictures else []
-    return [*callbacks, stop], stop
+    return [*callbacks, stop], progress, stop
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -136,9 +138,19 @@ class BestWeights(RunCallback):
 
 
 class Progress(RunCallback):
-    """Shows epoch, metrics, images per second and the time left of the whole run; a line stays of every epoch."""
+    """Shows epoch, metrics, images per second and the time left of the whole run; a line stays of every epoch.
+
+    Use as a context manager around training: whatever ends it, an error too, the bar is taken away before.
+    """
 
     bar = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if self.bar is not None:
+            self.bar.close()
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.epoch_start = epoch, self.model.steps_done
@@ -161,10 +173,6 @@ class Progress(RunCallback):
                 f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "seconds")
             )
             say(f"epoch {epoch + 1}/{self.course.config.epochs}  {metrics}")
-
-    def on_train_end(self, logs=None):
-        if self.bar is not None and (self.model.stop_training or self.model.steps_done >= self.course.total):
-            self.bar.close()
 
 
 class TensorBoard(RunCallback):

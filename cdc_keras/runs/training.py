@@ -99,8 +99,8 @@ def _fit(course, pictures):
         run.note(**environment(), steps_per_epoch=steps_per_epoch, train_images=len(dataset.train))
         _note_short_ramp(run, config, steps_per_epoch)
 
-    callbacks, stop = callbacks_of(course, pictures)
-    with stop:
+    callbacks, progress, stop = callbacks_of(course, pictures)
+    with progress, stop:
         while step < course.total and not stop.agreed:
             epoch, first_step = divmod(step, steps_per_epoch)
             if not first_step:

@@ -35,7 +35,6 @@ def train(callback, epoch, calls, metrics, first_step):
         callback.on_train_batch_end(batch, metrics)
     callback.model.steps_done = (epoch + 1) * 20
     callback.on_epoch_end(epoch, metrics)
-    callback.on_train_end()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -69,6 +68,22 @@ def test_a_log_file_gets_a_line_an_epoch_and_one_every_half_minute(monkeypatch):
     rows = [{"epoch": 3.0, "loss": 0.25, "val_top1": 0.5, "seconds": 3.0}]
     train(Progress(course(rows=rows)), 2, range(20), {"loss": 0.25}, first_step=40)
     assert printed.getvalue() == "epoch 3/4  loss 0.25  val_top1 0.5\n"
+
+
+def test_an_error_takes_the_bar_off_the_terminal(monkeypatch):
+    printed, now = Terminal(), [0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    monkeypatch.setattr(sys, "stderr", printed)
+    with pytest.raises(UserError), Progress(course()) as callback:
+        callback.set_model(types.SimpleNamespace(steps_done=0, stop_training=False))
+        callback.on_epoch_begin(0)
+        for batch in range(20):
+            now[0] += 100
+            callback.on_train_batch_end(batch, {"loss": 0.5})
+        assert printed.getvalue().split("\r")[-1].startswith("epoch 1/4")
+        raise UserError("loss became NaN")
+    *_, line, after = printed.getvalue().split("\r")
+    assert not line.strip() and not after
 
 
 def test_metrics_are_fetched_only_when_the_bar_is_drawn(monkeypatch):
