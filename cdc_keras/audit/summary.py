@@ -55,10 +55,12 @@ def summarized(result):
     errors = [
         f"Reconstruction MSE from {features_title(name)}: {error['mean']:.4f} ({error['low']:.4f} to "
         f"{error['high']:.4f})."
-        for name, error in result["reconstruction_mse"].items()
+        for name, error in result.get("reconstruction_mse", {}).items()
     ]
     introduction = f"{zoo_findings.headline(audit)} {zoo_findings.introduction(audit)}".strip()
-    return Summary(introduction, head, rows, [*zoo_findings.remarks(audit), *errors, *result["notes"]])
+    return Summary(
+        introduction, head, rows, [*zoo_findings.remarks(audit), *errors, *map(str, result.get("notes", ()))]
+    )
 
 
 def text(result):

@@ -119,7 +119,7 @@ def test_the_audit_is_part_of_the_report_and_no_text_of_it_is_taken_for_html(run
     head, rows = findings.table(audit.findings)
     assert rows and {cell for row in rows for cell in row if cell} <= set(content.cells)
     assert content.items == [*findings.remarks(audit), *notes]
-    assert findings.headline(audit) in content.paragraphs
+    assert f"{findings.headline(audit)} {findings.introduction(audit)}" in content.paragraphs
     (runs / "extractor" / "audit.json").write_text(json.dumps({**AUDIT, "seed": "none"}))
     with pytest.raises(UserError, match="audit.seed is to be a whole number"):
         report.report(runs / "extractor")
