@@ -1,4 +1,4 @@
-"""Images from class folders: JPEG, PNG, WebP and BMP files of any size, read with PIL."""
+"""Images from class folders: JPEG, PNG, WebP and BMP files of any size."""
 
 import concurrent.futures
 import os
@@ -6,29 +6,15 @@ import pathlib
 import sys
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cdc_keras.data.class_folders import ODD_NAMES, class_files, split_folders, stray_report
 from cdc_keras.data.crop import random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit, numbered
+from cdc_keras.data.image_file import decode, read_image
 from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_splits, with_progress
 from cdc_keras.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-# What Pillow may open, whatever a name says: it knows others, of which some start programs (EPS) or come out black.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-# What shows through a transparent pixel: no category has this grey for a background, as many would have white.
-BACKDROP = (128, 128, 128)
-ORIENTATION = 0x0112  # tag of EXIF; its values that are not upright, and what turns them:
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def load_folder(
@@ -101,54 +87,6 @@ def load_folder(
     return Dataset(name="folder", class_names=class_names, image_size=image_size, **splits)
 
 
-def read_image(path, image_size=None):
-    """(image_size, image_size, 3) uint8 of one file; raises whatever PIL raises where it cannot be decoded.
-
-    Args:
-        path: a file in one of `FORMATS`.
-        image_size: the shorter side is brought to this, then the centre cropped, pixels; None is the whole image.
-    """
-    with _open(path) as image:
-        image = _upright_rgb(image)
-        if image_size is not None:
-            # PIL's bilinear filter widens as it shrinks, so it does not alias.
-            image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BILINEAR)
-        return np.asarray(image)
-
-
-def _open(path):
-    """Returns the `PIL.Image` of a file, not decoded yet."""
-    most = Image.MAX_IMAGE_PIXELS
-    try:
-        image = Image.open(path, formats=FORMATS)
-    except UnidentifiedImageError:
-        raise ValueError(f"no readable {', '.join(FORMATS)}") from None
-    except Image.DecompressionBombError:
-        raise ValueError(f"more than {most:,} pixels") from None
-    # PIL itself only warns up to twice this size.
-    if image.width * image.height > most:
-        image.close()
-        raise ValueError(f"{image.width} x {image.height} pixels, but at most {most:,} are read")
-    return image
-
-
-def _upright_rgb(image):
-    """Returns an open image decoded, turned as EXIF says, in RGB and on the backdrop."""
-    image.load()
-    try:
-        turn = TURNS.get(image.getexif().get(ORIENTATION))
-    except Exception:  # On a broken EXIF block PIL raises almost anything; the pixels are there all the same.
-        turn = None
-    if turn is not None:
-        image = image.transpose(turn)
-    if image.mode.startswith("I"):  # 16 bits per pixel, which PIL would clip to 8 instead of scaling.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        backdrop = Image.new("RGBA", image.size, BACKDROP)
-        image = Image.alpha_composite(backdrop, image.convert("RGBA"))
-    return image.convert("RGB")
-
-
 def _labels_of(classes, class_names):
     return [class_names.index(name) for name in classes]
 
@@ -170,9 +108,8 @@ def _readable(paths, labels):
 
     def problem(path):
         try:
-            with _open(path) as image:
-                image.draft("RGB", (64, 64))  # A JPEG decodes several times faster at an eighth, and still to its end.
-                _upright_rgb(image)
+            with open(path, "rb") as file:
+                decode(file, draft=64)  # A JPEG decodes several times faster at an eighth, and still to its end.
         except Exception as error:  # On bad bytes PIL's decoders raise almost anything.
             return f"{path} ({error})"
 

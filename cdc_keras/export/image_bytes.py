@@ -1,4 +1,4 @@
-"""Encoded images to pixels inside a TensorFlow graph, as `data.folder.read_image` does it when a model is trained.
+"""Encoded images to pixels inside a TensorFlow graph, by the rules of `data.image_file`, which reads them in training.
 
 Bytes come from strangers, so what they may cost is known before they are decoded. Of one request at most `AT_ONCE`
 images are decoded at a time, each of which takes up to 0.3 GB (a translucent PNG of `PIXEL_LIMIT`).
@@ -6,20 +6,24 @@ images are decoded at a time, each of which takes up to 0.3 GB (a translucent PN
 
 import tensorflow as tf
 
-from cdc_keras.data.folder import BACKDROP
+from cdc_keras.data import image_file as rules
 
 PIXEL_LIMIT = 2**24
 AT_ONCE = 2
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-PNG_HEADER = 24  # bytes: the signature, length and name of the first chunk, width and height
-COMPRESSED, COMPRESSED_LIMIT = (b"zTXt", b"iTXt", b"iCCP"), 8  # chunks that libpng inflates, each to 8 MB at most
+# Orientations of EXIF by what brings them upright: first rows and columns change places, then each is reversed.
+TRANSPOSED, ROWS_REVERSED, COLUMNS_REVERSED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
+CRC = []  # of one byte, as in zlib
+for value in range(256):
+    for _ in range(8):
+        value = value >> 1 ^ (0xEDB88320 if value & 1 else 0)
+    CRC.append(value)
 
 
 def decode_batch(encoded, size):
     """Returns the pixels of encoded images, (B, size, size, 3) uint8.
 
     The shorter side is brought to `size` and the centre cropped, without aliasing; transparent pixels get the grey they
-    have in training. What an EXIF tag says of the orientation is not read.
+    have in training, and images are turned as EXIF says.
 
     Args:
         encoded: (B,) strings, each the bytes of one JPEG or PNG of at most `PIXEL_LIMIT` pixels.
@@ -35,52 +39,217 @@ def decode_batch(encoded, size):
 
 
 def _decode(encoded, size):
-    is_png = tf.strings.substr(encoded, 0, len(PNG)) == PNG
-    is_jpeg = tf.strings.substr(encoded, 0, len(JPEG)) == JPEG
-    known = tf.debugging.Assert(is_png | is_jpeg, ["these bytes are no JPEG and no PNG; send one of these"])
-    with tf.control_dependencies([known]):
-        height, width = tf.cond(is_png, lambda: _png_shape(encoded), lambda: _jpeg_shape(encoded))
-    small = tf.debugging.Assert(
-        (height > 0) & (width > 0) & (height <= PIXEL_LIMIT // tf.maximum(width, 1)),
-        [f"an image has at most {PIXEL_LIMIT} pixels; this one has height and width", height, width],
+    is_png, is_jpeg = _starts(encoded, rules.PNG), _starts(encoded, rules.JPEG)
+    encoded = _checked(
+        encoded,
+        (is_png | is_jpeg, ["these bytes are no JPEG and no PNG; send one of these"]),
+        (tf.strings.length(encoded) <= rules.BYTE_LIMIT, [f"an image has at most {rules.BYTE_LIMIT} bytes"]),
     )
-    with tf.control_dependencies([small]):
-        image = tf.cond(is_png, lambda: _png(encoded), lambda: _jpeg(encoded))
-    return _fit(image, size)
+    image, exif = tf.cond(is_png, lambda: _png(encoded), lambda: _jpeg(encoded))
+    return _turned(_fit(image, size), _orientation(exif))
 
 
-def _png_shape(encoded):
-    inflated = tf.add_n([tf.size(tf.strings.split(encoded, kind)) - 1 for kind in COMPRESSED])
-    checks = [
-        tf.debugging.Assert(tf.strings.length(encoded) >= PNG_HEADER, ["this PNG ends within its header"]),
-        tf.debugging.Assert(inflated <= COMPRESSED_LIMIT, ["this PNG has more compressed text than any picture needs"]),
-    ]
-    with tf.control_dependencies(checks):
-        digits = tf.cast(tf.io.decode_raw(tf.strings.substr(encoded, PNG_HEADER - 8, 8), tf.uint8), tf.int64)
-    width, height = tf.unstack(tf.reduce_sum(tf.reshape(digits, (2, 4)) * [2**24, 2**16, 2**8, 1], axis=1))
-    return height, width
+def _checked(value, *conditions):
+    """Returns `value` once all conditions, (bool, what is said where it is False) each, are seen to hold."""
+    with tf.control_dependencies([tf.debugging.Assert(*condition) for condition in conditions]):
+        return tf.identity(value)
 
 
-def _jpeg_shape(encoded):
-    height, width, _ = tf.unstack(tf.cast(tf.image.extract_jpeg_shape(encoded), tf.int64))
-    return height, width
+def _starts(text, start, at=0):
+    return tf.strings.substr(text, at, len(start)) == start
+
+
+def _number(text, size):
+    """Returns the whole number in the first bytes of a string, the highest of them first."""
+    digits = _digits(tf.strings.substr(text, 0, size))
+    return tf.reduce_sum(digits * [256**i for i in reversed(range(size))])
+
+
+def _digits(text):
+    return tf.cast(tf.io.decode_raw(text, tf.uint8), tf.int64)
+
+
+def _part(text, start, size):
+    """Returns the bytes from `start`, at most `size` of them."""
+    return tf.strings.substr(text, tf.minimum(start, _length(text)), size)
+
+
+def _length(text):
+    return tf.cast(tf.strings.length(text), tf.int64)
+
+
+def _checked_size(height, width):
+    said = [f"an image has at most {PIXEL_LIMIT} pixels; this one has height and width", height, width]
+    return (height > 0) & (width > 0) & (height <= PIXEL_LIMIT // tf.maximum(width, 1)), said
 
 
 def _png(encoded):
-    """Returns an image, what is transparent on grey."""
-    image = tf.io.decode_png(encoded, channels=4)
-    return tf.cond(tf.reduce_all(image[..., 3] == 255), lambda: image[..., :3], lambda: _on_grey(image))
+    """Returns (pixels, EXIF block) of a PNG, what is transparent on grey."""
+    zero, none = tf.constant(0, tf.int64), tf.constant(b"")
+
+    def more(going, count, at, *rest):
+        return going & (count < rules.PART_LIMIT) & (at + 12 <= _length(encoded))
+
+    def step(going, count, at, header, palette, key, exif, first, last, pieces):
+        size, kind = _number(_part(encoded, at, 4), 4), _part(encoded, at + 4, 4)
+        end = at + 12 + size
+        going = (end <= _length(encoded)) & (kind != rules.IEND[4:8])
+        chunk = _part(encoded, at, 12 + tf.minimum(size, rules.EXIF_LIMIT))
+
+        def taken(name, before, early=True):
+            return tf.where(going & (kind == name) & (before == b"") & (early | (name == b"eXIf")), chunk, before)
+
+        early = pieces == 0
+        piece = going & (kind == b"IDAT") & (early | (at == last))
+        header, palette = taken(b"IHDR", header, early), taken(b"PLTE", palette, early)
+        key, exif = taken(b"tRNS", key, early), taken(b"eXIf", exif)
+        first, last = tf.where(piece & early, at, first), tf.where(piece, end, last)
+        return going, count + 1, end, header, palette, key, exif, first, last, pieces + tf.cast(piece, tf.int64)
+
+    start = tf.constant(True), zero, zero + len(rules.PNG), none, none, none, none, zero, zero, zero
+    *_, header, palette, key, exif, first, last, pieces = tf.while_loop(more, step, start, parallel_iterations=1)
+    whole = (tf.strings.length(header) == 25) & _starts(encoded, b"\0\0\0\rIHDR", len(rules.PNG)) & (pieces > 0)
+    header = _checked(header, (whole, ["this PNG has no picture, or ends early"]))
+    width, height = (_number(tf.strings.substr(header, at, 4), 4) for at in (8, 12))
+    depth, colour = (_number(tf.strings.substr(header, at, 1), 1) for at in (16, 17))
+    colours, samples = (_length(text) - 12 for text in (palette, key))
+    is_palette = colour == 3
+    has_key = tf.where(
+        is_palette,
+        (samples > 0) & (samples <= colours // 3),
+        ((colour == 0) & (samples == 2)) | ((colour == 2) & (samples == 6)),
+    )
+    key = tf.where(has_key, key, b"")
+    row = width * depth * tf.gather(tf.constant(rules.CHANNELS, tf.int64), tf.minimum(colour, 7)) // 8 + 4
+    broken = is_palette & ((colours <= 0) | (colours > 768) | (colours % 3 != 0))
+    header = _checked(
+        header,
+        (~broken, ["this PNG has no palette, or a broken one"]),
+        (_has_checksum(key), ["this PNG has a wrong checksum"]),
+        _checked_size(height, width),
+        (last - first - 12 * pieces <= 2 * height * row + 4096, ["this PNG has more data than its pixels need"]),
+    )
+    colour_chunks = tf.where(is_palette, palette, b""), key
+    parts = [rules.PNG, header, *colour_chunks, tf.strings.substr(encoded, first, last - first), rules.IEND]
+    data = tf.strings.join(parts)
+    image = tf.cond(
+        has_key | (colour >= 4),
+        lambda: _on_grey(tf.io.decode_png(data, channels=4)),
+        # Not with four channels: what TensorFlow fills in for opaque is transparent where a sample has few bits.
+        lambda: tf.io.decode_png(data, channels=3),
+    )
+    return image, tf.strings.substr(exif, tf.minimum(tf.strings.length(exif), 8), rules.EXIF_LIMIT)
+
+
+def _has_checksum(chunk):
+    """Returns whether a chunk of a PNG, at most a few hundred bytes, is empty or ends with its checksum."""
+    content = _digits(_part(chunk, tf.constant(4, tf.int64), tf.maximum(_length(chunk) - 8, 0)))
+    state = tf.foldl(
+        lambda crc, byte: tf.bitwise.bitwise_xor(crc // 256, tf.gather(CRC, tf.bitwise.bitwise_xor(crc % 256, byte))),
+        content,
+        tf.constant(2**32 - 1, tf.int64),
+    )
+    end = tf.strings.substr(tf.strings.join([b"\0\0\0\0", chunk]), -4, 4)
+    return (chunk == b"") | (_number(end, 4) == 2**32 - 1 - state)
 
 
 def _on_grey(image):
     """Returns (H, W, 3) uint8 of (H, W, 4); in 16 bits, as floats would take twice the memory."""
     opacity = tf.cast(image[..., 3:], tf.uint16)
-    colour = tf.cast(image[..., :3], tf.uint16) * opacity + tf.constant(BACKDROP, tf.uint16) * (255 - opacity)
+    colour = tf.cast(image[..., :3], tf.uint16) * opacity + tf.constant(rules.BACKDROP, tf.uint16) * (255 - opacity)
     return tf.cast((colour + 127) // 255, tf.uint8)
 
 
 def _jpeg(encoded):
-    return tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+    """Returns (pixels, EXIF block) of a JPEG."""
+    zero, none = tf.constant(0, tf.int64), tf.constant(b"")
+
+    def one_of(marker, choices):
+        return tf.reduce_any(marker == tf.constant(choices, tf.int64))
+
+    def more(count, at, head, *rest):
+        open_ = (count < rules.PART_LIMIT) & (at + 4 <= _length(encoded)) & (_length(head) <= rules.TABLE_LIMIT)
+        return open_ & (_part(encoded, at, 2) != rules.SCAN)
+
+    def step(count, at, head, frame, colour, adobe, exif, other):
+        first, marker, high, low = tf.unstack(_digits(_part(encoded, at, 4)), 4)
+        filling, bare = (first != 255) | one_of(marker, (0, 255)), one_of(marker, rules.BARE)
+        size = tf.where(filling, zero + 1, tf.where(bare, zero + 2, 2 + tf.maximum(high * 256 + low, 2)))
+        segment, real = _part(encoded, at, size), ~filling & ~bare
+        is_frame = real & one_of(marker, rules.FRAMES)
+        kept = is_frame | (real & one_of(marker, rules.TABLES))
+
+        def says(kind):
+            same = _starts(segment, kind[:2]) & (_part(segment, zero + 4, 5) == kind[4:9])
+            return real & same & (_length(segment) >= len(kind))
+
+        last = _part(segment, zero + len(rules.ADOBE) - 1, 1)
+        is_exif = real & _starts(segment, rules.EXIF[0]) & (_part(segment, zero + 4, 6) == rules.EXIF[1])
+        return (
+            count + 1,
+            at + size,
+            tf.strings.join([head, tf.where(kept, segment, b"")]),
+            tf.where(is_frame, segment, frame),
+            tf.where(says(rules.JFIF), rules.JFIF, colour),
+            tf.where(says(rules.ADOBE), tf.strings.join([rules.ADOBE[:-1], last]), adobe),
+            tf.where(is_exif & (exif == b""), _part(segment, zero + 10, rules.EXIF_LIMIT), exif),
+            other | (real & one_of(marker, rules.OTHER_FRAMES)),
+        )
+
+    start = zero, zero + 2, none, none, none, none, none, tf.constant(False)
+    _, at, head, frame, jfif, adobe, exif, other = tf.while_loop(more, step, start, parallel_iterations=1)
+    tail = tf.strings.split(_part(encoded, at, rules.BYTE_LIMIT), rules.END, maxsplit=1)
+    whole = (tf.size(tail) == 2) & (_part(encoded, at, 2) == rules.SCAN) & (_length(frame) >= 10)
+    frame = _checked(
+        frame,
+        (~other, ["this JPEG is neither baseline nor progressive"]),
+        (whole & (_length(head) <= rules.TABLE_LIMIT), ["this JPEG has no picture, or ends early"]),
+    )
+    height, width = (_number(tf.strings.substr(frame, at, 2), 2) for at in (5, 7))
+    bits, channels = (_number(tf.strings.substr(frame, at, 1), 1) for at in (4, 9))
+    scans = tf.size(tf.strings.split(tail[0], rules.SCAN, maxsplit=rules.SCAN_LIMIT + 1), out_type=tf.int64) - 1
+    work = scans * (height + rules.BLOCK) * (width + rules.BLOCK)
+    usual = (bits == 8) & one_of(channels, (1, 3, 4))
+    head = _checked(
+        head,
+        (usual, ["this JPEG has other than 8 bits a channel, or other than 1, 3 or 4 channels"]),
+        _checked_size(height, width),
+        (
+            (scans <= rules.SCAN_LIMIT) & (work <= rules.WORK_LIMIT),
+            ["this JPEG goes over its pixels more often than any picture needs"],
+        ),
+    )
+    adobe = tf.where((channels == 4) & (adobe == b""), rules.ADOBE, adobe)
+    data = tf.strings.join([rules.JPEG[:2], jfif, adobe, head, tail[0], rules.END])
+    return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), exif
+
+
+def _orientation(exif):
+    """Returns what an EXIF block says of the orientation; 1 where it says nothing."""
+    little, big = _starts(exif, b"II*\0"), _starts(exif, b"MM\0*")
+    digits = tf.concat([_digits(exif), tf.zeros((8,), tf.int64)], axis=0)
+
+    def numbers(digits, size):
+        powers = tf.constant([256**i for i in range(size)], tf.int64)
+        return tf.reduce_sum(digits * tf.where(little, powers, powers[::-1]), axis=-1)
+
+    start = tf.minimum(numbers(digits[4:8], 4), _length(exif))
+    count = tf.minimum(numbers(digits[start : start + 2], 2), tf.maximum(_length(exif) - start - 2, 0) // 12)
+    entries = tf.reshape(digits[start + 2 : start + 2 + 12 * count], (-1, 12))
+    tags, kinds, values = (numbers(entries[:, at : at + 2], 2) for at in (0, 2, 8))
+    found = tf.boolean_mask(values, (tags == rules.ORIENTATION) & (kinds == rules.SHORT))
+    return tf.where(little | big, tf.concat([found, [1]], axis=0)[0], 1)
+
+
+def _turned(image, orientation):
+    """Returns a square image upright."""
+
+    def among(choices):
+        return tf.reduce_any(orientation == tf.constant(choices, tf.int64))
+
+    image = tf.where(among(TRANSPOSED), tf.transpose(image, (1, 0, 2)), image)
+    image = tf.where(among(ROWS_REVERSED), image[::-1], image)
+    return tf.where(among(COLUMNS_REVERSED), image[:, ::-1], image)
 
 
 def _fit(image, size):
