@@ -226,7 +226,7 @@ def _png(data):
             low = _open(file, ("PNG",))
             low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
             samples = samples.astype(np.uint16) << 8 | np.asarray(low)
-        same = samples == np.frombuffer(key, ">u2") % 2**depth
+        same = samples == np.frombuffer(key, ">u2") & 2**depth - 1
         pixels = np.array(image.convert("RGB"))
         pixels[same.reshape(*pixels.shape[:2], -1).all(axis=-1)] = BACKDROP
         image = Image.fromarray(pixels)

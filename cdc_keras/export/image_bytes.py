@@ -138,7 +138,7 @@ def _png(encoded):
         # Not with four channels: what TensorFlow fills in for opaque is transparent where a sample has few bits.
         lambda: tf.io.decode_png(data, channels=3),
     )
-    return image, tf.strings.substr(exif, tf.minimum(tf.strings.length(exif), 8), rules.EXIF_LIMIT)
+    return image, _part(exif, zero + 8, tf.maximum(_length(exif) - 12, 0))
 
 
 def _has_checksum(chunk):
