@@ -82,7 +82,9 @@ def report(values):
         "plain counterpart of a gated classifier, drawn beside it: runs/..., with --images also zoo:<name>",
     )
     add("data_dir", None, "for a report: where the data are now, if not where they were in training")
-    add("images", [], "draw what the classifier sees in image files, separated by commas, or a folder", kind=tuple)
+    text = """draw what the classifier sees in image files, separated by commas (a name with a comma in double quotes: \
+--images='"a, b.jpg",c.jpg'), or in those of a folder"""
+    add("images", [], text, kind=tuple)
     add(
         "saved_model", None, "with --images: a version of an exported classifier, models/<name>/<version>, as the model"
     )

@@ -30,6 +30,7 @@ def main():
     if not files:
         sys.exit(f"error: {arguments.folder} holds no file that ends in {', '.join(sorted(SUFFIXES))}")
     url = f"{arguments.server.rstrip('/')}/v1/models/{arguments.model}:predict"
+    sys.stdout.reconfigure(errors="backslashreplace")  # names may be no text
     width, failed = max(len(path.name) for path in files), 0
     print(f"{'file':{width}}  score  category (the four next)")
     for i in range(0, len(files), arguments.batch):
@@ -42,12 +43,15 @@ def main():
             next_best = ", ".join(f"{other} {share:.0%}" for other, share in zip(others, rest, strict=True))
             print(f"{path.name:{width}}  {score:5.1%}  {label} ({next_best})")
     if failed:
-        sys.exit(f"error: {failed} of {len(files)} images were refused")
+        sys.exit(f"error: {failed} of {len(files)} images were left out")
 
 
 def ask(url, paths):
     """Returns [(path, answer)] of image files, an answer being the prediction or, if it was refused, the reason."""
-    instances = [{"image_bytes": {"b64": base64.b64encode(path.read_bytes()).decode()}} for path in paths]
+    try:
+        instances = [{"image_bytes": {"b64": base64.b64encode(path.read_bytes()).decode()}} for path in paths]
+    except OSError as error:
+        return one_by_one(url, paths, f"cannot be read: {error.strerror}")
     body = json.dumps({"signature_name": "serve_bytes", "instances": instances}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     try:
@@ -55,13 +59,16 @@ def ask(url, paths):
             return list(zip(paths, json.load(response)["predictions"], strict=True))
     except urllib.error.HTTPError as error:
         reason = " ".join(error.read().decode(errors="replace").split())[:200]
-        if error.code != 400:  # not of these images
+        if error.code not in (400, 413):  # not of these images: bad ones, or too large a body
             sys.exit(f"error: {url} answers {error.code}: {reason}")
-        if len(paths) > 1:
-            return [answer for path in paths for answer in ask(url, [path])]
-        return [(paths[0], f"refused: {reason}")]
+        return one_by_one(url, paths, f"refused: {reason}")
     except urllib.error.URLError as error:
         sys.exit(f"error: no answer from {url} ({error.reason}); start TensorFlow Serving, or name it with --server")
+
+
+def one_by_one(url, paths, reason):
+    """Returns the answers of images asked for each on its own, after a request failed; for one image, the reason."""
+    return [answer for path in paths for answer in ask(url, [path])] if len(paths) > 1 else [(paths[0], reason)]
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ def main(values):
     if not values.images:
         written = page.report(values.model, plain=values.plain, data_dir=values.data_dir)
     else:
-        written, paths = pathlib.Path(values.out or "strip.png"), _files(values.images)[: values.count]
+        written, paths = pathlib.Path(values.out or "strip.png"), _files(values.images)
         if values.saved_model is not None:
-            strips.of_saved_model(values.saved_model, paths, written)
+            strips.of_saved_model(values.saved_model, paths, written, count=values.count)
         else:
-            strips.of_classifier(values.model, paths, written, plain=values.plain, site=values.site)
+            strips.of_classifier(values.model, paths, written, count=values.count, plain=values.plain, site=values.site)
     print(f"written: {written}")
 
 
@@ -44,5 +44,8 @@ def _files(images):
             raise UserError(f"{paths[0]} holds no image ({', '.join(sorted(SUFFIXES))}); name another folder")
         return files
     if missing := [path for path in paths if not path.is_file()]:
-        raise UserError(f"there is no image {missing[0]}; --images are files separated by commas, or one folder")
+        raise UserError(
+            f"there is no image {missing[0]}; --images are files separated by commas, or one folder; "
+            """a name with a comma stands in double quotes inside single ones, --images='"a, b.jpg",c.jpg'"""
+        )
     return paths

@@ -209,7 +209,7 @@ def _jpeg_compression(x, rngs, quality):
     def change(image):
         file = io.BytesIO()
         image.save(file, "JPEG", quality=quality)
-        return Image.open(file)
+        return Image.open(file, formats=("JPEG",))
 
     return _through_pillow(x, change)
 

@@ -37,7 +37,8 @@ ADOBE = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"
 EXIF = b"\xff\xe1", b"Exif\0\0"
 IEND = b"\0\0\0\0IEND\xaeB`\x82"
 
-ORIENTATION, SHORT = 0x0112, 3  # tag of EXIF and the type of its value; the values that are not upright, and their turn:
+ORIENTATION, SHORT = 0x0112, 3  # tag of EXIF, and the type of its value
+# Its values that are not upright, and what turns them.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -205,10 +206,13 @@ def _png(data):
     row = width * depth * CHANNELS[min(colour, 7)] // 8 + 4
     if sum(len(chunk) - 12 for chunk in picture) > 2 * height * row + 4096:
         raise ValueError("this PNG has more data than its pixels need")
+    if header[18:20] != b"\0\0" or header[20] > 1:
+        raise ValueError("this PNG is compressed, filtered or interlaced in an unknown way")
     colours = [chunks[b"PLTE"]] if colour == 3 else []
     key_chunk = [chunks[b"tRNS"]] if key else []
     if any(int.from_bytes(x[-4:]) != zlib.crc32(x[4:-4]) for x in (header, *colours, *key_chunk, *picture)):
         raise ValueError("this PNG has a wrong checksum")
+    _check_stream(picture, 2 * height * row + 4096)
     if colour == 3:  # A palette's colours that are left out are black.
         content = b"PLTE" + palette.ljust(3 << depth, b"\0")
         colours = [struct.pack(">I", len(content) - 4), content, struct.pack(">I", zlib.crc32(content)), *key_chunk]
@@ -231,3 +235,17 @@ def _png(data):
         pixels[same.reshape(*pixels.shape[:2], -1).all(axis=-1)] = BACKDROP
         image = Image.fromarray(pixels)
     return image, chunks.get(b"eXIf", b"")[8:-4]
+
+
+def _check_stream(chunks, most):
+    """Raises ValueError where the compressed stream of a PNG is broken, or goes on long after the last pixel."""
+    stream, size = zlib.decompressobj(), 0
+    for chunk in chunks:
+        rest = chunk[8:-4]
+        while rest and not stream.eof and size <= most:
+            size += len(stream.decompress(rest, 2**16))
+            rest = stream.unconsumed_tail
+    if size > most:
+        raise ValueError("this PNG has more data than its pixels need")
+    if not stream.eof:
+        raise ValueError("this PNG has no picture, or ends early")

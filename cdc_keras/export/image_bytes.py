@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from cdc_keras.data import image_file as rules
 
-PIXEL_LIMIT = 2**24
+PIXEL_LIMIT, BYTE_LIMIT = 2**24, 2**25
 AT_ONCE = 2
 # Orientations of EXIF by what brings them upright: first rows and columns change places, then each is reversed.
 TRANSPOSED, ROWS_REVERSED, COLUMNS_REVERSED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)
@@ -26,7 +26,7 @@ def decode_batch(encoded, size):
     have in training, and images are turned as EXIF says.
 
     Args:
-        encoded: (B,) strings, each the bytes of one JPEG or PNG of at most `PIXEL_LIMIT` pixels.
+        encoded: (B,) strings, each the bytes of one JPEG or PNG, at most `BYTE_LIMIT`, of at most `PIXEL_LIMIT` pixels.
         size: height and width of every image that comes out, pixels.
 
     Raises:
@@ -43,7 +43,7 @@ def _decode(encoded, size):
     encoded = _checked(
         encoded,
         (is_png | is_jpeg, ["these bytes are no JPEG and no PNG; send one of these"]),
-        (tf.strings.length(encoded) <= rules.BYTE_LIMIT, [f"an image has at most {rules.BYTE_LIMIT} bytes"]),
+        (tf.strings.length(encoded) <= BYTE_LIMIT, [f"an image has at most {BYTE_LIMIT} bytes"]),
     )
     image, exif = tf.cond(is_png, lambda: _png(encoded), lambda: _jpeg(encoded))
     return _turned(_fit(image, size), _orientation(exif))
@@ -198,7 +198,7 @@ def _jpeg(encoded):
 
     start = zero, zero + 2, none, none, none, none, none, tf.constant(False)
     _, at, head, frame, jfif, adobe, exif, other = tf.while_loop(more, step, start, parallel_iterations=1)
-    tail = tf.strings.split(_part(encoded, at, rules.BYTE_LIMIT), rules.END, maxsplit=1)
+    tail = tf.strings.split(_part(encoded, at, BYTE_LIMIT), rules.END, maxsplit=1)
     whole = (tf.size(tail) == 2) & (_part(encoded, at, 2) == rules.SCAN) & (_length(frame) >= 10)
     frame = _checked(
         frame,

@@ -1,10 +1,11 @@
 """Strips of image files: what a classifier says of them and where it looks."""
 
 import pathlib
+import sys
 
 import numpy as np
 
-from cdc_keras.data.folder import read_image
+from cdc_keras.data.image_file import read_image
 from cdc_keras.data.pipeline import scale
 from cdc_keras.errors import UserError
 from cdc_keras.gate.parts import gate_outputs
@@ -12,18 +13,19 @@ from cdc_keras.runs.trained import load_trained
 from cdc_keras.visualize import figures
 
 
-def of_classifier(model, paths, path, *, plain=None, site=None):
+def of_classifier(model, paths, path, *, count, plain=None, site=None):
     """Writes the strip of a trained classifier, with Grad-CAM; see `figures.strip`.
 
     Args:
         model: path of a finished run, or "zoo:<name>".
-        paths: image files.
+        paths: image files; those that cannot be read are named on stderr and left out.
         path: PNG to write.
+        count: how many of the images are drawn at most.
         plain: the plain counterpart of a gated classifier, in the same way, or None.
         site: name of the gated layer to look into; the shallowest by default.
 
     Raises:
-        UserError: one of them is none, or cannot be read.
+        UserError: one of the models is none, or no image can be read.
     """
     trained = load_trained(model, "classifier")
     counterpart = None if plain is None else load_trained(plain, "classifier", role="plain classifier")
@@ -37,7 +39,7 @@ def of_classifier(model, paths, path, *, plain=None, site=None):
             )
     if site is not None and not is_gated:
         raise UserError(f"{model} has no gate to look into; leave the site out")
-    images = _read(paths, trained.config.image_size)
+    images = _read(paths, trained.config.image_size, count)
     predictions = np.asarray(trained.network(scale(images), training=False)).argmax(axis=1)
     networks = {"gated": None, "plain": trained.network}
     if is_gated:
@@ -56,16 +58,17 @@ def of_classifier(model, paths, path, *, plain=None, site=None):
         raise UserError(str(error)) from error
 
 
-def of_saved_model(folder, paths, path):
+def of_saved_model(folder, paths, path, *, count):
     """Writes the strip of what an exported classifier explains: M, where it has one, and its focus.
 
     Args:
         folder: path of a version of the model.
-        paths: image files.
+        paths: image files; those that cannot be read are named on stderr and left out.
         path: PNG to write.
+        count: how many of the images are drawn at most.
 
     Raises:
-        UserError: it is no exported classifier, or an image cannot be read.
+        UserError: it is no exported classifier, or no image can be read.
     """
     import tensorflow as tf
 
@@ -75,7 +78,7 @@ def of_saved_model(folder, paths, path):
     if "explain" not in signatures:
         raise UserError(f"{folder} has no signature explain, as it is of no classifier; export one")
     (spec,) = signatures["explain"].structured_input_signature[1].values()
-    images = _read(paths, spec.shape[1])
+    images = _read(paths, spec.shape[1], count)
     seen = {key: value.numpy() for key, value in signatures["explain"](images=tf.constant(images)).items()}
     maps = {"focus": seen["focus"]}
     if "attention" in seen:
@@ -85,12 +88,19 @@ def of_saved_model(folder, paths, path):
     figures.draw_strip(images, maps, path, title=pathlib.Path(folder).resolve().parent.name, labels=labels)
 
 
-def _read(paths, size):
-    """Returns image files as (N, size, size, 3) uint8."""
-    images = []
+def _read(paths, size, count):
+    """Returns the first `count` image files that can be read, (N, size, size, 3) uint8; names the others on stderr."""
+    images, unread = [], 0
     for path in paths:
+        if len(images) == count:
+            break
         try:
             images.append(read_image(path, size))
         except Exception as error:  # PIL's decoders raise almost anything
-            raise UserError(f"{path} cannot be read as an image ({error}); leave it out") from error
+            print(f"image left out: {path} ({error})", file=sys.stderr)
+            unread += 1
+    if not images:
+        raise UserError(f"none of {unread} images can be read; name others")
+    if unread:
+        print(f"{unread} of {unread + len(images)} images are left out", file=sys.stderr)
     return np.stack(images)

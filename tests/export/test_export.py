@@ -17,12 +17,10 @@ from PIL import Image
 from tensorflow_serving.apis import prediction_log_pb2
 
 from cdc_keras import zoo
-from cdc_keras.data.folder import read_image
 from cdc_keras.data.pipeline import scale
 from cdc_keras.errors import UserError
 from cdc_keras.export import folding
 from cdc_keras.export.export import METADATA, export
-from cdc_keras.export.image_bytes import decode_batch
 from cdc_keras.networks import autoencoder, graph
 from cdc_keras.networks.preresnet import wide_resnet
 from cdc_keras.networks.resnet import cifar_resnet
@@ -90,7 +88,7 @@ def test_tensorflow_alone_answers_as_the_keras_model_does_and_survives_hostile_b
     assert done.returncode == 0, done.stderr[-3000:]
     with np.load(tmp_path / "out.npz") as answers:
         answers = dict(answers)
-    assert answers.pop("refused") == 10_010  # the images that only cost much are answered, but for the one with texts
+    assert answers.pop("refused") == 10_009  # the images that only cost much are answered
     assert answers.pop("grown") < 500_000  # kB
     seen = set()
     for name, answer in answers.items():
@@ -169,38 +167,15 @@ def test_onnx_runtime_answers_as_the_keras_model_does(expected, tmp_path, capsys
                 np.testing.assert_allclose(answer, found[output][:n], atol=1e-4, err_msg=f"{name} {output}")
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-@pytest.mark.parametrize("shape", [(32, 32), (33, 47), (200, 133), (20, 50), (500, 31), (1, 1)])
-def test_bytes_become_the_pixels_that_training_would_see(kind, shape):
-    image = encoded(picture(*shape), kind)
-    (pixels,) = decode_batch(tf.constant([image]), 32).numpy().astype(int)
-    difference = np.abs(pixels - read_image(io.BytesIO(image), 32))
-    assert difference.max() <= (0 if shape == (32, 32) else 1)  # PIL rounds to 8 bits between rows and columns
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "L", "P", "CMYK", "16 bits"])
-def test_transparent_grey_palette_and_deep_images_too(mode):
-    if mode == "RGBA":
-        image = encoded(picture(50, 60, "RGBA"))
-    elif mode == "16 bits":
-        image = encoded(np.asarray(picture(50, 60, "L")).astype(np.uint16) * 257)
-    elif mode == "P":
-        image = encoded(picture(50, 60).quantize(20))
-    else:
-        image = encoded(picture(50, 60).convert(mode), "PNG" if mode == "L" else "JPEG")
-    (pixels,) = decode_batch(tf.constant([image]), 32).numpy().astype(int)
-    assert np.abs(pixels - read_image(io.BytesIO(image), 32)).max() <= 1
-
-
 @pytest.mark.parametrize(
     "image, sentence",
     [
         (b"", "no JPEG and no PNG"),
         (encoded(IMAGES[0], "GIF"), "no JPEG and no PNG"),
-        (b"\x89PNG\r\n\x1a\n12345", "ends within its header"),
+        (b"\x89PNG\r\n\x1a\n12345", "this PNG has no picture, or ends early"),
         (serving.png_that_says(20_000, 20_000), r"at most 16777216 pixels; .*\[20000\] \[20000\]"),
-        (encoded(IMAGES[0])[:500], "Invalid PNG data"),
-        (encoded(picture(64, 64), "JPEG")[:800], "Invalid JPEG data"),
+        (encoded(IMAGES[0])[:500], "this PNG has no picture, or ends early"),
+        (encoded(picture(64, 64), "JPEG")[:800], "this JPEG has no picture, or ends early"),
     ],
 )
 def test_one_bad_image_fails_its_whole_request_and_says_why(loaded, image, sentence):

@@ -83,12 +83,15 @@ def test_a_broken_or_odd_exif_block_turns_nothing_or_alike(trained):
     file = io.BytesIO()
     Image.fromarray((np.indices((40, 64)) * [[[5]], [[1]]]).sum(axis=0).astype(np.uint8)).save(file, "PNG")
     block = image_files.exif(6)
-    blocks = [block[:n] for n in range(len(block))] + [
-        block.replace(b"\1\x12\0\3", b"\1\x12\0\4"),  # the value of another type
-        block[:4] + b"\xff\xff\xff\xff" + block[8:],
-        block[:8] + b"\xff\xff" + block[10:],
-        b"garbage!" * 9,
-    ]
+    blocks = (
+        [block[:n] for n in range(len(block))]
+        + [
+            block.replace(b"\1\x12\0\3", b"\1\x12\0\4"),  # the value of another type
+            block[:4] + b"\xff\xff\xff\xff" + block[8:],
+            block[:8] + b"\xff\xff" + block[10:],
+            b"garbage!" * 9,
+        ]
+    )
     assert differences(trained, ((i, image_files.with_exif(file.getvalue(), b)) for i, b in enumerate(blocks))) == {}
 
 
@@ -154,7 +157,10 @@ REFUSED = {
     "more compressed data": (tail(9999), *["more data than its pixels need"] * 2),
     "many chunks": (image_files.png(PALETTE, 8, 0, *[image_files.chunk(b"tEXt", b"")] * 9000), *["no picture"] * 2),
     "many segments": (PHOTO[:2] + b"\xff\xfe\0\2" * 9000 + PHOTO[2:], *["no picture"] * 2),
-    "many tables": (PHOTO[:2] + b"\xff\xdb\0\x43" + (bytes(65) + b"\xff\xdb\0\x43") * 400 + PHOTO[2:], *["no picture"] * 2),
+    "many tables": (
+        PHOTO[:2] + b"\xff\xdb\0\x43" + (bytes(65) + b"\xff\xdb\0\x43") * 400 + PHOTO[2:],
+        *["no picture"] * 2,
+    ),
     "many scans": (scans(100), *["goes over its pixels more often"] * 2),
     "lossless": (frame(0xC3), *["neither baseline nor progressive"] * 2),
     "arithmetic": (frame(0xC9), *["neither baseline nor progressive"] * 2),

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -128,13 +129,19 @@ def test_the_client_prints_a_table_and_a_bad_file_costs_no_other(server, model, 
     for i in range(5):
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xffno picture")
+    (tmp_path / "._0.png").write_bytes(b"what macOS adds")
+    (tmp_path / "closed.jpg").write_bytes(b"x")
+    (tmp_path / "closed.jpg").chmod(0)
+    closed = not os.access(tmp_path / "closed.jpg", os.R_OK)  # root may read all
     done = client(tmp_path, f"--server={server}", "--batch=2")
-    assert done.returncode == 1 and "error: 1 of 6 images were refused" in done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 7 and re.match(r"bad.jpg +refused: ", lines[-1])
+    assert done.returncode == 1 and "error: 3 of 8 images were left out" in done.stderr
+    first, *lines, bad, last = done.stdout.splitlines()[1:]
+    assert re.match(r"\._0.png +refused: .*no JPEG and no PNG", first) and re.match(r"bad.jpg +refused: ", bad)
+    assert re.match(r"closed.jpg +" + ("cannot be read: Permission denied" if closed else "refused: "), last)
     answer = model.signatures["serve_bytes"](image_bytes=tf.constant([(tmp_path / "0.png").read_bytes()]))
-    assert answer["top_labels"].numpy()[0, 0].decode() in lines[1] and f"{answer['top_scores'][0, 0]:.1%}" in lines[1]
-    (tmp_path / "bad.jpg").unlink()
+    assert answer["top_labels"].numpy()[0, 0].decode() in lines[0] and f"{answer['top_scores'][0, 0]:.1%}" in lines[0]
+    for name in ("bad.jpg", "._0.png", "closed.jpg"):
+        (tmp_path / name).unlink()
     assert client(tmp_path, f"--server={server}").returncode == 0
     done = client(tmp_path, f"--server={server}", "--model=other")
     assert done.returncode == 1 and "answers 404: " in done.stderr and "no model at" in done.stderr
