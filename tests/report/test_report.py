@@ -267,22 +267,14 @@ def test_a_run_and_what_was_exported_of_it_see_the_same(images, runs, tmp_path, 
         (["--model=zoo:cifar100_resnet20"], "say which images"),
         (["--model=zoo:cifar100_resnet20", "--images=nowhere.png"], "there is no image nowhere.png"),
         (["--model=zoo:cifar100_resnet20", "--images=EMPTY/empty"], "holds no image"),
-<<<<<<< HEAD
-        (["--model=zoo:cifar100_resnet20", "--images=EMPTY/bad.txt"], "cannot be read as an image"),
-=======
         (["--model=zoo:cifar100_resnet20", "--images=EMPTY/bad.txt"], "none of 1 images can be read"),
->>>>>>> b0c47ae (A table of image formats, the limits on what a file may cost, and bad files are named and left out)
         (["--model=zoo:cifar100", "--images=IMAGES"], "is a record of kind extractor; give one of kind classifier"),
         (["--model=zoo:cifar100_resnet20_gated", "--images=IMAGES", "--site=stem"], "no gate at stem; gated are"),
         (
             ["--model=zoo:cifar100_resnet20", "--images=IMAGES", "--out=nowhere/x.png"],
             "could not write nowhere/x.png: No such file or directory; make its folder first",
         ),
-<<<<<<< HEAD
-        (["--model=zoo:cifar100_resnet20", "--images=EMPTY/bomb.png"], "cannot be read as an image"),
-=======
         (["--model=zoo:cifar100_resnet20", "--images=EMPTY/bomb.png"], "none of 1 images can be read"),
->>>>>>> b0c47ae (A table of image formats, the limits on what a file may cost, and bad files are named and left out)
         (["--model=zoo:cifar100_resnet20", "--images=IMAGES", "--plain=zoo:cifar100_resnet20"], "are not such a pair"),
         (["--model=zoo:cifar100_resnet20", "--images=IMAGES", "--site=stem"], "has no gate to look into"),
         (["--saved_model=EMPTY", "--images=IMAGES"], "is no SavedModel"),
