@@ -35,6 +35,7 @@ class Command:
         example: its flags in an example.
         needed: names of the flags that must be given.
         resumes: whether the same command goes on where it was stopped.
+        check: function of the parsed flags that raises `UserError` for what is wrong, before the backend starts.
     """
 
     summary: str
@@ -42,6 +43,7 @@ class Command:
     example: str = ""
     needed: tuple[str, ...] = ()
     resumes: bool = False
+    check: Callable = lambda values: None
 
 
 COMMANDS = {
@@ -51,6 +53,7 @@ COMMANDS = {
         "--flagfile=configs/cifar100_extractor.flags --run_dir=runs/extractor",
         needed=("task", "run_dir"),
         resumes=True,
+        check=flags.config_from_flags,
     ),
     "evaluate": Command(
         "Scores a trained model on test or validation images.",
@@ -147,6 +150,7 @@ def run(name, arguments):
         values = flags.parse(command.define, arguments)
         if missing := [f"--{flag}" for flag in command.needed if values[flag].value is None]:
             raise UsageError(f"give {' and '.join(missing)}; for example: cdc-keras {name} {command.example}")
+        command.check(values)
         quiet_libraries()
         os.environ["KERAS_HOME"] = os.devnull  # a command reads no keras.json: that is of all projects together
         with quiet_imports():
@@ -181,13 +185,14 @@ def _exit(sentence, status):
 
 
 def quiet_libraries():
-    """Leaves the terminal to this program: notes of TensorFlow and TFDS are not shown.
+    """Leaves the terminal to this program: notes of TensorFlow, TFDS and Matplotlib are not shown.
 
     To be called before TensorFlow is imported. TF_CPP_MIN_LOG_LEVEL=0 in the environment shows TensorFlow's again.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    for library in ("tensorflow", "matplotlib"):
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

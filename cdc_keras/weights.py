@@ -94,8 +94,8 @@ def make_folder(path):
 
 
 def write_text(path, text):
-    """Writes a text file as UTF-8, whole or not at all; raises as `write_bytes`."""
-    write_bytes(path, text.encode("utf-8"))
+    """Writes a text file as UTF-8, whole or not at all; raises as `write_bytes`. Paths in it may be of any bytes."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def write_bytes(path, content):

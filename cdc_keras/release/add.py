@@ -220,7 +220,7 @@ def _audit(zoo, run, weights_sha256):
 def _flags(run, extractor):
     """Returns a run's flagfile without the places on the machine it was trained on."""
     lines = []
-    for line in (run.path / "flags.txt").read_text(encoding="utf-8").splitlines():
+    for line in (run.path / "flags.txt").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         setting = line.removeprefix("--").split("=")[0]
         if setting == "extractor":
             lines.append(f"# --extractor=<a run folder with the weights of {extractor['name']}>")

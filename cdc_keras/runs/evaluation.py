@@ -193,7 +193,8 @@ def table(scores):
     ]
     if scores.get("most_confused"):
         lines.append("most confused (true -> predicted):")
-        lines += [f"  {pair['true']} -> {pair['predicted']}: {pair['count']}" for pair in scores["most_confused"]]
+        for pair in scores["most_confused"]:
+            lines.append("  " + " ".join(f"{pair['true']} -> {pair['predicted']}: {pair['count']}".split()))
     return "\n".join(lines)
 
 
