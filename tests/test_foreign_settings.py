@@ -1,5 +1,6 @@
 """Keras settings of another project, in keras.json, in variables or set by the caller; locales; a home that is none."""
 
+import contextlib
 import csv
 import json
 import os
@@ -23,9 +24,9 @@ CLASSES = ("猫", "a$b$c", 'x\n<{\\,"q"')
 FOREIGN = {"backend": "torch", "floatx": "float16", "image_data_format": "channels_first", "epsilon": 0.5}
 
 
-@pytest.fixture(params=["float16", "float64"])
-def foreign(request):
-    """Settings that another project has made in this process."""
+@contextlib.contextmanager
+def foreign(floatx):
+    """The context of settings that another project has made in this process."""
     config = keras.config
     before = config.floatx(), config.image_data_format(), config.epsilon()
 
@@ -34,10 +35,12 @@ def foreign(request):
         config.set_image_data_format(data_format)
         config.set_epsilon(epsilon)
 
-    make(request.param, "channels_first", 0.1)
-    yield
-    assert (config.floatx(), config.image_data_format(), config.epsilon()) == (request.param, "channels_first", 0.1)
-    make(*before)
+    make(floatx, "channels_first", 0.1)
+    try:
+        yield
+        assert (config.floatx(), config.image_data_format(), config.epsilon()) == (floatx, "channels_first", 0.1)
+    finally:
+        make(*before)
 
 
 def run(*arguments, cwd=None, home=None, **variables):
@@ -52,32 +55,28 @@ def write_settings(folder, **settings):
     return str(folder)
 
 
+@pytest.mark.parametrize("floatx", ["float16", "float64"])
 @pytest.mark.parametrize("name", ["shapes", "cifar100_resnet20_gated"])
-def test_a_released_network_is_the_same_under_any_settings(name, foreign):
-    network = zoo.load(name)
-    assert {variable.dtype for variable in network.variables} <= {"float32", "uint32"}
-    assert not differences(network, zoo.info(name))
+def test_a_released_network_is_the_same_under_any_settings(name, floatx):
     pixels = np.arange(2 * 32 * 32 * 3).reshape(2, 32, 32, 3) % 256
-    images = cdc_keras.preprocess_input(pixels)
-    tensor = cdc_keras.preprocess_input(keras.ops.convert_to_tensor(pixels, "int32"))
+    with foreign(floatx):
+        network = zoo.load(name)
+        assert {variable.dtype for variable in network.variables} <= {"float32", "uint32"}
+        assert not differences(network, zoo.info(name))
+        images = cdc_keras.preprocess_input(pixels)
+        tensor = cdc_keras.preprocess_input(keras.ops.convert_to_tensor(pixels, "int32"))
     assert images.dtype == tensor.dtype == np.float32
     np.testing.assert_allclose(images, tensor, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_training_and_scoring_give_the_same_numbers_under_any_settings(tmp_path, request):
+def test_training_and_scoring_give_the_same_numbers_under_any_settings(tmp_path):
     config = RunConfig(task="extractor", train_limit=32, batch_size=16, epochs=1, validation_fraction=0.3)
     rows, scores = [], []
-    for name in ("ours", "theirs"):
-        rows.append(train(config, tmp_path / name, pictures=False).rows()[-1])
-        scores.append(evaluate(tmp_path / name, split="validation")["reconstruction_loss"])
-        if name == "ours":
-            keras.utils.clear_session()
-            settings = keras.config.floatx(), keras.config.image_data_format()
-            request.addfinalizer(lambda: keras.config.set_floatx(settings[0]))
-            request.addfinalizer(lambda: keras.config.set_image_data_format(settings[1]))
-            keras.config.set_floatx("float64")
-            keras.config.set_image_data_format("channels_first")
+    for name, settings in (("ours", contextlib.nullcontext()), ("theirs", foreign("float64"))):
+        with settings:
+            rows.append(train(config, tmp_path / name, pictures=False).rows()[-1])
+            scores.append(evaluate(tmp_path / name, split="validation")["reconstruction_loss"])
     timed = ("seconds", "images_per_second")
     assert rows[0].keys() == rows[1].keys()
     assert all(rows[0][key] == pytest.approx(rows[1][key], rel=1e-3, abs=1e-6) for key in rows[0] if key not in timed)

@@ -38,7 +38,7 @@ def verify(names=None, *, data_dir=None, numbers=True):
         of_record = problems_of(zoo, name)
         missing = [] if of_record else _left_out(zoo, name, read_record(zoo, name))
         if missing:
-            print(f"{name}: not verified, as the package leaves them out: {', '.join(missing)}", file=sys.stderr)
+            print(f"{name}: left out of the package: {', '.join(missing)}; {zoo_files.WITHOUT}", file=sys.stderr)
         if numbers and not of_record and DISENTANGLER not in missing:
             of_record = wrong_numbers(zoo, name, data_dir)
         problems += of_record

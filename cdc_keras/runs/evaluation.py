@@ -106,6 +106,7 @@ def measure(model, *, split="test", weights="last", data_dir=None, plain=None) -
     return Evaluation(run, config, dataset, trainer, name, images, plain, scores, measured.confusion)
 
 
+@keras_defaults()
 def write(evaluation: Evaluation, out=None) -> RunFolder:
     """Writes the scores of an `Evaluation`, its confusion matrix and its pictures, and returns the folder they are in.
 
