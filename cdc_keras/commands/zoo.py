@@ -19,7 +19,7 @@ def main(values):
         sys.exit(1)
     if values.numbers:
         print(
-            "verified: files, cards, networks, golden outputs; and, where no file is left out, scores and audits, computed again"
+            "verified: files, cards, networks, golden outputs; scores and audits of records without a gap, computed again"
         )
     else:
         print("verified: files, cards, networks, golden outputs; scores and audits were not computed again")
