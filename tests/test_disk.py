@@ -19,7 +19,14 @@ from cdc_keras.report import page
 from cdc_keras.runs import evaluation
 from cdc_keras.runs.folder import RunFolder
 
-TRAIN = ("--task=extractor", "--train_limit=64", "--batch_size=16", "--epochs=1")
+TRAIN = (
+    "--task=classifier",
+    "--network=resnet8",
+    "--train_limit=64",
+    "--batch_size=16",
+    "--epochs=1",
+    "--warmup_epochs=0.1",
+)
 
 
 @contextlib.contextmanager
