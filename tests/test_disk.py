@@ -153,4 +153,5 @@ def test_what_a_kill_left_is_gone_after_the_next_start(run):
 @pytest.mark.parametrize("place", ["x" * 300, "~nosuchuser/x", "/proc/nowhere"])
 def test_places_that_cannot_be_are_one_sentence(place):
     assert "\n" not in refusal("evaluate", f"--model={place}")
-    assert "\n" not in refusal("train", *TRAIN, f"--run_dir={place}/y")
+    if not place.startswith("~"):  # which is a name like any other where there is no such user
+        assert "\n" not in refusal("train", *TRAIN, f"--run_dir={place}/y")
