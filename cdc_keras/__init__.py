@@ -9,6 +9,8 @@ import sys
 
 import wrapt
 
+from cdc_keras.backend import start_keras
+
 __version__ = "0.1.0"
 __all__ = ["__version__", "attach", "decode_predictions", "load", "preprocess_input", "usable_sites", "zoo"]
 
@@ -26,6 +28,7 @@ def __getattr__(name):
         return importlib.import_module("cdc_keras.zoo")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    start_keras()
     return getattr(importlib.import_module("cdc_keras.api"), name)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from cdc_keras.choices import record_name
 from cdc_keras.data.pipeline import scale
+from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
 from cdc_keras.gate import attach as gate
 from cdc_keras.gate import sites as gate_sites
@@ -30,6 +31,7 @@ def usable_sites(model, extractor):
     return gate_sites.usable_sites(model, _extractor(extractor))
 
 
+@keras_defaults()
 def preprocess_input(images: ArrayLike) -> np.ndarray:
     """Returns images in [-1, 1], as every network of this package takes them.
 

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from absl import logging as absl_logging
 
 from cdc_keras import flags
+from cdc_keras.backend import start_keras
 from cdc_keras.errors import UsageError, UserError
 
 
@@ -34,6 +35,7 @@ class Command:
         example: its flags in an example.
         needed: names of the flags that must be given.
         resumes: whether the same command goes on where it was stopped.
+        check: function of the parsed flags that raises `UserError` for what is wrong, before the backend starts.
     """
 
     summary: str
@@ -41,6 +43,7 @@ class Command:
     example: str = ""
     needed: tuple[str, ...] = ()
     resumes: bool = False
+    check: Callable = lambda values: None
 
 
 COMMANDS = {
@@ -50,6 +53,7 @@ COMMANDS = {
         "--flagfile=configs/cifar100_extractor.flags --run_dir=runs/extractor",
         needed=("task", "run_dir"),
         resumes=True,
+        check=flags.config_from_flags,
     ),
     "evaluate": Command(
         "Scores a trained model on test or validation images.",
@@ -95,6 +99,20 @@ COMMANDS = {
 }
 
 
+@contextlib.contextmanager
+def _printing():
+    """The context of what is printed, of which a terminal need not know every letter, nor `| head` read all."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        sys.exit(141)  # as of a process that SIGPIPE ends
+
+
+@_printing()
 def main(arguments=None):
     """Runs the command that the arguments name; by default those of this process.
 
@@ -112,6 +130,7 @@ def main(arguments=None):
     run(name, rest)
 
 
+@_printing()
 def run(name, arguments):
     """Parses the flags of a command and runs it.
 
@@ -131,8 +150,11 @@ def run(name, arguments):
         values = flags.parse(command.define, arguments)
         if missing := [f"--{flag}" for flag in command.needed if values[flag].value is None]:
             raise UsageError(f"give {' and '.join(missing)}; for example: cdc-keras {name} {command.example}")
+        command.check(values)
         quiet_libraries()
+        os.environ["KERAS_HOME"] = os.devnull  # a command reads no keras.json: that is of all projects together
         with quiet_imports():
+            start_keras()
             body = importlib.import_module(f"cdc_keras.commands.{name}")
         body.main(values)
 
@@ -148,6 +170,13 @@ def messages(stopped="stopped"):
         _exit(f"error: {error}", 1)
     except KeyboardInterrupt:
         _exit(stopped, 130)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of the system, whatever was being done: a full disk, a folder of somebody else
+        if error.strerror is None:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _exit(f"error: {place}{error.strerror}; free some space, or choose another place", 1)
 
 
 def _exit(sentence, status):
@@ -156,13 +185,14 @@ def _exit(sentence, status):
 
 
 def quiet_libraries():
-    """Leaves the terminal to this program: notes of TensorFlow and TFDS are not shown.
+    """Leaves the terminal to this program: notes of TensorFlow, TFDS and Matplotlib are not shown.
 
     To be called before TensorFlow is imported. TF_CPP_MIN_LOG_LEVEL=0 in the environment shows TensorFlow's again.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    for library in ("tensorflow", "matplotlib"):
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
@@ -180,6 +210,8 @@ def quiet_imports():
         os.dup2(notes.fileno(), 2)
         try:
             yield
+        except UserError:
+            raise
         except BaseException:
             notes.seek(0)
             os.write(terminal, notes.read())

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import os
 import pathlib
 import re
 
@@ -52,6 +53,7 @@ def evaluate(values):
     add("weights", "last", "newest checkpoint, or best epoch on validation; of a run", choices=choices.WEIGHTS)
     add("data_dir", None, "where the data are now, if not where they were in training")
     add("plain", None, "run of the plain counterpart of a gated classifier, drawn beside it")
+    add("out", None, "folder for scores and pictures, if not that of the run")
 
 
 def audit(values):
@@ -89,7 +91,7 @@ def report(values):
         "saved_model", None, "with --images: a version of an exported classifier, models/<name>/<version>, as the model"
     )
     add("site", None, "with --images: gated layer to look into; if not given, the shallowest")
-    add("out", None, "with --images: PNG to write; strip.png if not given")
+    add("out", None, "folder for the page, if not that of the run; with --images: PNG to write, else strip.png")
     add("count", 8, "with --images: at most so many", kind=int, low=1)
 
 
@@ -232,7 +234,7 @@ def _lines(path):
 
     A path that begins with configs/ and is not there is one of the flagfiles that came with the package.
     """
-    file = pathlib.Path(path).expanduser()
+    file = pathlib.Path(os.path.expanduser(path))
     if not file.is_file() and file.parts[:1] == ("configs",):
         file = CONFIGS.joinpath(*file.parts[1:])
     try:

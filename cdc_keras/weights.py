@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import pathlib
+import tempfile
 
 from cdc_keras.devices import distribution
 from cdc_keras.errors import UserError
@@ -13,11 +14,12 @@ from cdc_keras.errors import UserError
 STEPS = "steps"  # path of the variable that counts a trainer's steps, which is no part of a network
 ZEROS = bytes(2**20)
 FREE_SPACE = "free some space, then run the same command"
+ELSEWHERE = "choose another place, with --out where the command has it"
 ADVICE = {  # what to do about an error of writing
     errno.ENOSPC: FREE_SPACE,
     errno.EFBIG: FREE_SPACE,
     getattr(errno, "EDQUOT", errno.ENOSPC): FREE_SPACE,  # Windows has no quota
-    errno.ENOENT: "make its folder first, or choose another place for it",
+    errno.ENOENT: "make its folder first; if it is there, another process wrote the same file at the same time",
 }
 
 
@@ -81,9 +83,19 @@ def sha256(path):
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
+def make_folder(path):
+    """Makes a folder, unless it is there, and raises `UserError` if nothing can be written to it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"could not write to {path}: {_reason(error)}") from error
+
+
 def write_text(path, text):
-    """Writes a text file as UTF-8, whole or not at all; raises as `write_bytes`."""
-    write_bytes(path, text.encode("utf-8"))
+    """Writes a text file as UTF-8, whole or not at all; raises as `write_bytes`. Paths in it may be of any bytes."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def write_bytes(path, content):
@@ -112,7 +124,7 @@ def _remove(path):
 def _reason(error):
     """Returns why a file could not be written, and what to do about it."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}; {ADVICE.get(error.errno, 'choose another place for it')}"
+        return f"{error.strerror}; {ADVICE.get(error.errno, ELSEWHERE)}"
     return str(error).splitlines()[0]  # HDF5's own
 
 

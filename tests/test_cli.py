@@ -105,6 +105,18 @@ def test_a_wrong_command_line_gets_one_sentence_that_names_the_flag(arguments, s
     assert stopped.value.code == 2 and told.startswith(f"error: {sentence}") and told.count("\n") == 1
 
 
+def test_a_reader_that_closes_its_end_is_no_error():
+    program = f"{sys.executable} -m cdc_keras train --help | true"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, env=PLAIN)
+    assert done.returncode == 0 and not done.stderr
+
+
+def test_wrong_settings_are_told_before_the_backend_starts():
+    without_keras = "import sys; sys.modules['keras'] = None; from cdc_keras import cli; cli.main(sys.argv[1:])"
+    done = python("-c", without_keras, "train", "--task=classifier", "--network=resnet9", "--run_dir=x")
+    assert done.returncode == 1 and done.stderr.startswith("error: there is no network 'resnet9'")
+
+
 def test_an_unknown_command_is_answered_with_the_nearest(capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["evalute"])
@@ -221,13 +233,14 @@ def test_the_wheel_trains_in_another_directory(tmp_path):
     subprocess.run([*pip, *build], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--no-index", f"--target={site}", wheel], check=True)
-    assert (site / "cdc_keras" / "py.typed").is_file()
+    assert (site / "cdc_keras" / "py.typed").is_file() and wheel.stat().st_size < 20_000_000
+    assert not list(site.rglob("disentangler.weights.h5")) and list(site.rglob("extractor.weights.h5"))
 
-    def run(*arguments):
+    def run(*arguments, status=0):
         command = [sys.executable, site / "bin" / "cdc-keras", *arguments]
         environment = PLAIN | {"PYTHONPATH": str(site)}
         done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == status, done.stderr
         return done
 
     assert "train" in run("--help").stdout
@@ -235,5 +248,8 @@ def test_the_wheel_trains_in_another_directory(tmp_path):
     done = run("train", "--flagfile=configs/shapes_extractor.flags", *small, "--run_dir=runs/extractor")
     assert "cdc-keras audit --model=runs/extractor" in done.stdout and (elsewhere / "runs/extractor/run.json").is_file()
     assert not re.search(r"^[IWE]\d{4} |oneDNN|cuda|absl", done.stderr, re.M | re.I), done.stderr
-    listed = run("zoo", "--names=shapes", "--numbers=false").stdout
-    assert f"records in {site / 'cdc_keras' / 'zoo_records'}" in listed and "verified: files" in listed
+    done = run("zoo", "--names=shapes")
+    assert f"records in {site / 'cdc_keras' / 'zoo_records'}" in done.stdout and "verified: files" in done.stdout
+    assert "shapes: left out of the package: " in done.stderr and "disentangler.weights.h5" in done.stderr
+    refused = run("audit", "--model=zoo:shapes", "--out=audit", status=1).stderr
+    assert refused.startswith("error: ") and refused.count("\n") == 1 and "comes with the source" in refused

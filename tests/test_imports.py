@@ -8,7 +8,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # From low to high: a room imports from those before it, and from those beside it in its line.
 ORDER = (
     ("errors", "choices"),
-    ("config",),
+    ("backend", "config"),
     ("flags", "cli", "markdown", "progress"),
     ("devices",),
     ("weights",),

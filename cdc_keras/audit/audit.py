@@ -10,7 +10,6 @@ meant to keep.
 
 import dataclasses
 import json
-import pathlib
 
 import numpy as np
 
@@ -21,11 +20,12 @@ from cdc_keras.choices import record_name
 from cdc_keras.data.dataset import Split
 from cdc_keras.data.load import load_dataset
 from cdc_keras.data.split import stratified_cut
+from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.trained import load_disentangler, load_trained
-from cdc_keras.weights import write_text
+from cdc_keras.weights import make_folder, write_text
 from cdc_keras.zoo.findings import FEATURES, Audit, features_title
 from cdc_keras.zoo.strict import NAME
 
@@ -56,7 +56,16 @@ def audit(model, *, rivals=None, classifier=None, data_dir=None, out=None, limit
     Raises:
         UserError: for anything a person can put right, in one sentence.
     """
-    out, places = folder(model, out), {"context": model} | {_rival(x): place for x, place in (rivals or {}).items()}
+    out = folder(model, out)
+    result = measure(model, rivals=rivals, classifier=classifier, data_dir=data_dir, limit=limit, seed=seed)
+    write(result, out)
+    return result
+
+
+@keras_defaults()
+def measure(model, *, rivals=None, classifier=None, data_dir=None, limit=LIMIT, seed=0):
+    """Returns the dict that `audit` returns and writes nothing; arguments and errors are those of `audit`."""
+    places = {"context": model} | {_rival(x): place for x, place in (rivals or {}).items()}
     trained = {name: load_trained(place, "extractor") for name, place in places.items()}
     whole = [name for name, of in trained.items() if not of.config.classifies]
     disentanglers = {name: load_disentangler(places[name]) for name in whole}
@@ -94,25 +103,25 @@ def audit(model, *, rivals=None, classifier=None, data_dir=None, out=None, limit
         "notes": _notes(set(trained) - set(whole), judge),
         "environment": environment(),
     }
-    result = json.loads(json.dumps(result))
-    summary.draw(findings.findings, out / summary.FIGURE)
+    return json.loads(json.dumps(result))
+
+
+def write(result, out):
+    """Writes audit.json, audit.md and audit.png of the dict that `measure` returned into the folder `out`."""
     write_text(out / summary.TEXT, summary.text(result))
     write_text(out / summary.NUMBERS, json.dumps(result, indent=2) + "\n")
-    return result
+    summary.draw(summary.audit_of(result).findings, out / summary.FIGURE)
 
 
 def folder(model, out):
-    """Returns the folder to write the audit of a model to, made if it is not there."""
+    """Returns the folder to write the audit of a model to, made if it is not there; it can be written."""
     if out is None and record_name(model) is not None:
         raise UserError(f"{model} is no folder to write the audit to; say where with --out")
     path = RunFolder(model if out is None else out).path
     if out is None:
         RunFolder(model).config()  # a folder that is none is not made
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write the audit to {path}: {error.strerror}; choose another folder") from error
-    return pathlib.Path(path)
+    make_folder(path)
+    return path
 
 
 def _rival(name):

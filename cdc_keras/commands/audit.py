@@ -1,22 +1,22 @@
 """cdc-keras audit: how much of the category can be read from an extractor's T."""
 
-from cdc_keras.audit.audit import audit, folder
+from cdc_keras.audit import audit, summary
 from cdc_keras.errors import UsageError
 
 
 def main(values):
     """Audits `--model` and prints the table."""
-    audit(
+    out = audit.folder(values.model, values.out)
+    result = audit.measure(
         values.model,
         rivals=_rivals(values.rivals),
         classifier=values.classifier,
         data_dir=values.data_dir,
-        out=values.out,
         limit=values.limit,
         seed=values.seed,
     )
-    out = folder(values.model, values.out)
-    print((out / "audit.md").read_text())
+    print(summary.text(result), flush=True)  # before anything is written, which may fail
+    audit.write(result, out)
     print(f"audit.json, audit.md and audit.png are in {out}")
 
 

@@ -12,7 +12,7 @@ def main(values):
     """Writes the page of a run, or the strip of images, and prints where it is."""
     _check(values)
     if not values.images:
-        written = page.report(values.model, plain=values.plain, data_dir=values.data_dir)
+        written = page.report(values.model, plain=values.plain, data_dir=values.data_dir, out=values.out)
     else:
         written, paths = pathlib.Path(values.out or "strip.png"), _files(values.images)
         if values.saved_model is not None:
@@ -28,7 +28,7 @@ def _check(values):
         raise UsageError("give either --model=runs/... or zoo:<name>, or --saved_model=models/<name>/<version>")
     if not values.images and (values.saved_model or record_name(values.model)):
         raise UsageError("say which images to look at with --images, files or a folder; only a run has a report")
-    useless = ("data_dir",) if values.images else ("site", "out")
+    useless = ("data_dir",) if values.images else ("site",)
     useless += ("plain", "site") if values.saved_model else ()
     if given := [name for name in useless if values[name].value is not None]:
         place = "for --saved_model" if values.saved_model else "with --images" if values.images else "for a report"

@@ -18,6 +18,6 @@ def main(values):
     if problems:
         sys.exit(1)
     if values.numbers:
-        print("verified: files, cards, networks, golden outputs, and all scores and audits, computed again")
+        print("verified: files, cards, networks, golden outputs; scores and audits of whole records, computed again")
     else:
         print("verified: files, cards, networks, golden outputs; scores and audits were not computed again")

@@ -53,17 +53,19 @@ def class_files(folder, suffixes):
         if not _is_class_folder(entry):
             strays.append(entry)
             continue
-        if entry.name != os.fsencode(entry.name).decode("utf-8", "replace"):
+        try:
+            name = os.fsencode(entry.name).decode("utf-8")  # whatever the locale
+        except UnicodeDecodeError:
             raise UserError(
                 f"the name of the folder {ascii(str(entry))} is not UTF-8, as that of a category is: rename it"
-            )
+            ) from None
         in_class = entries(entry)
         files = [file for file in in_class if _is_image(file, suffixes)]
         if not files:
             raise UserError(
                 f"the class folder {entry} holds no image ({', '.join(sorted(suffixes))}){_hint(entry, suffixes)}"
             )
-        classes[entry.name] = files
+        classes[name] = files
         strays += sorted(set(in_class) - set(files))
     return classes, strays
 

@@ -13,6 +13,29 @@ import keras
 
 from cdc_keras.errors import UserError
 
+DEFAULTS = "float32", "channels_last", 1e-7  # floatx, image_data_format, epsilon
+
+
+@contextlib.contextmanager
+def keras_defaults():
+    """The context, or decorator, in which Keras has the settings it comes with, whatever keras.json or the caller says.
+
+    A layer keeps those it was made with; the settings of the process are afterwards what they were before.
+    """
+    config = keras.config
+    before = config.floatx(), config.image_data_format(), config.epsilon()
+    _set(*DEFAULTS)
+    try:
+        yield
+    finally:
+        _set(*before)
+
+
+def _set(floatx, data_format, epsilon):
+    keras.config.set_floatx(floatx)
+    keras.config.set_image_data_format(data_format)
+    keras.config.set_epsilon(epsilon)
+
 
 @contextlib.contextmanager
 def policy(name):
@@ -20,15 +43,13 @@ def policy(name):
 
     A layer keeps the precision it was made with; the policy of the process is afterwards what it was before.
     """
-    before = keras.config.dtype_policy()
-    if before.name == name:
-        yield
-        return
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
+    with keras_defaults():
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(name)
+        try:
+            yield
+        finally:
+            keras.config.set_dtype_policy(before)
 
 
 def to_float32(x):

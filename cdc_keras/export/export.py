@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from cdc_keras.choices import EXPORT_FORMATS, ZOO, record_name
+from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
 from cdc_keras.export import onnx, saved_model
 from cdc_keras.runs.environment import environment
@@ -34,6 +35,7 @@ class Exported:
     metadata: dict
 
 
+@keras_defaults()
 def export(model, out, *, version=None, format="saved_model"):  # noqa: A002
     """Writes `<out>/<version>/`, a SavedModel or ONNX files with their metadata, and returns the `Exported` model.
 
@@ -65,7 +67,7 @@ def export(model, out, *, version=None, format="saved_model"):  # noqa: A002
         raise UserError(f"format is one of {', '.join(EXPORT_FORMATS)}, not {format!r}")
     if version is not None and version < 1:
         raise UserError(f"version is a whole number above 0, not {version}")
-    trained, out = load_trained(model), pathlib.Path(out).expanduser()
+    trained, out = load_trained(model), pathlib.Path(os.path.expanduser(out))
     try:
         out.mkdir(parents=True, exist_ok=True)
         version = version or 1 + max((int(path.name) for path in out.iterdir() if path.name.isdecimal()), default=0)

@@ -67,11 +67,11 @@ class ConditionMaps(keras.layers.Layer):
         k = self.kernel_size
         if self.transposed:
             kernel = ops.reshape(self.kernel, (k, k, self.filters * values, 1))
-            maps = ops.conv_transpose(ones, kernel, self.strides, "same")
+            maps = ops.conv_transpose(ones, kernel, self.strides, "same", data_format="channels_last")
             maps = ops.transpose(ops.reshape(maps, (-1, values)))
         else:
             kernel = ops.reshape(self.kernel, (k, k, 1, values * self.filters))
-            maps = ops.conv(ones, kernel, self.strides, "same")
+            maps = ops.conv(ones, kernel, self.strides, "same", data_format="channels_last")
             maps = ops.transpose(ops.reshape(maps, (-1, values, self.filters)), (1, 0, 2))
         maps = ops.matmul(condition, ops.reshape(maps, (values, -1)))
         return ops.reshape(maps, (-1, height, height, self.filters))

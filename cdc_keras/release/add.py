@@ -116,7 +116,7 @@ def _scores(run):
     if config.task == "extractor" and config.classifies:
         return scores
     for path in sorted(run.path.glob("evaluation-*.json")):
-        match, evaluation = EVALUATION.fullmatch(path.name), json.loads(path.read_text())
+        match, evaluation = EVALUATION.fullmatch(path.name), json.loads(path.read_text(encoding="utf-8"))
         if match and evaluation["step"] == run.steps()[-1]:
             floats = {k: v for k, v in evaluation.items() if isinstance(v, float) and k not in NOT_SCORES}
             scores |= {(match[1], key): value for key, value in floats.items()}
@@ -220,7 +220,7 @@ def _audit(zoo, run, weights_sha256):
 def _flags(run, extractor):
     """Returns a run's flagfile without the places on the machine it was trained on."""
     lines = []
-    for line in (run.path / "flags.txt").read_text().splitlines():
+    for line in (run.path / "flags.txt").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         setting = line.removeprefix("--").split("=")[0]
         if setting == "extractor":
             lines.append(f"# --extractor=<a run folder with the weights of {extractor['name']}>")

@@ -23,7 +23,7 @@ def verify(names=None, *, data_dir=None, numbers=True):
     Args:
         names: records to verify; all, and the index, by default.
         data_dir: where the data are; TFDS' own default folder if not given.
-        numbers: False leaves out scores and audits.
+        numbers: False leaves out scores and audits; so does an installed package that comes without what they need.
 
     Raises:
         UserError: there is no record of one of the names, or no zoo.
@@ -36,10 +36,20 @@ def verify(names=None, *, data_dir=None, numbers=True):
             zoo.listed(name)
         print(f"verifying {name}: files, card, network", file=sys.stderr, flush=True)
         of_record = problems_of(zoo, name)
-        if numbers and not of_record:
+        missing = [] if of_record else _left_out(zoo, name, read_record(zoo, name))
+        if missing:
+            print(f"{name}: left out of the package: {', '.join(missing)}; {zoo_files.WITHOUT}", file=sys.stderr)
+        if numbers and not of_record and DISENTANGLER not in missing:
             of_record = wrong_numbers(zoo, name, data_dir)
         problems += of_record
     return problems
+
+
+def _left_out(zoo, name, record):
+    """Returns the files of a record that an installed package comes without, and that nobody has put there."""
+    installed = zoo.path == zoo_files.own() and zoo.path.name == zoo_files.INSTALLED
+    files = [file for file in record.files if file == DISENTANGLER or file.endswith(".png")] if installed else []
+    return [file for file in files if not (zoo.path / name / file).exists()]
 
 
 def _strays(zoo, index):
@@ -56,8 +66,10 @@ def problems_of(zoo, name):
         record = read_record(zoo, name)
     except UserError as error:
         return [str(error)]
-    problems = []
+    problems, left_out = [], _left_out(zoo, name, record)
     for file, expected in {record.weights.file: record.weights, **record.files}.items():
+        if file in left_out:
+            continue
         try:
             zoo_files.check_file(zoo.bring(name, file, expected), expected)
         except UserError as error:
@@ -79,7 +91,7 @@ def problems_of(zoo, name):
     if (count := network.count_params()) != record.parameters:
         problems.append(f"{folder / PRESET} says {record.parameters} parameters; the network has {count}")
     problems += [f"{folder / record.weights.file}: {x}" for x in differences(network, record)]
-    if DISENTANGLER in record.files:
+    if DISENTANGLER in record.files and DISENTANGLER not in left_out:
         try:
             load_disentangler(zoo, name, record)
         except UserError as error:

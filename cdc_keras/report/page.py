@@ -9,12 +9,14 @@ import numpy as np
 from cdc_keras.audit import summary
 from cdc_keras.choices import record_name
 from cdc_keras.data.dataset import StreamSplit
+from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.report import blocks
 from cdc_keras.report.blocks import Section
 from cdc_keras.runs import evaluation
+from cdc_keras.runs.folder import RunFolder
 from cdc_keras.visualize import figures
 from cdc_keras.visualize.maps import attention_maps, iou, pointing
-from cdc_keras.weights import write_text
+from cdc_keras.weights import make_folder, write_text
 
 EXTREME = 3  # classes at either end, with strips
 EXAMPLES = 2  # images of each
@@ -29,8 +31,9 @@ HEALTH = {
 }
 
 
-def report(model, *, plain=None, data_dir=None):
-    """Writes `report.html` into a run folder and returns its path.
+@keras_defaults()
+def report(model, *, plain=None, data_dir=None, out=None):
+    """Writes `report.html` into a run folder, or into `out`, and returns its path.
 
     For an extractor it shows curves, health, reconstructions, swapped conditions and, where there is one, the audit.
     For a classifier it shows curves, scores, the confusion matrix, and strips of images of the best and the worst
@@ -40,22 +43,26 @@ def report(model, *, plain=None, data_dir=None):
         model: path of a run folder with a checkpoint.
         plain: of a gated classifier, its plain counterpart: a run folder or "zoo:<name>".
         data_dir: where the data are now, if not where they were in training.
+        out: folder for the page, scores and pictures, if not that of the run.
 
     Raises:
         UserError: the folder holds no such run, the data are not there, or the page cannot be written.
     """
+    run = RunFolder(model)
+    run.config()  # a folder that is none is not made
+    make_folder((run if out is None else RunFolder(out)).pictures)  # before minutes of scoring
     measured = evaluation.measure(model, data_dir=data_dir, plain=plain)
-    evaluation.write(measured)
-    run, config, epochs = measured.run, measured.config, measured.run.rows()
+    written = evaluation.write(measured, out)
+    config, epochs = measured.config, run.rows()
     sections = [_facts(run, config, epochs)]
     sections.append(Section("Curves", [blocks.panels(figures.curve_panels(epochs))]))
     if config.classifies:
-        sections += _classifier(measured)
+        sections += _classifier(measured, written.pictures)
     else:
-        sections += _extractor(measured, epochs[-1] if epochs else {})
+        sections += _extractor(measured, written.pictures, epochs[-1] if epochs else {})
     if config.task == "extractor":
         sections.append(Section("Audit", _audit(run)))
-    path = run.path / "report.html"
+    path = written.path / "report.html"
     write_text(path, blocks.page(run.path.resolve().name, sections))
     return path
 
@@ -81,11 +88,10 @@ def _network(config):
     return f"{config.network}, gated by {record_name(config.extractor) or pathlib.Path(config.extractor).name}"
 
 
-def _extractor(measured, last):
-    """Returns the sections of an extractor, whose last epoch had the metrics `last`."""
+def _extractor(measured, pictures, last):
+    """Returns the sections of an extractor, given the folder of its pictures and the metrics of its last epoch."""
     values = {"chance": 1 / len(measured.dataset.class_names), "fool_weight": measured.config.fool_weight}
     health = [(key, f"{last[key]:.4g}", text.format(**values)) for key, text in HEALTH.items() if key in last]
-    pictures = measured.run.pictures
     sections = [
         Section("Health", [blocks.table(health, ("metric", "last epoch", "meaning"))]),
         _scores(measured),
@@ -113,12 +119,12 @@ def _audit(run):
     ]
 
 
-def _classifier(measured):
-    """Returns the sections of a classifier."""
-    network, dataset, run = measured.trainer.network, measured.dataset, measured.run
+def _classifier(measured, pictures):
+    """Returns the sections of a classifier, given the folder of its pictures."""
+    network, dataset = measured.trainer.network, measured.dataset
     confused = [(x["true"], x["predicted"], x["count"]) for x in measured.scores["most_confused"]]
     confusion = [
-        blocks.picture(run.pictures / f"confusion-{measured.name}.png"),
+        blocks.picture(pictures / f"confusion-{measured.name}.png"),
         blocks.table(confused, ("category", "taken for", "times")),
     ]
     sections = [_scores(measured), Section("Confusion", confusion)]

@@ -53,7 +53,7 @@ def hardware():
 def _processor():
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text())
+        names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text(encoding="utf-8"))
         if names:
             return names[0]
     return platform.machine()

@@ -1,6 +1,8 @@
 """Evaluating a run: its scores on a split, and the files and pictures that go with them."""
 
+import csv
 import dataclasses
+import io
 import json
 import os
 
@@ -9,6 +11,7 @@ import numpy as np
 from cdc_keras.config import RunConfig
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit
 from cdc_keras.data.load import load_dataset
+from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.folder import RunFolder
@@ -18,7 +21,7 @@ from cdc_keras.runs.trained import Trained, load_trained, load_trainer
 from cdc_keras.trainers.classifier import Classifier
 from cdc_keras.trainers.disentangler import Disentangler
 from cdc_keras.visualize import figures
-from cdc_keras.weights import load_weights, write_text
+from cdc_keras.weights import load_weights, make_folder, write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,7 @@ def evaluate(
     weights: str = "last",
     data_dir: str | None = None,
     plain: str | os.PathLike | None = None,
+    out: str | os.PathLike | None = None,
 ) -> dict:
     """Returns the scores of a run as a JSON-ready dict, having written them and the pictures into its folder.
 
@@ -62,15 +66,17 @@ def evaluate(
         data_dir: where the data are now, if not where they were in training.
         plain: for a gated classifier, its plain counterpart, a run folder or "zoo:<name>"; drawn beside it in the
             strips.
+        out: folder for scores and pictures, if not that of the run.
 
     Raises:
         UserError: the folder holds no such run, or no checkpoint yet.
     """
     evaluation = measure(model, split=split, weights=weights, data_dir=data_dir, plain=plain)
-    write(evaluation)
+    write(evaluation, out)
     return evaluation.scores
 
 
+@keras_defaults()
 def measure(model, *, split="test", weights="last", data_dir=None, plain=None) -> Evaluation:
     """Returns the `Evaluation` of a run and writes nothing; arguments and errors are those of `evaluate`."""
     run = RunFolder(model)
@@ -100,25 +106,35 @@ def measure(model, *, split="test", weights="last", data_dir=None, plain=None) -
     return Evaluation(run, config, dataset, trainer, name, images, plain, scores, measured.confusion)
 
 
-def write(evaluation: Evaluation):
-    """Writes the scores of an `Evaluation`, its confusion matrix and its pictures into the folder of the run.
+@keras_defaults()
+def write(evaluation: Evaluation, out=None) -> RunFolder:
+    """Writes the scores of an `Evaluation`, its confusion matrix and its pictures, and returns the folder they are in.
+
+    Args:
+        evaluation: the `Evaluation`.
+        out: folder to write to; that of the run by default.
 
     Raises:
         UserError: the folder cannot be written.
     """
     run, name, class_names = evaluation.run, evaluation.name, evaluation.dataset.class_names
+    if out is not None:
+        run = RunFolder(out)
+        make_folder(run.pictures)
     write_text(run.path / f"evaluation-{name}.json", json.dumps(evaluation.scores, indent=2) + "\n")
     if not evaluation.config.classifies:
         draw_extractor(evaluation.trainer, examples_to_show(evaluation.images), class_names, run)
-        return
+        return run
     counts = evaluation.confusion
-    header = ",".join(["true \\ predicted", *class_names])
-    rows = [",".join([true, *map(str, row)]) for true, row in zip(class_names, counts, strict=True)]
-    write_text(run.path / f"confusion-{name}.csv", "\n".join([header, *rows]) + "\n")
+    rows = [[true, *row] for true, row in zip(class_names, counts, strict=True)]
+    lines = io.StringIO(newline="")
+    csv.writer(lines, lineterminator="\n").writerows([["true \\ predicted", *class_names], *rows])
+    write_text(run.path / f"confusion-{name}.csv", lines.getvalue())
     figures.confusion_matrix(counts, class_names, run.pictures / f"confusion-{name}.png")
     if evaluation.config.gated and evaluation.config.gate_attention:
         plain = evaluation.plain and evaluation.plain.network
         draw_strips(plain, evaluation.trainer.network, examples_to_show(evaluation.images), run)
+    return run
 
 
 def split_of(dataset, split):
@@ -178,7 +194,8 @@ def table(scores):
     ]
     if scores.get("most_confused"):
         lines.append("most confused (true -> predicted):")
-        lines += [f"  {pair['true']} -> {pair['predicted']}: {pair['count']}" for pair in scores["most_confused"]]
+        for pair in scores["most_confused"]:
+            lines.append("  " + " ".join(f"{pair['true']} -> {pair['predicted']}: {pair['count']}".split()))
     return "\n".join(lines)
 
 

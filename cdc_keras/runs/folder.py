@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import re
 import sys
@@ -35,7 +36,7 @@ class RunFolder:
     """
 
     def __init__(self, path, writes=True):
-        self.path = pathlib.Path(path).expanduser()
+        self.path = pathlib.Path(os.path.expanduser(path))
         self.writes = writes
 
     def check(self, config):
@@ -103,7 +104,7 @@ class RunFolder:
     def remove_partial_files(self):
         """Removes what a process left behind that was killed while it wrote; only for who holds the lock."""
         if self.writes:
-            for folder in (self.path, self.checkpoints):
+            for folder in (self.path, self.checkpoints, self.pictures):
                 for path in folder.glob(".*.partial*"):
                     path.unlink(missing_ok=True)
 
@@ -159,7 +160,7 @@ class RunFolder:
         """
         if not self.config_path.is_file():
             raise UserError(f"{self.path} is no run folder (it has no config.json); train one with cdc-keras train")
-        config = RunConfig.from_json(self.config_path.read_text())
+        config = RunConfig.from_json(self.config_path.read_text(encoding="utf-8"))
         return config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
 
     @property
@@ -231,7 +232,7 @@ class RunFolder:
     def notes(self):
         """Returns run.json as a dict, empty if there is none yet."""
         path = self.path / "run.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def published(self):
         """Returns what is published of a run that has finished, without a path of the machine it ran on, as a dict."""
@@ -244,7 +245,7 @@ class RunFolder:
         path = self.path / "metrics.csv"
         if not path.is_file():
             return []
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
     def write_rows(self, rows):

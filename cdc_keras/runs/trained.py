@@ -11,6 +11,7 @@ import keras
 
 from cdc_keras.choices import record_name
 from cdc_keras.config import RunConfig
+from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
 from cdc_keras.networks import registry
 from cdc_keras.runs.folder import RunFolder
@@ -58,6 +59,7 @@ def load(place: str | os.PathLike[str]) -> keras.Model:
     return load_trained(place).network
 
 
+@keras_defaults()
 def load_trained(place, kind=None, *, role=None, precision="float32"):
     """Returns the `Trained` of a run or a record.
 
@@ -149,7 +151,7 @@ def untrained_model(config, num_classes, run, steps_per_epoch, extractor=None, t
             return pair_by_resolution(network, groups[0], teacher.network, groups[1])
 
     if config.gated and config.gate_attention and extractor is None:
-        stored = RunConfig.from_json(run.extractor_config.read_text())
+        stored = RunConfig.from_json(run.extractor_config.read_text(encoding="utf-8"))
         extractor = untrained_extractor(in_precision(stored, config.precision))
     elif extractor is not None:
         extractor = extractor.network
@@ -158,6 +160,7 @@ def untrained_model(config, num_classes, run, steps_per_epoch, extractor=None, t
     )
 
 
+@keras_defaults()
 def load_trainer(run, precision="float32"):
     """Returns the model of a run folder, `Disentangler` or `Classifier`, at its newest checkpoint; not to train on.
 

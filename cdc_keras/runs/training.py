@@ -23,6 +23,7 @@ from cdc_keras.trainers.disentangler import Disentangler
 from cdc_keras.weights import save_weights, sha256
 
 
+@precision.keras_defaults()
 def train(config: RunConfig, run_dir: str | os.PathLike, *, pictures: bool = True) -> RunFolder:
     """Trains what `config` says into the folder `run_dir`, or goes on with it there, and returns the `RunFolder`.
 

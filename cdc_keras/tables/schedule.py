@@ -149,7 +149,7 @@ def _start(batch, folder, place, corrupted_images):
     environment = dict(os.environ)
     if "gpu" in place:
         environment["CUDA_VISIBLE_DEVICES"] = place["gpu"]
-    with log.open("a") as out:
+    with log.open("a", encoding="utf-8") as out:
         log_start = out.tell()
         process = subprocess.Popen(
             [*command, "--", *(job.name for job in batch)],

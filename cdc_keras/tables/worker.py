@@ -9,6 +9,7 @@ import sys
 
 from absl import app, flags
 
+from cdc_keras.backend import start_keras
 from cdc_keras.cli import messages, quiet_imports, quiet_libraries
 
 
@@ -17,7 +18,8 @@ def main(argv):
     quiet_libraries()
     if values.cores:  # before the backend counts them
         os.sched_setaffinity(0, {int(core) for core in values.cores})
-    with quiet_imports():
+    with messages(), quiet_imports():
+        start_keras()
         import keras
 
         from cdc_keras.runs.training import train

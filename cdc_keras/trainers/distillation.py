@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from cdc_keras.devices.precision import to_float32
 from cdc_keras.gate.parts import output_at
 from cdc_keras.networks import graph
 from cdc_keras.trainers.classifier import Classifier
@@ -16,7 +17,7 @@ def attention_map(features):
     Args:
         features: (B, H, W, C).
     """
-    energy = ops.mean(ops.square(ops.cast(features, keras.config.floatx())), axis=-1)
+    energy = ops.mean(ops.square(to_float32(features)), axis=-1)
     return ops.normalize(ops.reshape(energy, (ops.shape(energy)[0], -1)), axis=-1, order=2, epsilon=1e-12)
 
 

@@ -25,6 +25,7 @@ CHUNK = 2**20  # bytes
 TIMEOUT = 30  # seconds without an answer
 # An installed package has no such file: it is most of a zoo, and only audits and scores of extractors read it.
 WITHOUT = "audits and scores need it, and it comes with the source; set CDC_KERAS_ZOO to the folder zoo of a checkout"
+INSTALLED = "zoo_records"  # the name under which pyproject.toml installs zoo/
 SLOWEST = 20_000  # bytes per second; a server that sends fewer is given up
 
 
@@ -179,7 +180,7 @@ def current():
 def own():
     """Returns the folder of the zoo that came with the package: inside it if installed, beside it in a checkout."""
     package = pathlib.Path(__file__).resolve().parents[1]
-    installed = package / "zoo_records"  # pyproject.toml installs zoo/ under this name
+    installed = package / INSTALLED
     return installed if installed.is_dir() else package.parent / "zoo"
 
 

@@ -8,6 +8,7 @@ import pathlib
 import keras
 import numpy as np
 
+from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
 from cdc_keras.trainers.build import classifier, in_precision, untrained_disentangler, untrained_extractor
 from cdc_keras.weights import fingerprint, load_weights
@@ -53,6 +54,7 @@ def name_of_weights(zoo, kind, sha256):
     return None
 
 
+@keras_defaults()
 def load_network(zoo, name, record, precision="float32"):
     """Returns the network of a record with its weights, frozen and of the record's name.
 
@@ -71,6 +73,7 @@ def load_network(zoo, name, record, precision="float32"):
     return network
 
 
+@keras_defaults()
 def load_disentangler(zoo, name, record):
     """Returns the `Disentangler` that an extractor's record was trained in, to be evaluated; in float32.
 
