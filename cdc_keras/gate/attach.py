@@ -96,7 +96,8 @@ def attach(
     if attention and extractor is None:
         raise ValueError("attention is inferred from the context: give an extractor, or attention=False")
     if copy:
-        model = _copied(model)
+        weights, model = model.get_weights(), keras.models.clone_model(model)
+        model.set_weights(weights)
     model, calls = traced(model)
     images, source = image_source(model, calls)
     shape = context_shape(images.shape, extractor) if attention else None
@@ -127,13 +128,6 @@ def attach(
     if attention and source is None:
         infer(inputs)
     return graph.rebuild(model, call, inputs=inputs)
-
-
-def _copied(model):
-    """Returns a copy of a model with copied weights."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy
 
 
 def _without_activation(layer, *args, **kwargs):
@@ -169,16 +163,14 @@ class _Gate:
     def _attention(self, pooled):
         """Returns M, (B, h, w, 1)."""
         x = conv(_conv_bn_relu(pooled, f"{L1}_conv1"), 1, 3, f"{L1}_conv2")
-        if self.init == "he":
-            x = batch_norm(x, f"{L1}_conv2_bn")
-        else:
+        start = {}
+        if self.init != "he":
             # gamma 0: M starts as one number, in training and in inference alike, and grows structure from there
             beta = keras.initializers.Constant(BIAS if self.init == "neutral" else 0.0)
-            x = batch_norm(x, f"{L1}_conv2_bn", gamma_initializer="zeros", beta_initializer=beta)
-        if self.init == "identity":
-            return UnitSigmoid(BIAS, name=ATTENTION)(x)
-        if self.init == "centred":
-            return layers.Rescaling(2.0, name=ATTENTION)(layers.Activation("sigmoid", name=f"{L1}_sigmoid")(x))
+            start = {"gamma_initializer": "zeros", "beta_initializer": beta}
+        x = batch_norm(x, f"{L1}_conv2_bn", **start)
+        if self.init in ("identity", "centred"):
+            return UnitSigmoid(BIAS if self.init == "identity" else 0.0, name=ATTENTION)(x)
         return layers.Activation("sigmoid", name=ATTENTION)(x)
 
     def _embedded(self, pooled):

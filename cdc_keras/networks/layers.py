@@ -242,13 +242,13 @@ class ChannelCompatibility(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("cdc_keras")
 class UnitSigmoid(keras.layers.Layer):
-    """sigmoid(z + bias) / sigmoid(bias): exactly 1 where z is 0, between 0 and `scale` elsewhere.
+    """sigmoid(z + bias) / sigmoid(bias): exactly 1 where z is 0, between 0 and 1 + exp(-bias) elsewhere.
 
     Computed as 1 + 2 a t / (1 + t + a (1 - t)) with a = exp(-bias) and t = tanh(z / 2), so that no rounding stands
     between a gate that has not learnt yet and the identity.
 
     Args:
-        bias: where on the sigmoid z = 0 lies; the larger, the closer `scale` is to 1.
+        bias: where on the sigmoid z = 0 lies; the larger, the closer the largest value is to 1.
     """
 
     def __init__(self, bias, **kwargs):

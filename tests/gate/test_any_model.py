@@ -72,7 +72,9 @@ def context_of(gated, images):
 def test_models_of_keras_applications_start_as_they_are(name, extractor):
     """test_applications.py saves and exports them, too."""
     sites, images = APPLICATIONS[name]
-    plain = getattr(keras.applications, name)((32, 32, 3), weights=None, classes=3, classifier_activation=None)
+    plain = getattr(keras.applications, name)(
+        input_shape=(32, 32, 3), weights=None, classes=3, classifier_activation=None
+    )
     gated = attach(plain, extractor)
     assert [gate.name for gate in parts(gated).sites] == sites
     np.testing.assert_array_equal(gated(images, training=False), plain(images, training=False))
