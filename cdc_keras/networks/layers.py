@@ -255,11 +255,6 @@ class UnitSigmoid(keras.layers.Layer):
         super().__init__(**kwargs)
         self.bias = bias
 
-    @property
-    def scale(self):
-        """The least upper bound of the values, 1 + exp(-bias)."""
-        return 1.0 + math.exp(-self.bias)
-
     def call(self, x):
         t, a = ops.tanh(precision.to_float32(x) / 2.0), math.exp(-self.bias)
         return ops.cast(1.0 + 2.0 * a * t / (1.0 + t + a * (1.0 - t)), self.compute_dtype)

@@ -7,6 +7,7 @@ import inspect
 import os
 import pathlib
 import tempfile
+import textwrap
 import time
 
 import keras
@@ -27,6 +28,16 @@ Model classes without released weights, at the smallest size that they take of 3
 largest difference between the answers of the gated model, before training, and those of the plain one. *Trains*: three
 steps move every kernel of the gate. *Reloaded*: after `save` and `load_model` the trained model answers the same.
 *Exported*: its SavedModel answers the same but for rounding. `python tests/gate/test_applications.py` writes this page.
+
+Keras' `export` leaves augmentation on, such as a `RandomFlip` inside the model, with a gate and without. A model called
+for inference is exported without it: `keras.Model(images, gated(images, training=False)).export(...)`.
+
+Run as one compiled graph, as by `predict`, a convolution and the operations that follow it are fused and rounded once
+less, which a gate between them prevents. There the gated and the plain model differ by some millionths.
+
+Small `ResNetBackbone`, `VGGBackbone` and `DenseNetBackbone` models of keras_hub 0.32, 32 px, start with a difference of 0
+and answer the same after `load_model`. `ViTBackbone` has no feature maps and is refused in one sentence. So is
+`EfficientNetBackbone`, which takes images of any size; inside a model of 32 px it has no usable site.
 
 | class | px | default sites | identity | trains | reloaded | exported |
 |---|---:|---|---:|---|---|---|
@@ -102,18 +113,27 @@ def test_it_is_gated_saved_and_exported_as_the_table_says(name):
 
 
 def test_every_check_of_every_class_in_the_table_passed():
-    text = TABLE.read_text()
-    assert text.startswith(HEAD)
-    lines = text.removeprefix(HEAD).splitlines()
-    assert [line.split("|")[1].strip() for line in lines] == CLASSES
-    assert all(line.endswith("| 0 | yes | yes | yes |") for line in lines)
+    rows = written()
+    assert TABLE.read_text() == page(rows) and rows.keys() <= set(CLASSES)
+    assert rows and all(line.endswith("| 0 | yes | yes | yes |") for line in rows.values())
+
+
+def written():
+    """Returns {class: its line of the table}."""
+    lines = TABLE.read_text().removeprefix(HEAD).splitlines() if TABLE.exists() else []
+    return {line.split("|")[1].strip(): line for line in lines if line.startswith("|")}
+
+
+def page(rows):
+    missing = [name for name in CLASSES if name not in rows]
+    end = textwrap.fill(f"These have not been tried yet: {', '.join(missing)}.", 120) if missing else ""
+    return HEAD + "".join(f"{rows[name]}\n" for name in sorted(rows)) + (f"\n{end}\n" if end else "")
 
 
 if __name__ == "__main__":
-    written = TABLE.read_text().removeprefix(HEAD).splitlines() if TABLE.exists() else []
-    rows = {line.split("|")[1].strip(): line for line in written}
+    rows = written()
     for name in os.environ.get("CLASSES", ",".join(CLASSES)).split(","):
         start = time.time()
         rows[name] = row(name)
         print(rows[name], f"{time.time() - start:.0f} s", flush=True)
-        TABLE.write_text(HEAD + "".join(f"{rows[name]}\n" for name in sorted(rows)))
+        TABLE.write_text(page(rows))
