@@ -35,8 +35,8 @@ for inference is exported without it: `keras.Model(images, gated(images, trainin
 Run as one compiled graph, as by `predict`, a convolution and the operations that follow it are fused and rounded once
 less, which a gate between them prevents. There the gated and the plain model differ by some millionths.
 
-Small `ResNetBackbone`, `VGGBackbone` and `DenseNetBackbone` models of keras_hub 0.32, 32 px, start with a difference of 0
-and answer the same after `load_model`. `ViTBackbone` has no feature maps and is refused in one sentence. So is
+Small `ResNetBackbone`, `VGGBackbone` and `DenseNetBackbone` models of keras_hub 0.32 at 32 px start with a difference
+of 0 and answer the same after `load_model`. `ViTBackbone` has no feature maps and is refused in one sentence. So is
 `EfficientNetBackbone`, which takes images of any size; inside a model of 32 px it has no usable site.
 
 | class | px | default sites | identity | trains | reloaded | exported |
