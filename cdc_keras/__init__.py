@@ -5,7 +5,6 @@ imported, before or after, it knows the layers of gated models, so that `keras.m
 """
 
 import importlib
-import sys
 
 import wrapt
 
@@ -18,9 +17,8 @@ __all__ = ["__version__", "attach", "decode_predictions", "load", "preprocess_in
 @wrapt.when_imported("keras")
 def _register_layers(keras):
     del keras
-    modules = [module for name, module in list(sys.modules.items()) if name.startswith("cdc_keras.")]
-    if not any(module.__spec__._initializing for module in modules):  # else one of them imports Keras, half-way itself
-        importlib.import_module("cdc_keras.networks.layers")
+    # A module of ours may import Keras and be half-way itself, so networks/layers.py imports no names from ours.
+    importlib.import_module("cdc_keras.networks.layers")
 
 
 def __getattr__(name):

@@ -1,5 +1,6 @@
 """The package's face: what a Keras user types first, and that nothing heavy is loaded before it is used."""
 
+import ast
 import doctest
 import inspect
 import pathlib
@@ -80,11 +81,40 @@ def gated_file(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "imports", ["import cdc_keras, keras", "import keras, cdc_keras", "import cdc_keras, tensorflow, keras"]
+    "imports",
+    [
+        "import cdc_keras, keras",
+        "import keras, cdc_keras",
+        "import cdc_keras.devices.distribution, keras",  # half-way itself when networks/layers.py needs it
+    ],
 )
 def test_a_gated_model_is_opened_by_keras_whichever_was_imported_first(imports, gated_file):
     code = f"{imports}\nimport sys\nprint(keras.models.load_model(sys.argv[1]).output_shape)"
     assert run(code, gated_file) == "(None, 4)\n"
+
+
+def test_the_module_with_our_layers_imports_modules_of_ours_and_no_names_from_them():
+    """Keras' import starts its import, whichever module of ours is half-way itself then."""
+    statements = ast.walk(ast.parse((ROOT / "networks" / "layers.py").read_text()))
+    ours = [x for x in statements if isinstance(x, ast.ImportFrom) and x.module.startswith("cdc_keras")]
+    assert ours and all(
+        (ROOT.parent / x.module.replace(".", "/") / f"{y.name}.py").is_file() for x in ours for y in x.names
+    )
+
+
+def test_training_is_called_as_a_module(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "cdc_keras",
+        "train",
+        "--task=classifier",
+        "--dataset=shapes",
+        f"--run_dir={tmp_path}",
+    ]
+    command += ["--network=resnet8", "--extractor=nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: nowhere is no run folder"), done.stderr[-2000:]
 
 
 def test_attach_and_usable_sites_take_the_place_of_an_extractor():

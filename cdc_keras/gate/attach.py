@@ -1,5 +1,6 @@
 """The gate (Sec. 3, Eqs. 3-5): attention inferred from the context, spliced into any functional classifier."""
 
+import dataclasses
 from collections.abc import Iterable
 
 import keras
@@ -8,7 +9,7 @@ from keras import layers
 from cdc_keras.choices import COMPATIBILITIES, GATE_INITS
 from cdc_keras.gate.context_input import image_source, to_unit_range
 from cdc_keras.gate.parts import ATTENTION, EMBEDDED, EXTRACTOR, L1, L2, POOL, SHUFFLED, of_site
-from cdc_keras.gate.sites import Site, checked, context_shape, default_sites, has_activation, ranked, traced
+from cdc_keras.gate.sites import Site, chosen, context_shape, has_activation, traced
 from cdc_keras.networks import graph
 from cdc_keras.networks.common import HE_NORMAL, batch_norm, conv
 from cdc_keras.networks.layers import ChannelCompatibility, ChannelPool, FrozenExtractor, ShuffledContext, UnitSigmoid
@@ -95,67 +96,38 @@ def attach(
     if attention and extractor is None:
         raise ValueError("attention is inferred from the context: give an extractor, or attention=False")
     if copy:
-        model = _copied(model)
+        weights, model = model.get_weights(), keras.models.clone_model(model)
+        model.set_weights(weights)
     model, calls = traced(model)
     images, source = image_source(model, calls)
     shape = context_shape(images.shape, extractor) if attention else None
-    sites = _checked_sites(sites, model, calls, shape, after_relu)
+    sites = chosen(sites, model, calls, shape, after_relu)
     if reduction is None:
         if images.shape[1] is None:
             raise ValueError("this model takes images of any size, so reduction has no default; give it")
         reduction = 2 if images.shape[1] <= SMALL else 4
     if attention and to_context_input is None:
-        to_context_input = to_unit_range(model, calls)
+        to_context_input = to_unit_range(images, calls)
+    gate = _Gate(reduction, init, residual, compatibility, "relu" if after_relu else "linear")
 
-    inputs = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype, name=model.inputs[0].name)
-    maps = _AttentionMaps(extractor, to_context_input, shuffle_context, init) if attention else None
-    if attention and source is None:
-        maps.infer(inputs)
+    def infer(images):
+        images = images if to_context_input is None else to_context_input(images)
+        context = FrozenExtractor(extractor, name=EXTRACTOR)(images)
+        gate.infer(ShuffledContext(name=SHUFFLED)(context) if shuffle_context else context)
 
     def call(layer, *args, **kwargs):
-        if layer.name not in sites:
-            features = layer(*args, **kwargs)
-            if attention and layer is source:
-                maps.infer(features)
-            return features
-        fused = has_activation(layer) and not after_relu
-        features = _without_activation(layer, *args, **kwargs) if fused else layer(*args, **kwargs)
-        features = _gate(
-            features,
-            maps,
-            layer.name,
-            reduction=reduction,
-            init=init,
-            residual=residual,
-            compatibility=compatibility,
-            activation="relu" if after_relu else "linear",
-        )
-        return (
-            layers.Activation(layer.activation, name=of_site(layer.name, "activation"))(features) if fused else features
-        )
+        if layer.name in sites and has_activation(layer) and not after_relu:
+            features = gate(_without_activation(layer, *args, **kwargs), layer.name)
+            return layers.Activation(layer.activation, name=of_site(layer.name, "activation"))(features)
+        features = layer(*args, **kwargs)
+        if attention and layer is source:
+            infer(features)
+        return gate(features, layer.name) if layer.name in sites else features
 
+    inputs = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype, name=model.inputs[0].name)
+    if attention and source is None:
+        infer(inputs)
     return graph.rebuild(model, call, inputs=inputs)
-
-
-def _checked_sites(sites, model, calls, shape, after_relu):
-    """Returns the names of the layers to splice after."""
-    if sites is None:
-        if shape is None:
-            raise ValueError("without a context there is no resolution to choose sites by; name them")
-        sites = default_sites(model, calls, shape)
-    sites = [sites] if isinstance(sites, str | Site) else list(sites)
-    if not sites:
-        best = ", ".join(site.name for site in ranked(model, calls, shape)[:8])
-        raise ValueError(f"name at least one site; usable are, best first: {best}")
-    names = [site.name if isinstance(site, Site) else site for site in sites]
-    return [checked(name, model, calls, shape, after_relu) for name in names]
-
-
-def _copied(model):
-    """Returns a copy of a model with copied weights."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy
 
 
 def _without_activation(layer, *args, **kwargs):
@@ -166,40 +138,39 @@ def _without_activation(layer, *args, **kwargs):
     return features
 
 
-class _AttentionMaps:
-    """M and Me, computed once from T and brought to the resolution of each site (Sec. 3, "Multi-layer Extension").
+@dataclasses.dataclass
+class _Gate:
+    """The gates of one model, which share M and Me (Sec. 3, "Multi-layer Extension"); call it at each site.
 
-    Args:
-        extractor, to_context_input, shuffle_context, init: as for `attach`.
+    Attributes:
+        reduction, init, residual, compatibility: as for `attach`.
+        activation: of what it gives.
+        maps: {(H, W): (M, Me) at this resolution}, T's own first; empty without context.
     """
 
-    def __init__(self, extractor, to_context_input, shuffle_context, init):
-        self.extractor, self.to_context_input, self.init = extractor, to_context_input, init
-        self.shuffle_context = shuffle_context
+    reduction: int
+    init: str
+    residual: bool
+    compatibility: str
+    activation: str
+    maps: dict = dataclasses.field(default_factory=dict)
 
-    def infer(self, images):
-        """Computes both from images, (B, S, S, 3)."""
-        images = images if self.to_context_input is None else self.to_context_input(images)
-        context = FrozenExtractor(self.extractor, name=EXTRACTOR)(images)
-        if self.shuffle_context:
-            context = ShuffledContext(name=SHUFFLED)(context)
-        self.shape = context.shape[1:3]
+    def infer(self, context):
+        """Computes M and Me from T, (B, h, w, C)."""
         pooled = ChannelPool(name=POOL)(context)  # (B, h, w, 2)
-        self.maps = {self.shape: (self._attention(pooled), self._embedded(pooled))}
+        self.maps[context.shape[1:3]] = self._attention(pooled), self._embedded(pooled)
 
     def _attention(self, pooled):
         """Returns M, (B, h, w, 1)."""
         x = conv(_conv_bn_relu(pooled, f"{L1}_conv1"), 1, 3, f"{L1}_conv2")
-        if self.init == "he":
-            x = batch_norm(x, f"{L1}_conv2_bn")
-        else:
+        start = {}
+        if self.init != "he":
             # gamma 0: M starts as one number, in training and in inference alike, and grows structure from there
             beta = keras.initializers.Constant(BIAS if self.init == "neutral" else 0.0)
-            x = batch_norm(x, f"{L1}_conv2_bn", gamma_initializer="zeros", beta_initializer=beta)
-        if self.init == "identity":
-            return UnitSigmoid(BIAS, name=ATTENTION)(x)
-        if self.init == "centred":
-            return layers.Rescaling(2.0, name=ATTENTION)(layers.Activation("sigmoid", name=f"{L1}_sigmoid")(x))
+            start = {"gamma_initializer": "zeros", "beta_initializer": beta}
+        x = batch_norm(x, f"{L1}_conv2_bn", **start)
+        if self.init in ("identity", "centred"):
+            return UnitSigmoid(BIAS if self.init == "identity" else 0.0, name=ATTENTION)(x)
         return layers.Activation("sigmoid", name=ATTENTION)(x)
 
     def _embedded(self, pooled):
@@ -209,45 +180,44 @@ class _AttentionMaps:
             x = _conv_bn_relu(x, f"{L2}_conv{i}")
         return conv(x, 1, 3, f"{L2}_conv4")
 
-    def at(self, shape):
+    def _at(self, shape):
         """Returns (M, Me) at `shape`: up-sampled to the nearest, or average-pooled."""
         if shape not in self.maps:
-            (h, w), (height, width) = self.shape, shape
-            names = [f"{name}_{height}x{width}" for name in (ATTENTION, EMBEDDED)]
-            if height > h:
-                resized = [layers.UpSampling2D((height // h, width // w), name=name) for name in names]
-            else:
-                resized = [layers.AveragePooling2D((h // height, w // width), name=name) for name in names]
-            self.maps[shape] = tuple(layer(x) for layer, x in zip(resized, self.maps[self.shape], strict=True))
+            (h, w), (height, width) = next(iter(self.maps)), shape
+            up = height > h
+            factor = (height // h, width // w) if up else (h // height, w // width)
+            resize = layers.UpSampling2D if up else layers.AveragePooling2D
+            self.maps[shape] = tuple(
+                resize(factor, name=f"{name}_{height}x{width}")(x)
+                for name, x in zip((ATTENTION, EMBEDDED), self.maps[h, w], strict=True)
+            )
         return self.maps[shape]
 
+    def __call__(self, features, site):
+        """Returns R(F) + F' with F' = F * M * C (Eq. 5), or what an ablation leaves of it, activated."""
+        x = features
+        if self.maps:
+            attention, embedded_context = self._at(features.shape[1:3])
+            x = layers.Multiply(name=of_site(site, "attended"))([x, attention])
+            if self.compatibility != "none":
+                embedded_features = self._bottleneck(features, of_site(site, "l3"))
+                scale = 1.0 if self.init == "he" else 2.0
+                layer = ChannelCompatibility(self.compatibility, scale, name=of_site(site, "compatibility"))
+                weights = layer([embedded_context, embedded_features])
+                x = layers.Multiply(name=of_site(site, "suppressed"))([x, weights])
+        if self.residual:
+            x = layers.Add(name=of_site(site, "sum"))([self._bottleneck(features, of_site(site, "r")), x])
+        return layers.Activation(self.activation, name=of_site(site, "out"))(x)
 
-def _gate(features, maps, site, *, reduction, init, residual, compatibility, activation):
-    """Returns R(F) + F' with F' = F * M * C (Eq. 5), or what an ablation leaves of it, and `activation` of that."""
-    x = features
-    if maps is not None:
-        attention, embedded_context = maps.at(features.shape[1:3])
-        x = layers.Multiply(name=of_site(site, "attended"))([x, attention])
-        if compatibility != "none":
-            embedded_features = _bottleneck(features, of_site(site, "l3"), reduction, init)
-            scale = 1.0 if init == "he" else 2.0
-            layer = ChannelCompatibility(compatibility, scale, name=of_site(site, "compatibility"))
-            weights = layer([embedded_context, embedded_features])
-            x = layers.Multiply(name=of_site(site, "suppressed"))([x, weights])
-    if residual:
-        x = layers.Add(name=of_site(site, "sum"))([_bottleneck(features, of_site(site, "r"), reduction, init), x])
-    return layers.Activation(activation, name=of_site(site, "out"))(x)
-
-
-def _bottleneck(x, name, reduction, init):
-    """Returns BN-ReLU-1x1, BN-ReLU-3x3, BN-ReLU-1x1 of x, the structure of R and of L3 (A.1)."""
-    channels = x.shape[-1]
-    inner = max(channels // reduction, 1)
-    for i, (filters, kernel) in enumerate(((inner, 1), (inner, 3), (channels, 1)), 1):
-        x = layers.Activation("relu", name=f"{name}_conv{i}_act")(batch_norm(x, f"{name}_conv{i}_bn"))
-        initializer = "zeros" if init != "he" and i == 3 else HE_NORMAL
-        x = conv(x, filters, kernel, f"{name}_conv{i}", initializer=initializer)
-    return x
+    def _bottleneck(self, x, name):
+        """Returns BN-ReLU-1x1, BN-ReLU-3x3, BN-ReLU-1x1 of x, the structure of R and of L3 (A.1)."""
+        channels = x.shape[-1]
+        inner = max(channels // self.reduction, 1)
+        for i, (filters, kernel) in enumerate(((inner, 1), (inner, 3), (channels, 1)), 1):
+            x = layers.Activation("relu", name=f"{name}_conv{i}_act")(batch_norm(x, f"{name}_conv{i}_bn"))
+            initializer = "zeros" if self.init != "he" and i == 3 else HE_NORMAL
+            x = conv(x, filters, kernel, f"{name}_conv{i}", initializer=initializer)
+        return x
 
 
 def _conv_bn_relu(x, name):

@@ -8,25 +8,14 @@ from cdc_keras.gate.parts import CONTEXT_INPUT
 HINT = "give to_context_input, say keras.layers.Rescaling(1 / 127.5, offset=-1) for pixels from 0 to 255"
 SIZING = (layers.Resizing, layers.CenterCrop)
 AUGMENTATION = layers.RandomFlip.__module__.rpartition(".")[0]  # where Keras has all layers that augment images
-# (low, high) of the images, by the standard deviations and means that a leading Normalization can have of such images.
-RANGES = {
-    (0.0, 255.0): ((30, 95), (50, 205)),
-    (0.0, 1.0): ((0.1, 0.35), (0.2, 0.8)),
-    (-1.0, 1.0): ((0.2, 0.7), (-0.6, 0.6)),
-}
+RANGES = (0.0, 255.0), (0.0, 1.0), (-1.0, 1.0)  # that images can have
 
 
 def image_source(model, calls):
     """Returns (tensor, layer): the images behind augmentation and resizing, with which a model may begin.
 
-    There the extractor looks, so that T and the features are of one image.
-
-    Args:
-        model, calls: what `graph.trace` returned.
-
-    Returns:
-        tensor: images (B, H, W, C).
-        layer: what gives them, None for the model's input.
+    There the extractor looks, so that T and the features are of one image. The tensor is (B, H, W, C); the layer gives
+    it, None for the model's input. `model` and `calls` are what `graph.trace` returned.
     """
     tensor, source = model.inputs[0], None
     while (follower := _only_follower(tensor, calls)) is not None:
@@ -37,29 +26,22 @@ def image_source(model, calls):
     return tensor, source
 
 
-def to_unit_range(model, calls):
-    """Returns the layer that brings what `image_source` gives to [-1, 1], None where it is there already.
+def to_unit_range(images, calls):
+    """Returns the layer that brings the tensor that `image_source` gives to [-1, 1], None where it is there already.
 
-    The range is 0 to 255, 0 to 1 or -1 to 1, as a `Rescaling` or `Normalization` tells that follows there. A model that
-    goes on with neither takes images in [-1, 1], as all networks here.
+    The range is one of `RANGES`, as a `Rescaling` or `Normalization` tells that follows there. A model that goes on
+    with neither takes images in [-1, 1], as all networks here.
 
     Raises:
-        ValueError: the layer that follows changes the range in a way that does not tell what it was.
+        ValueError: what follows changes the range in a way that does not tell what it was.
     """
-    follower = _only_follower(image_source(model, calls)[0], calls)
-    layer = None if follower is None else follower[0]
-    limits = -1.0, 1.0
-    if isinstance(layer, layers.Rescaling):
-        limits = _range_of_rescaling(layer)
-    elif isinstance(layer, layers.Normalization):
-        limits = _range_of_normalization(layer)
-    elif layer is not None and (not isinstance(layer, layers.Layer) or isinstance(layer, layers.Lambda)):
-        limits = None
-    if limits is None:
-        raise ValueError(f"the model begins with {layer.name!r}, which does not tell the range of its images; {HINT}")
-    low, high = limits
+    layer = (_only_follower(images, calls) or [None])[0]
+    low, high = RANGES[-1]
+    operation = layer is not None and not isinstance(layer, layers.Layer)
+    if operation or isinstance(layer, layers.Rescaling | layers.Normalization | layers.Lambda):
+        low, high = _range(layer, images.shape[-1])
     scale = 2 / (high - low)
-    return layers.Rescaling(scale, offset=-1 - low * scale, name=CONTEXT_INPUT) if limits != (-1.0, 1.0) else None
+    return layers.Rescaling(scale, offset=-1 - low * scale, name=CONTEXT_INPUT) if (low, high) != RANGES[-1] else None
 
 
 def augments(layer):
@@ -73,26 +55,13 @@ def _only_follower(tensor, calls):
     return followers[0] if len(followers) == 1 else None
 
 
-def _range_of_rescaling(layer):
-    """Returns (low, high) of images that a `Rescaling` brings to about [0, 1] or [-1, 1]; None if it is unclear."""
-    scale, offset = np.unique(layer.scale), np.unique(layer.offset)
-    if len(scale) != 1 or len(offset) != 1:
-        return None
-    for low, high in RANGES:
-        ends = scale[0] * low + offset[0], scale[0] * high + offset[0]
-        if np.allclose(ends, (-1, 1), atol=0.02) or np.allclose(ends, (0, 1), atol=0.02):
-            return low, high
-    return None
-
-
-def _range_of_normalization(layer):
-    """Returns (low, high) of images with the mean and variance of a `Normalization`; None if it is unclear."""
-    if layer.input_mean is None:  # to be adapted to data: it is not known here
-        return None
-    mean, deviation = np.ravel(layer.input_mean), np.sqrt(np.ravel(layer.input_variance))
-    fits = [
-        limits
-        for limits, (deviations, means) in RANGES.items()
-        if all(deviations[0] <= x <= deviations[1] for x in deviation) and all(means[0] <= x <= means[1] for x in mean)
-    ]
-    return fits[0] if fits else None
+def _range(layer, channels):
+    """Returns (low, high) of images that a layer brings to about [0, 1], or to both sides of 0."""
+    adapted = isinstance(layer, layers.Normalization) and layer.input_mean is None  # to data: not known here
+    if isinstance(layer, layers.Rescaling | layers.Normalization) and not adapted:
+        for limits in RANGES:
+            low, high = (np.asarray(layer(np.full((1, 1, 1, channels), x))) for x in limits)
+            unit, centred = np.maximum(abs(low), abs(high - 1)), np.minimum(-low, high)
+            if (unit < 0.02).all() or ((0.7 < centred) & (np.maximum(-low, high) < 4)).all():
+                return limits
+    raise ValueError(f"the model begins with {layer.name!r}, which does not tell the range of its images; {HINT}")

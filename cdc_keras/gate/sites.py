@@ -1,5 +1,6 @@
 """Where a gate can stand in a classifier, which places are best, and the one sentence about those where it cannot."""
 
+import collections
 from typing import NamedTuple
 
 import keras
@@ -68,12 +69,7 @@ def usable_sites(model: keras.Model, extractor: keras.Model) -> list[Site]:
 
 
 def traced(model):
-    """Returns what `graph.trace` does of a flat model (`graph.flatten`), having checked that it can take a gate.
-
-    Raises:
-        ValueError: it has several inputs, or a gate already.
-        TypeError: it is neither functional nor Sequential.
-    """
+    """Returns what `graph.trace` does of a flat model (`graph.flatten`), having checked that it can take a gate."""
     flat, calls = graph.trace(graph.flatten(model))
     if len(flat.inputs) != 1:
         raise ValueError(f"a gate needs a model with one image input; this one has {len(flat.inputs)}")
@@ -82,65 +78,65 @@ def traced(model):
     return flat, calls
 
 
-def default_sites(model, calls, shape):
-    """Returns the names of the ends of groups at twice and once T's resolution (A.1), or else of the two nearest.
+def chosen(sites, model, calls, shape, after_relu):
+    """Returns the names of the layers to splice after, having checked that a gate fits there.
 
     Args:
+        sites: as for `attach`; by default the ends of groups at twice and once T's resolution, or the two best sites.
         model, calls: what `graph.trace` returned.
-        shape: (h, w) of T.
+        shape: (h, w) of T, or None for a gate without context.
+        after_relu: whether each site is to be the ReLU that follows.
 
     Raises:
-        ValueError: there is no usable site.
+        ValueError: it does not, or there is none, with the best usable sites.
     """
-    sites = ranked(model, calls, shape)
+    best = ranked(model, calls, shape)
+    if sites is None:
+        if shape is None:
+            raise ValueError("without a context there is no resolution to choose sites by; name them")
+        if not best:
+            raise ValueError(
+                f"no layer of {model.name} works at a whole multiple or fraction of T's {shape[0]}x{shape[1]}; take "
+                "images of another size (say 128 or 224 px), or another extractor"
+            )
+        sites = [site for site in best if site.ends_group and site.height in (2 * shape[0], shape[0])] or best[:2]
+    sites = [sites] if isinstance(sites, str | Site) else list(sites)
+    names = [site.name for site in best[:NAMED]]
+    hint = f"usable sites, best first: {', '.join(names)}{', ...' * (len(best) > NAMED)}" if best else "none is"
     if not sites:
-        raise ValueError(
-            f"no layer of {model.name} works at a whole multiple or fraction of T's {shape[0]}x{shape[1]}; take images "
-            "of another size (say 128 or 224 px), or another extractor"
-        )
-    wanted = ((2 * shape[0], 2 * shape[1]), tuple(shape))
-    best = [site for site in sites if site.ends_group and site[1:3] in wanted]
-    return [site.name for site in best or sites[:2]]
+        raise ValueError(f"name at least one site; {hint}")
+    sites = [site.name if isinstance(site, Site) else site for site in sites]
+    return [_checked(site, calls, shape, after_relu, hint) for site in sites]
 
 
 def ranked(model, calls, shape):
     """Returns the `Site`s of a model, best first; `shape` is T's (h, w), or None for a gate without context."""
-    often = [layer.name for layer, _, _ in calls]
-    outputs = {layer.name: output for layer, _, output in calls if often.count(layer.name) == 1 and _is_site(layer)}
-    outputs = {name: output for name, output in outputs.items() if _reachable(_shape(output), shape) and _wide(output)}
-    ends = [name for name in _ends(model, calls) if name in outputs]
-    if shape is not None:
-        height = {name: outputs[name].shape[1] for name in ends}
-        default = [name for name in ends if height[name] in (2 * shape[0], shape[0])]
-        ratio = {name: max(height[name] / shape[0], shape[0] / height[name]) for name in ends}
-        ends = [*default, *sorted((name for name in ends if name not in default), key=ratio.get)]
-    others = [name for name in outputs if name not in ends]
-    return [Site(name, *outputs[name].shape[1:], name in ends) for name in (*ends, *others)]
+    often = collections.Counter(layer.name for layer, _, _ in calls)
+    shapes = {
+        layer.name: output.shape[1:]
+        for layer, _, output in _maps(calls)
+        if often[layer.name] == 1 and _is_site(layer) and _reachable(output.shape, shape)
+    }
+    shapes = {name: size for name, size in shapes.items() if size[:2] != (1, 1)}
+    ends = [name for name in _ends(model, calls) if name in shapes]
+    if shape is not None:  # first those at twice and once T's resolution, in their order, then the nearest
+        factors = {name: shapes[name][0] / shape[0] for name in ends}
+        ends.sort(key=lambda name: 0 if factors[name] in (2, 1) else max(factors[name], 1 / factors[name]))
+    others = [name for name in shapes if name not in ends]
+    return [Site(name, *shapes[name], name in ends) for name in (*ends, *others)]
 
 
-def checked(name, model, calls, shape, after_relu):
-    """Returns the name of the layer to splice after, having checked that a gate fits there.
-
-    Args:
-        name: of the site.
-        model, calls: what `graph.trace` returned.
-        shape: (h, w) of T, or None.
-        after_relu: whether the site is to be the ReLU that follows.
-
-    Raises:
-        ValueError: it does not, with the best usable sites.
-    """
-    outputs = {layer.name: (layer, output) for layer, _, output in calls}
-    best = [site.name for site in ranked(model, calls, shape)]
-    hint = f"usable sites, best first: {', '.join(best[:NAMED])}{', ...' * (len(best) > NAMED)}" if best else "none is"
-    if name not in outputs:
+def _checked(name, calls, shape, after_relu, hint):
+    """Returns `name`, or the name of the ReLU that follows it, having checked that a gate fits there."""
+    found = [(layer, output) for layer, _, output in calls if layer.name == name]
+    if not found:
         raise ValueError(f"the model has no layer {name!r}; {hint}")
-    if sum(layer.name == name for layer, _, _ in calls) > 1:
+    if len(found) > 1:
         raise ValueError(f"layer {name!r} is applied more than once, so a gate after it is ambiguous; {hint}")
-    layer, output = outputs[name]
+    layer, output = found[0]
     if not isinstance(layer, layers.Layer):
         raise ValueError(f"{name!r} is an operation, whose name differs from model to model, and no layer; {hint}")
-    features = _shape(output)
+    features = getattr(output, "shape", None)
     if features is None or len(features) != 4 or features[3] is None:
         raise ValueError(f"layer {name!r} gives {features}, not a feature map (B, H, W, C); {hint}")
     if not _reachable(features, shape):
@@ -152,16 +148,12 @@ def checked(name, model, calls, shape, after_relu):
         followers = [layer.name for layer, inputs, _ in calls if is_relu(layer) and inputs[0] is output]
         if not followers:
             raise ValueError(f"no ReLU follows layer {name!r}, so it cannot be gated after ReLU; {hint}")
-        return checked(followers[0], model, calls, shape, after_relu=False)
+        return _checked(followers[0], calls, shape, False, hint)
     return name
 
 
 def context_shape(images, extractor):
-    """Returns the (h, w) of T, having checked that the extractor takes images (B, H, W, C) of the shape `images`.
-
-    Raises:
-        ValueError: it does not, or images are not what networks here take.
-    """
+    """Returns the (h, w) of T, having checked that the extractor takes images (B, H, W, C) of the shape `images`."""
     if keras.config.image_data_format() != "channels_last":
         raise ValueError("a gate needs images (B, H, W, C); call keras.config.set_image_data_format('channels_last')")
     ours, theirs = tuple(images[1:]), tuple(extractor.inputs[0].shape[1:])
@@ -208,22 +200,20 @@ def _ends(model, calls):
     producers = {id(x): (layer, inputs) for layer, inputs, output in calls for x in _tensors(output)}
     on_all_ways = _on_all_ways(model, calls)
     groups = {}
-    for layer, _, output in calls:
-        if (shape := _shape(output)) is not None and len(shape) == 4:
-            groups.setdefault(tuple(shape[1:3]), []).append((layer, output))
+    for layer, _, output in _maps(calls):
+        groups.setdefault(output.shape[1:3], []).append((layer, output))
     ends = []
     for size, group in groups.items():
         narrow = [(layer, output) for layer, output in group if id(output) in on_all_ways]
-        merging = [pair for pair in narrow or group if isinstance(pair[0], (layers.Add, layers.Concatenate))]
+        merging = [pair for pair in narrow or group if isinstance(pair[0], layers.Add | layers.Concatenate)]
         if not (merging or narrow):
             continue
         layer, output = (merging or narrow)[-1]
         while isinstance(layer, PASSING) or is_relu(layer):
-            before = producers.get(id(producers[id(output)][1][0]))
             output = producers[id(output)][1][0]
-            if before is None or tuple(output.shape[1:3]) != size:
+            if id(output) not in producers or output.shape[1:3] != size:
                 break
-            layer = before[0]
+            layer = producers[id(output)][0]
         ends.append(layer.name)
     return ends
 
@@ -232,45 +222,34 @@ def _on_all_ways(model, calls):
     """Returns the ids of the tensors through which all ways from the image to an output lead."""
     ways = {id(model.inputs[0]): 1}  # from the image to a tensor
     for _, inputs, output in calls:
-        for tensor in _tensors(output):
-            ways[id(tensor)] = sum(ways.get(id(x), 0) for x in inputs)
+        ways.update({id(x): sum(ways.get(id(before), 0) for before in inputs) for x in _tensors(output)})
     found = set()
     for end in model.outputs:
-        onward = {id(end): 1}  # from a tensor to this output
+        onward = collections.Counter({id(end): 1})  # from a tensor to this output
         for _, inputs, output in reversed(calls):
-            count = sum(onward.get(id(x), 0) for x in _tensors(output))
-            for tensor in inputs:
-                onward[id(tensor)] = onward.get(id(tensor), 0) + count
+            count = sum(onward[id(x)] for x in _tensors(output))
+            for x in inputs:
+                onward[id(x)] += count
         found |= {x for x, count in onward.items() if count and count * ways.get(x, 0) == ways[id(end)]}
     return found
 
 
 def _is_site(layer):
     """Whether a gate should stand after a layer, whatever its shape."""
-    skipped = (*PASSING, *PREPROCESSING)
-    return isinstance(layer, layers.Layer) and not isinstance(layer, skipped) and not augments(layer)
+    return isinstance(layer, layers.Layer) and not isinstance(layer, PASSING + PREPROCESSING) and not augments(layer)
 
 
-def _reachable(shape, context):
-    """Whether M can be up-sampled or pooled by a whole factor from `context`, (h, w), to the (B, H, W, C) `shape`."""
-    if shape is None or len(shape) != 4 or shape[3] is None:
-        return False
-    if context is None:
-        return True
-    if None in shape[1:]:
-        return False
-    (h, w), (height, width) = context, shape[1:3]
-    up = height % h == 0 and width % w == 0 and height // h == width // w
-    down = h % height == 0 and w % width == 0 and h // height == w // width
-    return up or down
+def _reachable(features, context):
+    """Whether M can be brought by a whole factor from `context`, (h, w), to the (B, H, W, C) `features`."""
+    if context is None or None in features[1:]:
+        return context is None and features[3] is not None
+    (h, w), (_, height, width, _) = context, features
+    return height / h == width / w and ((height / h).is_integer() or (h / height).is_integer())
 
 
-def _wide(output):
-    return output.shape[1:3] != (1, 1)
-
-
-def _shape(output):
-    return getattr(output, "shape", None)
+def _maps(calls):
+    """Returns the calls that give features (B, H, W, C)."""
+    return [call for call in calls if len(getattr(call[2], "shape", ())) == 4]
 
 
 def _tensors(output):

@@ -1,5 +1,7 @@
 """Walking a functional model layer by layer: the one mechanism under splicing, counting and looking inside."""
 
+import collections
+
 import keras
 
 CONVERSION = type(keras.ops.convert_to_tensor(keras.KerasTensor((1,)))._keras_history.operation)
@@ -40,16 +42,14 @@ def flatten(model):
         TypeError: if `model` has no graph to walk.
         ValueError: if two layers would have one name.
     """
-    flat = rebuild(model, lambda layer, *args, **kwargs: layer(*args, **kwargs))
+    flat = trace(model)[0]
     while any(map(_is_nested, flat.layers)):
-        nested = [layer for layer in flat.layers if _is_nested(layer)]
-        others = [layer for layer in flat.layers if layer not in nested and not _is_input(layer)]
-        names = [layer.name for layer in (*others, *(x for model in nested for x in model.layers if not _is_input(x)))]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        inside = [layer.layers if _is_nested(layer) else [layer] for layer in flat.layers]
+        names = collections.Counter(x.name for x in sum(inside, []) if not isinstance(x, keras.layers.InputLayer))
+        if twice := sorted(name for name, count in names.items() if count > 1):
             raise ValueError(
                 f"the models inside this one have several layers named {twice[0]!r}; give each layer a name of its own"
             )
-
         flat = rebuild(rebuild(flat, _unfolded), _unconverted)
     return flat
 
@@ -69,10 +69,6 @@ def _is_nested(layer):
     """Whether a layer is a model whose `call` does nothing but apply its layers."""
     own = hasattr(layer, "operations") and type(layer).call.__qualname__ == "Functional.call"
     return isinstance(layer, keras.Sequential) or own
-
-
-def _is_input(layer):
-    return isinstance(layer, keras.layers.InputLayer)
 
 
 def trace(model):

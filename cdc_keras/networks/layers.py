@@ -79,9 +79,6 @@ class ConditionMaps(keras.layers.Layer):
     def _output_size(self):
         return self.size * self.strides if self.transposed else self.size // self.strides
 
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], self._output_size(), self._output_size(), self.filters)
-
     def get_config(self):
         names = ("filters", "kernel_size", "strides", "size", "transposed")
         initializer = keras.initializers.serialize(self.kernel_initializer)
@@ -98,12 +95,6 @@ class ZeroChannels(keras.layers.Layer):
 
     def call(self, features):
         return ops.pad(features, [(0, 0), (0, 0), (0, 0), (0, self.channels)])
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], input_shape[-1] + self.channels)
-
-    def get_config(self):
-        return {**super().get_config(), "channels": self.channels}
 
 
 @keras.saving.register_keras_serializable("cdc_keras")
@@ -196,9 +187,6 @@ class ShuffledContext(keras.layers.Layer):
     def call(self, context):
         return ops.roll(context, 1, axis=0)
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
 
 @keras.saving.register_keras_serializable("cdc_keras")
 class ChannelPool(keras.layers.Layer):
@@ -215,12 +203,6 @@ class ChannelPool(keras.layers.Layer):
     def call(self, context):
         pooled = [getattr(ops, name)(context, axis=-1, keepdims=True) for name in self.reductions]
         return ops.concatenate(pooled, axis=-1)
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], len(self.reductions))
-
-    def get_config(self):
-        return {**super().get_config(), "reductions": self.reductions}
 
 
 @keras.saving.register_keras_serializable("cdc_keras")
@@ -257,40 +239,22 @@ class ChannelCompatibility(keras.layers.Layer):
         products = reduce(embedded_context * embedded_features, axis=(1, 2), keepdims=True)
         return ops.cast(self.scale * ops.sigmoid(products), self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
-        _, features = input_shape
-        return (features[0], 1, 1, features[-1])
-
-    def get_config(self):
-        return {**super().get_config(), "compatibility": self.compatibility, "scale": self.scale}
-
 
 @keras.saving.register_keras_serializable("cdc_keras")
 class UnitSigmoid(keras.layers.Layer):
-    """sigmoid(z + bias) / sigmoid(bias): exactly 1 where z is 0, between 0 and `scale` elsewhere.
+    """sigmoid(z + bias) / sigmoid(bias): exactly 1 where z is 0, between 0 and 1 + exp(-bias) elsewhere.
 
     Computed as 1 + 2 a t / (1 + t + a (1 - t)) with a = exp(-bias) and t = tanh(z / 2), so that no rounding stands
     between a gate that has not learnt yet and the identity.
 
     Args:
-        bias: where on the sigmoid z = 0 lies; the larger, the closer `scale` is to 1.
+        bias: where on the sigmoid z = 0 lies; the larger, the closer the largest value is to 1.
     """
 
     def __init__(self, bias, **kwargs):
         super().__init__(**kwargs)
         self.bias = bias
 
-    @property
-    def scale(self):
-        """The least upper bound of the values, 1 + exp(-bias)."""
-        return 1.0 + math.exp(-self.bias)
-
     def call(self, x):
         t, a = ops.tanh(precision.to_float32(x) / 2.0), math.exp(-self.bias)
         return ops.cast(1.0 + 2.0 * a * t / (1.0 + t + a * (1.0 - t)), self.compute_dtype)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-    def get_config(self):
-        return {**super().get_config(), "bias": self.bias}

@@ -14,7 +14,6 @@ from cdc_keras.networks import autoencoder, graph, registry
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(-1, 1, (4, 32, 32, 3)).astype("float32")
 PIXELS = RNG.integers(256, size=(4, 32, 32, 3)).astype("float32")
-apps = keras.applications
 # {class: (default sites at 32 px, images it takes)}; the ends of groups at 16x16 and 8x8.
 APPLICATIONS = {
     "MobileNetV2": (["block_1_expand_BN", "block_2_add"], IMAGES),
@@ -69,13 +68,16 @@ def context_of(gated, images):
     return np.asarray(keras.Model(gated.input, gated.get_layer("extractor").output)(images, training=False))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", APPLICATIONS)
-def test_models_of_keras_applications_start_as_they_are_train_save_and_export(name, extractor, tmp_path):
+def test_models_of_keras_applications_start_as_they_are(name, extractor):
+    """test_applications.py saves and exports them, too."""
     sites, images = APPLICATIONS[name]
-    plain = getattr(apps, name)(input_shape=(32, 32, 3), weights=None, classes=3, classifier_activation=None)
-    gated = check(plain, extractor, images, tmp_path)
+    plain = getattr(keras.applications, name)(
+        input_shape=(32, 32, 3), weights=None, classes=3, classifier_activation=None
+    )
+    gated = attach(plain, extractor)
     assert [gate.name for gate in parts(gated).sites] == sites
+    np.testing.assert_array_equal(gated(images, training=False), plain(images, training=False))
     in_range = images if images is IMAGES else images / 127.5 - 1
     np.testing.assert_allclose(context_of(gated, images), extractor(in_range), atol=1e-4)
 
@@ -144,6 +146,25 @@ def test_of_an_augmented_image_the_context_is_of_what_the_network_sees(extractor
     augmented, context = seen(IMAGES, training=True)
     assert abs(np.asarray(augmented) - IMAGES).max() > 0.1
     np.testing.assert_allclose(context, extractor(augmented, training=False), atol=1e-5)
+
+
+def served(model, folder):
+    model.export(folder, verbose=False)
+    return np.asarray(layers.TFSMLayer(folder, call_endpoint="serve")(IMAGES))
+
+
+def test_keras_exports_augmentation_turned_on_with_and_without_a_gate_unless_it_is_called_for_inference(
+    extractor, tmp_path
+):
+    plain = frozen_backbone(augmented=True)
+    reference.randomise(plain.variables)
+    expected = np.asarray(plain(IMAGES, training=False))
+    for name, model in {"plain": plain, "gated": attach(plain, extractor)}.items():
+        assert abs(served(model, tmp_path / name) - expected).max() > 1e-2 * abs(expected).max()
+        images = keras.Input((32, 32, 3))
+        inference = keras.Model(images, model(images, training=False))
+        error = abs(served(inference, tmp_path / f"{name}_inference") - expected).max()
+        assert error < 1e-5 * abs(expected).max()
 
 
 def leading(*stack):

@@ -7,10 +7,13 @@ import inspect
 import os
 import pathlib
 import tempfile
+import textwrap
+import time
 
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from cdc_keras.gate.attach import attach
 from cdc_keras.gate.parts import parts
@@ -22,22 +25,47 @@ SIZES = (32, 128, 224)  # pixels, of the extractors that there are; the smallest
 HEAD = """# The gate in keras.applications
 
 Model classes without released weights, at the smallest size that they take of 32, 128 and 224 px. *Identity*: the
-gated model answers exactly as the plain one. *Reloaded*: after `save` and `load_model` it answers the same. *Exported*:
-the SavedModel answers the same but for rounding. `python tests/gate/test_applications.py` writes this page.
+largest difference between the answers of the gated model, before training, and those of the plain one. *Trains*: three
+steps move every kernel of the gate. *Reloaded*: after `save` and `load_model` the trained model answers the same.
+*Exported*: its SavedModel answers the same but for rounding. `python tests/gate/test_applications.py` writes this page.
 
-| class | px | default sites | identity | reloaded | exported |
-|---|---:|---|---|---|---|
+Keras' `export` leaves augmentation on, such as a `RandomFlip` inside the model, with a gate and without. A model called
+for inference is exported without it: `keras.Model(images, gated(images, training=False)).export(...)`.
+
+Run as one compiled graph, as by `predict`, a convolution and the operations that follow it are fused and rounded once
+less, which a gate between them prevents. There the gated and the plain model differ by some millionths.
+
+Small `ResNetBackbone`, `VGGBackbone` and `DenseNetBackbone` models of keras_hub 0.32 at 32 px start with a difference
+of 0 and answer the same after `load_model`. `ViTBackbone` has no feature maps and is refused in one sentence. So is
+`EfficientNetBackbone`, which takes images of any size; inside a model of 32 px it has no usable site.
+
+| class | px | default sites | identity | trains | reloaded | exported |
+|---|---:|---|---:|---|---|---|
 """
 
 
 def build(name):
-    """Returns (model, pixels) at the smallest size that the class takes."""
+    """Returns (model, images) at the smallest size that the class takes."""
     for size in SIZES:
         try:
-            return getattr(keras.applications, name)(input_shape=(size, size, 3), weights=None, classes=5), size
+            arguments = {"weights": None, "classes": 5, "classifier_activation": None}
+            model = getattr(keras.applications, name)(input_shape=(size, size, 3), **arguments)
         except ValueError as error:
             if "at least" not in str(error):
                 raise
+            continue
+        images = np.random.default_rng(0).uniform(-1, 1, (8, size, size, 3)).astype("float32")
+        if any(isinstance(layer, layers.Rescaling | layers.Normalization) for layer in model.layers):
+            images = (images + 1) * 127.5
+        # Statistics of these images, as a trained network has them: with those of a new one the answers are all zeros.
+        norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+        momenta = [layer.momentum for layer in norms]
+        for layer in norms:
+            layer.momentum = 0.0
+        model(images, training=True)
+        for layer, momentum in zip(norms, momenta, strict=True):
+            layer.momentum = momentum
+        return model, images[:2]
     raise AssertionError(f"{name} takes none of {SIZES} px")
 
 
@@ -45,20 +73,33 @@ def row(name):
     """Returns the line of the table: what was tried, not what is expected."""
     keras.utils.set_random_seed(0)
     keras.utils.clear_session()
-    plain, size = build(name)
-    images = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype("float32")
+    plain, images = build(name)
+    size = images.shape[1]
     gated = attach(plain, autoencoder.encoder(size))
+    identity = abs(np.asarray(gated(images, training=False)) - np.asarray(plain(images, training=False))).max()
+    trains = moves_every_kernel(gated, images)
     answer = np.asarray(gated(images, training=False))
-    identity = np.array_equal(answer, plain(images, training=False))
     with tempfile.TemporaryDirectory() as folder:
         gated.save(f"{folder}/gated.keras")
         reloaded = np.array_equal(keras.models.load_model(f"{folder}/gated.keras")(images, training=False), answer)
         gated.export(f"{folder}/exported", verbose=False)
         served = keras.layers.TFSMLayer(f"{folder}/exported", call_endpoint="serve")(images)
-        exported = np.allclose(served, answer, rtol=1e-3, atol=1e-4)
+        exported = abs(np.asarray(served) - answer).max() < 1e-3 * abs(answer).max()
     sites = ", ".join(f"{gate.name} ({'x'.join(map(str, shape(gated, gate.name)))})" for gate in parts(gated).sites)
-    checks = " | ".join("yes" if passed else "no" for passed in (identity, reloaded, exported))
-    return f"| {name} | {size} | {sites} | {checks} |"
+    checks = " | ".join("yes" if passed else "no" for passed in (trains, reloaded, exported))
+    return f"| {name} | {size} | {sites} | {identity:g} | {checks} |"
+
+
+def moves_every_kernel(gated, images):
+    """Whether three steps move all kernels of the gate; the network's own layers are frozen, to spare time."""
+    for layer in gated.layers:
+        layer.trainable = layer.name.startswith("gate_")
+    kernels = [v for v in gated.trainable_variables if v.path.endswith("/kernel")]
+    before = [v.numpy() for v in kernels]
+    gated.compile(keras.optimizers.Adam(1e-3), "mse", run_eagerly=True)
+    for _ in range(3):
+        gated.train_on_batch(images, np.eye(2, 5))
+    return all((v.numpy() != old).any() for v, old in zip(kernels, before, strict=True))
 
 
 def shape(model, layer):
@@ -72,17 +113,27 @@ def test_it_is_gated_saved_and_exported_as_the_table_says(name):
 
 
 def test_every_check_of_every_class_in_the_table_passed():
-    text = TABLE.read_text()
-    assert text.startswith(HEAD)
-    lines = text.removeprefix(HEAD).splitlines()
-    assert lines and {line.split("|")[1].strip() for line in lines} <= set(CLASSES)
-    assert all(line.endswith("| yes | yes | yes |") for line in lines)
+    rows = written()
+    assert TABLE.read_text() == page(rows) and rows.keys() <= set(CLASSES)
+    assert rows and all(line.endswith("| 0 | yes | yes | yes |") for line in rows.values())
+
+
+def written():
+    """Returns {class: its line of the table}."""
+    lines = TABLE.read_text().removeprefix(HEAD).splitlines() if TABLE.exists() else []
+    return {line.split("|")[1].strip(): line for line in lines if line.startswith("|")}
+
+
+def page(rows):
+    missing = [name for name in CLASSES if name not in rows]
+    end = textwrap.fill(f"These have not been tried yet: {', '.join(missing)}.", 120) if missing else ""
+    return HEAD + "".join(f"{rows[name]}\n" for name in sorted(rows)) + (f"\n{end}\n" if end else "")
 
 
 if __name__ == "__main__":
-    written = TABLE.read_text().removeprefix(HEAD).splitlines() if TABLE.exists() else []
-    rows = {line.split("|")[1].strip(): line for line in written}
+    rows = written()
     for name in os.environ.get("CLASSES", ",".join(CLASSES)).split(","):
+        start = time.time()
         rows[name] = row(name)
-        print(rows[name], flush=True)
-        TABLE.write_text(HEAD + "".join(f"{rows[name]}\n" for name in sorted(rows)))
+        print(rows[name], f"{time.time() - start:.0f} s", flush=True)
+        TABLE.write_text(page(rows))

@@ -209,7 +209,7 @@ def test_an_impossible_site_is_an_error_listing_the_usable_ones(site, message):
 
 
 def test_no_site_at_all_is_an_error_listing_the_usable_ones():
-    with pytest.raises(ValueError, match="name at least one site; usable are, best first: site"):
+    with pytest.raises(ValueError, match="name at least one site; usable sites, best first: site"):
         attach(features_model(4), small_extractor(), [])
 
 

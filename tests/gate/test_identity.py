@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import reference
+import tensorflow as tf
 from keras import layers
 
 from cdc_keras import zoo
@@ -43,6 +44,21 @@ def test_the_gated_network_answers_as_the_plain_one_bit_for_bit(plain, extractor
     gated = attach(network, extractor, spread(usable_sites(network, extractor), count))
     assert len(parts(gated).sites) == count
     np.testing.assert_array_equal(gated(IMAGES, training=False), expected)
+
+
+def test_compiled_it_answers_bit_for_bit_but_for_the_fusion_of_operations(extractor):
+    """TensorFlow fuses a convolution with what follows, which rounds once less, and a gate stands between them."""
+    network = zoo.load("cifar100_resnet20")
+    eager = network(IMAGES, training=False).numpy()
+    for count in (1, 2, 10):
+        gated = attach(network, extractor, spread(usable_sites(network, extractor), count))
+        np.testing.assert_allclose(gated.predict(IMAGES, verbose=0), eager, atol=1e-5)
+        tf.config.optimizer.set_experimental_options({"remapping": False})
+        gated.predict_function = None
+        try:
+            np.testing.assert_array_equal(gated.predict(IMAGES, verbose=0), eager)
+        finally:
+            tf.config.optimizer.set_experimental_options({"remapping": True})
 
 
 def test_without_context_r_alone_starts_as_the_identity_too(plain):
