@@ -242,7 +242,7 @@ class ChannelCompatibility(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("cdc_keras")
 class UnitSigmoid(keras.layers.Layer):
-    """sigmoid(z + bias) / sigmoid(bias): exactly 1 where z is 0, between 0 and 1 + exp(-bias) elsewhere.
+    """sigmoid(z + bias) / sigmoid(bias): exactly 1 where z is 0, between 0 and `scale` = 1 + exp(-bias) elsewhere.
 
     Computed as 1 + 2 a t / (1 + t + a (1 - t)) with a = exp(-bias) and t = tanh(z / 2), so that no rounding stands
     between a gate that has not learnt yet and the identity.
@@ -253,7 +253,7 @@ class UnitSigmoid(keras.layers.Layer):
 
     def __init__(self, bias, **kwargs):
         super().__init__(**kwargs)
-        self.bias = bias
+        self.bias, self.scale = bias, 1.0 + math.exp(-bias)
 
     def call(self, x):
         t, a = ops.tanh(precision.to_float32(x) / 2.0), math.exp(-self.bias)

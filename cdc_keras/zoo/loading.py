@@ -1,5 +1,6 @@
 """From a record to its network, and what may be wrong with either: nothing is parsed or assigned before its check."""
 
+import concurrent.futures
 import hashlib
 import math
 import os
@@ -117,8 +118,8 @@ def _with_weights(path, values, build, record=None):
         build: a function that returns the untrained model.
         record: a `Record` whose fingerprint it is to have, if any.
     """
-    with keras.StatelessScope(initialize_variables=False):
-        plan = build()
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:  # Keras keeps its list of such variables by thread
+        plan = thread.submit(_without_memory, build).result()
     if record is not None and (ours := fingerprint(plan)) != record.fingerprint:
         raise UserError(
             f"{path} is of a network with fingerprint {record.fingerprint}, and this version of the library builds "
@@ -130,6 +131,12 @@ def _with_weights(path, values, build, record=None):
     model = build()
     load_weights(model, path)
     return model
+
+
+def _without_memory(build):
+    """Returns what `build` builds, its variables without values."""
+    with keras.StatelessScope(initialize_variables=False):
+        return build()
 
 
 def _build(zoo, record, precision):

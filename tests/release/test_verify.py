@@ -148,7 +148,10 @@ def test_the_command_lists_the_records_and_fails_on_a_problem(own, capsys):
     assert "2 records in" in listed and "shapes_gated" in listed and "were not computed again" in listed
     run_command("zoo", "--names=shapes_gated")
     told = capsys.readouterr()
-    assert "scores and audits, computed again" in told.out and "verifying shapes_gated: scores on" in told.err
+    assert (
+        "scores and audits of whole records, computed again" in told.out
+        and "verifying shapes_gated: scores on" in told.err
+    )
     assert "verifying shapes_extractor" not in told.err
     flip_a_byte(own / "shapes_gated" / "flags.txt")
     assert "flags.txt has sha256" in refusal("zoo")
