@@ -173,7 +173,7 @@ def test_the_commands_are_those_that_the_program_has():
     assert named - {"command"} == set(cli.COMMANDS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_its_training_commands_run_on_small_data_in_their_order(tmp_path):
     make_data(tmp_path)
     lines = commands(section("Train on your own images"))
