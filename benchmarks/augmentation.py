@@ -3,10 +3,11 @@
 A plain VGG-13 slim is trained on 500 images of `shapes` whose background gives the category away four times in five,
 cropped and flipped as always, without further augmentation and with each of the three, three seeds each. It is scored
 on 2,000 test images, in which the background says nothing. The seed decides the weights, the order and the images, so
-the four runs of a seed can be compared. Runs that are finished are not trained again. Writes
-docs/results/augmentation.json, from which `python -m docs.fill` makes the table of docs/augmentation.md.
+the four runs of a seed can be compared. Runs that are finished, or on record with the same settings, are not trained
+again. Writes docs/results/augmentation.json, from which `python -m docs.fill` makes the table of docs/augmentation.md.
 """
 
+import itertools
 import json
 import pathlib
 import statistics
@@ -17,8 +18,8 @@ from absl import app, flags
 from cdc_keras.choices import AUGMENTATIONS
 from cdc_keras.config import RunConfig
 from cdc_keras.data.load import load_dataset
-from cdc_keras.data.pipeline import scale
 from cdc_keras.markdown import markdown_table
+from cdc_keras.runs.scoring import score
 from cdc_keras.runs.trained import load_trained
 from cdc_keras.runs.training import train
 
@@ -44,10 +45,9 @@ def trained(augmentation, seed):
     run = train(config, pathlib.Path(flags.FLAGS.out) / f"{augmentation}_{seed}", pictures=False)
     if not run.finished:
         sys.exit(130)
-    test = load_dataset(config).test
-    logits = load_trained(run.path).network.predict(scale(test.images), batch_size=250, verbose=0)
-    top1 = float((logits.argmax(-1) == test.labels).mean())
-    return {"augmentation": augmentation, "seed": seed, "top1": top1, **run.published(), "last_epoch": run.rows()[-1]}
+    scores = score(load_trained(run.path).network, load_dataset(config).test, run.config()).check_finite()
+    facts = {**run.published(), "last_epoch": run.rows()[-1]}
+    return {"augmentation": augmentation, "seed": seed, "top1": scores.metrics["top1"], **facts}
 
 
 def table(runs):
@@ -68,11 +68,12 @@ def table(runs):
 
 def main(argv):
     del argv
-    runs = []
-    for seed in SEEDS:
-        runs += [trained(augmentation, seed) for augmentation in AUGMENTATIONS]
-        RESULTS.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
-    print(table(runs))
+    runs = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    runs = {(run["augmentation"], run["seed"]): run for run in runs if SETTINGS.items() <= run["settings"].items()}
+    for seed, augmentation in itertools.product(SEEDS, AUGMENTATIONS):
+        runs[augmentation, seed] = runs.get((augmentation, seed)) or trained(augmentation, seed)
+        RESULTS.write_text(json.dumps([*runs.values()], indent=1) + "\n", encoding="utf-8")
+    print(table(runs.values()))
 
 
 if __name__ == "__main__":

@@ -128,7 +128,9 @@ def speed(name):
 def augmented():
     """Returns the table of the benchmark of augmentation, and what it was measured on."""
     runs = json.loads(augmentation.RESULTS.read_text(encoding="utf-8"))
-    note = f"Gains in points. {runs[0]['hardware']}; commit {runs[0]['commit']}, {runs[0]['started'][:10]}."
+    of = {key: ", ".join(dict.fromkeys(run[key] for run in runs)) for key in ("hardware", "commit")}
+    days = sorted({run["started"][:10] for run in runs})
+    note = f"Gains in points. {of['hardware']}; commit {of['commit']}, {', '.join(days)}."
     return f"{augmentation.table(runs)}\n\n{note}"
 
 
