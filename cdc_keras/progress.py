@@ -12,24 +12,28 @@ LOG = "{desc}: {n_fmt}/{total_fmt}{unit}, {remaining} left, {rate_noinv_fmt}{pos
 class Bar(tqdm.tqdm):
     """A progress bar, rewritten every second on a terminal; elsewhere a line about every half minute.
 
+    What is done within two seconds shows nothing.
+
     Attributes:
-        metrics: {name: number or scalar tensor} shown behind the bar. They are fetched from the device only when the
-            bar is drawn, so that setting them costs nothing.
+        metrics: {name: number, scalar tensor or text} shown behind the bar. Tensors are fetched from the device only
+            when the bar is drawn, so that setting them costs nothing.
 
     Args:
         total: units of the whole job.
         unit: what is counted, such as "images".
         desc: words before the numbers.
+        items: what iterating over the bar gives, one for each unit, if anything does.
         initial: units that were done before; they do not count for the speed.
         shown: False shows nothing.
     """
 
     monitor_interval = 0  # no thread of tqdm's own
 
-    def __init__(self, total, unit, desc="", *, initial=0, shown=True):
+    def __init__(self, total, unit, desc="", *, items=None, initial=0, shown=True):
         self.metrics = {}
         terminal = sys.stderr.isatty()
         super().__init__(
+            items,
             total=total,
             unit=f" {unit}",
             desc=desc,
@@ -40,14 +44,15 @@ class Bar(tqdm.tqdm):
             mininterval=1 if terminal else LOG_INTERVAL,
             miniters=1,
             smoothing=0,
-            delay=1e-3,  # nothing is drawn before the first update
+            delay=2,
             leave=False,
             dynamic_ncols=terminal,
         )
 
     @property
     def format_dict(self):
-        metrics = ", ".join(f"{name} {float(value):.4g}" for name, value in self.metrics.items())
+        texts = [x if isinstance(x, str) else f"{float(x):.4g}" for x in self.metrics.values()]
+        metrics = ", ".join(f"{name} {text}" for name, text in zip(self.metrics, texts, strict=True))
         return super().format_dict | {"postfix": metrics}
 
     @staticmethod

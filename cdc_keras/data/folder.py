@@ -11,8 +11,9 @@ from cdc_keras.data.class_folders import ODD_NAMES, class_files, split_folders, 
 from cdc_keras.data.crop import random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit, numbered
 from cdc_keras.data.image_file import decode, read_image
-from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_splits, with_progress
+from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_splits
 from cdc_keras.errors import UserError
+from cdc_keras.progress import Bar
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
@@ -114,7 +115,7 @@ def _readable(paths, labels):
             return f"{path} ({error})"
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        problems = list(with_progress(pool.map(problem, paths), len(paths), "checking image files"))
+        problems = list(Bar(len(paths), "files", "checking images", items=pool.map(problem, paths)))
     for line in filter(None, problems):
         print(f"image left out: {line}", file=sys.stderr)
     keep = np.array([problem is None for problem in problems], bool)
@@ -125,7 +126,7 @@ def _read_all(paths, labels, image_size):
     images = np.empty((len(paths), image_size, image_size, 3), np.uint8)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         decoded = pool.map(lambda path: read_image(path, image_size), paths)
-        for row, image in enumerate(with_progress(decoded, len(paths), "decoding images")):
+        for row, image in enumerate(Bar(len(paths), "images", "decoding", items=decoded)):
             images[row] = image
     return Split(images, labels)
 

@@ -1,9 +1,6 @@
-"""What the loaders share: seeded cuts that keep the classes' proportions, and progress of a slow read."""
-
-import sys
+"""What the loaders share: seeded cuts that keep the classes' proportions."""
 
 import numpy as np
-import tqdm
 
 from cdc_keras.errors import UserError
 
@@ -83,11 +80,3 @@ def streamed_splits(sizes, image_size, crop_area, memory_limit):
     streamed = set() if crop_area is None else {"train"}
     held = sum(sizes[name] for name in sizes.keys() - streamed)
     return set(sizes) if held * image_size**2 * 3 > memory_limit else streamed
-
-
-def with_progress(items, total, what):
-    """Returns `items` again; when they take longer than two seconds, a bar on stderr says how far it is.
-
-    Where stderr is no terminal, it is a line every half minute.
-    """
-    return tqdm.tqdm(items, total=total, desc=what, delay=2, mininterval=0.1 if sys.stderr.isatty() else 30)

@@ -10,8 +10,9 @@ import numpy as np
 
 from cdc_keras.data.crop import fitted, random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit, numbered
-from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_splits, with_progress
+from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_splits
 from cdc_keras.errors import UserError
+from cdc_keras.progress import Bar
 
 # name, name/config or either with :version. A namespace (huggingface:name) would go to the network, so it is none.
 NAME = re.compile(r"\w+(/[^:]+)?(:[\d.*]+)?")
@@ -266,7 +267,7 @@ def _intact(builder, split, rows):
     intact = np.zeros(len(rows), bool)
     places = _decodable(builder, split, rows, lambda image: image[:0]).map(lambda place, *_: place)
     batches = places.batch(READ_BATCH).as_numpy_iterator()
-    for batch in with_progress(batches, -(-len(rows) // READ_BATCH), f"checking {builder.name}, batch"):
+    for batch in Bar(-(-len(rows) // READ_BATCH), "batches", f"checking {builder.name}", items=batches):
         intact[batch] = True
     return intact
 
@@ -279,8 +280,8 @@ def _read_all(builder, split, rows, image_size, fit):
     if len(rows):
         examples = _decodable(builder, split, rows, lambda image: fit(image, image_size))
         batches = examples.batch(READ_BATCH).prefetch(1).as_numpy_iterator()
-        total, what = -(-len(rows) // READ_BATCH), f"reading {builder.name}, batch"
-        for places, batch, batch_labels in with_progress(batches, total, what):
+        bar = Bar(-(-len(rows) // READ_BATCH), "batches", f"reading {builder.name}", items=batches)
+        for places, batch, batch_labels in bar:
             images[places], labels[places], intact[places] = batch, batch_labels, True
     held = Split(images, labels)
     return (held if intact.all() else held.take(intact)), intact

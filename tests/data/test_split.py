@@ -6,7 +6,7 @@ import pytest
 from cdc_keras.config import RunConfig
 from cdc_keras.data.arrays import load_npz
 from cdc_keras.data.load import load_dataset
-from cdc_keras.data.split import cut_training, stratified_cut, with_progress
+from cdc_keras.data.split import cut_training, stratified_cut
 from cdc_keras.errors import UserError
 
 LABELS = np.random.default_rng(0).integers(7, size=500)
@@ -68,11 +68,6 @@ def test_the_validation_rows_do_not_depend_on_the_train_limit():
 def test_a_train_limit_above_what_there_is_keeps_everything():
     train, _ = cut_training(LABELS, validation_fraction=0.0, train_limit=10_000, seed=0)
     assert len(train) == 500
-
-
-def test_a_fast_read_reports_nothing(capsys):
-    assert list(with_progress(iter("abc"), 3, "reading")) == ["a", "b", "c"]
-    assert capsys.readouterr().err == ""
 
 
 def test_shapes_are_the_size_that_the_flags_say():
