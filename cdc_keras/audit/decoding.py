@@ -3,20 +3,17 @@
 import keras
 import numpy as np
 
-from cdc_keras.data.pipeline import scale
-
-BATCH_SIZE = 250  # images at a time; only memory depends on it
+from cdc_keras.data.pipeline import in_batches, scale
 
 
-def contexts(extractor, images, batch_size=BATCH_SIZE):
+def contexts(extractor, images):
     """Returns T of the images, (N, h, w, C) float32 NumPy.
 
     Args:
         extractor: functional model, images in [-1, 1] -> T.
         images: (N, H, W, 3) uint8.
-        batch_size: images at a time.
     """
-    return _batched(lambda x: extractor.predict_on_batch(scale(x)), images, batch_size=batch_size).astype(np.float32)
+    return in_batches(lambda x: extractor.predict_on_batch(scale(x)), images).astype(np.float32)
 
 
 def discriminated(disentangler, context):
@@ -25,7 +22,7 @@ def discriminated(disentangler, context):
     def categories(t):
         return keras.ops.argmax(sum(keras.ops.softmax(logits) for logits in disentangler.discriminate(t)), axis=-1)
 
-    return _batched(categories, context)
+    return in_batches(categories, context)
 
 
 def reconstruction_errors(disentangler, images, context, labels):
@@ -39,12 +36,12 @@ def reconstruction_errors(disentangler, images, context, labels):
     def errors(x, t, y):
         return np.mean((np.asarray(scale(x)) - _decoded(disentangler, t, y)) ** 2, axis=(1, 2, 3))
 
-    return _batched(errors, images, context, labels)
+    return in_batches(errors, images, context, labels)
 
 
 def classified(classifier, images):
     """Returns the category that a classifier takes each of (N, H, W, 3) uint8 images for, (N,) integers."""
-    return _batched(lambda x: classifier.predict_on_batch(scale(x)).argmax(-1), images)
+    return in_batches(lambda x: classifier.predict_on_batch(scale(x)).argmax(-1), images)
 
 
 def classified_decoded(classifier, disentangler, context, labels):
@@ -55,7 +52,7 @@ def classified_decoded(classifier, disentangler, context, labels):
         disentangler: a trained `Disentangler`.
         context, labels: (N, h, w, C) T and (N,) integers y.
     """
-    return _batched(lambda t, y: classifier.predict_on_batch(_decoded(disentangler, t, y)).argmax(-1), context, labels)
+    return in_batches(lambda t, y: classifier.predict_on_batch(_decoded(disentangler, t, y)).argmax(-1), context, labels)
 
 
 def other_labels(labels, num_classes, seed):
@@ -69,9 +66,3 @@ def _decoded(disentangler, context, labels):
     condition = keras.ops.convert_to_numpy(disentangler.condition(labels))
     inputs = [context, condition] if disentangler.conditional else context
     return disentangler.decoder.predict_on_batch(inputs)
-
-
-def _batched(function, *arrays, batch_size=BATCH_SIZE):
-    """Returns what the function gives of the arrays, called with as many rows at a time."""
-    starts = range(0, len(arrays[0]), batch_size)
-    return np.concatenate([np.asarray(function(*(x[s : s + batch_size] for x in arrays))) for s in starts])

@@ -265,6 +265,21 @@ def pick_pixels(images, source_rows, source_columns):
     return images[batch, source_rows[:, :, None], source_columns[:, None, :]]
 
 
+def in_batches(function, *arrays, batch_size=250):
+    """Returns what a function gives of arrays with so many rows at a time, as NumPy arrays in the place of its tensors.
+
+    Args:
+        function: takes as many arrays (B, ...), and returns a tensor (B, ...) or a structure of them.
+        arrays: (N, ...) each; N at least 1.
+        batch_size: B; only memory depends on it.
+    """
+    parts = []
+    for start in range(0, len(arrays[0]), batch_size):
+        outputs = function(*(array[start : start + batch_size] for array in arrays))
+        parts.append(keras.tree.map_structure(keras.ops.convert_to_numpy, outputs))
+    return keras.tree.map_structure(lambda *of_batches: np.concatenate(of_batches), *parts)
+
+
 def scale(images):
     """Returns uint8 images as floats in [-1, 1], the range every network here takes."""
     return keras.ops.cast(images, keras.config.floatx()) / 127.5 - 1.0

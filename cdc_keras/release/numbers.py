@@ -7,7 +7,7 @@ from cdc_keras.audit.audit import audit
 from cdc_keras.audit.summary import audit_of
 from cdc_keras.choices import ZOO
 from cdc_keras.errors import UserError
-from cdc_keras.release.scores import load_data, trainer_of
+from cdc_keras.release.scores import load_data, scored_model
 from cdc_keras.runs.evaluation import split_of
 from cdc_keras.runs.scoring import score
 from cdc_keras.zoo.loading import name_of_weights, read_record
@@ -34,7 +34,7 @@ def wrong_numbers(zoo, name, data_dir=None):
     problems = []
     try:
         if record.metrics:
-            model = trainer_of(name)
+            model = scored_model(name)
         for split in dict.fromkeys(metric.split for metric in record.metrics):
             _tell(name, f"scores on {split}")
             scores = score(model, split_of(dataset, split), config).check_finite()

@@ -9,7 +9,6 @@ from cdc_keras.errors import UserError
 from cdc_keras.runs.evaluation import split_of
 from cdc_keras.runs.scoring import score
 from cdc_keras.runs.trained import load_disentangler, load_trained
-from cdc_keras.trainers.classifier import Classifier
 
 
 def evaluate_record(name, *, split="test", data_dir=None):
@@ -23,18 +22,16 @@ def evaluate_record(name, *, split="test", data_dir=None):
     Raises:
         UserError: there is no such record, it has no scores, or the data are not there or not those it was trained on.
     """
-    model = trainer_of(name)
+    model = scored_model(name)
     dataset, config = load_data(zoo.info(name), data_dir)
     return score(model, split_of(dataset, split), config).check_finite().metrics
 
 
-def trainer_of(name):
-    """Returns the `Disentangler` or `Classifier` of a record, which is scored; arguments as for `evaluate_record`."""
+def scored_model(name):
+    """Returns what of a record `scoring.score` takes, its `Disentangler` or its network; arguments as for `evaluate_record`."""
     record, place = zoo.info(name), f"{ZOO}{name}"
     if record.kind == "classifier":
-        model = Classifier(load_trained(place, "classifier").network)
-        model.compile()
-        return model
+        return load_trained(place, "classifier").network
     if not record.has_disentangler:
         raise UserError(
             f"{name} is a part of a classifier and has no scores of its own; cdc-keras audit --model=zoo:{name} "

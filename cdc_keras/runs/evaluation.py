@@ -85,11 +85,7 @@ def measure(model, *, split="test", weights="last", data_dir=None, plain=None) -
         _check_counterpart(run, plain)
     trainer, dataset, config = load_run(run, weights=weights, data_dir=data_dir)
     images = split_of(dataset, split)
-    if config.teacher is not None:  # a student is scored as any other classifier
-        scored = Classifier(trainer.network)
-        scored.compile()
-    else:
-        scored = trainer
+    scored = trainer if config.teacher is None else trainer.network  # a student is scored as any other classifier
     measured = score(scored, images, config).check_finite()
     scores = {
         "split": split,

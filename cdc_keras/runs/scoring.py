@@ -13,6 +13,7 @@ from cdc_keras.devices import distribution
 from cdc_keras.errors import UserError
 from cdc_keras.trainers.classifier import Classifier
 from cdc_keras.trainers.disentangler import Disentangler
+from cdc_keras.trainers.step import StepModel
 
 BATCH = 250
 ORDER_SEED = 0  # of the random order in which a classifier is scored whose gate sees the context of another image
@@ -45,7 +46,7 @@ class Scores:
         return self
 
 
-def score(model: Classifier | Disentangler, split: Split | StreamSplit, config: RunConfig) -> Scores:
+def score(model: Classifier | Disentangler | keras.Model, split: Split | StreamSplit, config: RunConfig) -> Scores:
     """Returns the `Scores` of a model on a split, in inference mode and without augmentation.
 
     The images come in stored order, except for the control `gate_context=shuffled`. Its gate sees the context of the
@@ -53,10 +54,13 @@ def score(model: Classifier | Disentangler, split: Split | StreamSplit, config: 
     come in a random order that is always the same.
 
     Args:
-        model: a compiled `Disentangler` or `Classifier`.
+        model: a compiled `Disentangler` or `Classifier`, or a functional model, images in [-1, 1] -> logits.
         split: any but an empty one.
         config: the `RunConfig` that the model was trained with.
     """
+    if not isinstance(model, StepModel):
+        model = Classifier(model)
+        model.compile()
     length = {"batch_size": BATCH, "steps_per_call": config.steps_per_call}
     order_seed = ORDER_SEED if config.gate_context == "shuffled" else None
     batches = evaluation_batches(split, config.image_size, order_seed=order_seed, **length)

@@ -18,7 +18,6 @@ from cdc_keras.runs.pictures import draw_training
 from cdc_keras.runs.scoring import score
 from cdc_keras.runs.trained import load_context, load_teacher, untrained_model
 from cdc_keras.trainers.build import extractor_of, ramp_steps
-from cdc_keras.trainers.classifier import Classifier
 from cdc_keras.trainers.disentangler import Disentangler
 from cdc_keras.weights import save_weights, sha256
 
@@ -165,9 +164,7 @@ def _meet(teacher, run, dataset, config):
     noted = run.notes().get("teacher")
     if noted is None:
         name, split = next((n, s) for n in ("validation", "test") if len(s := getattr(dataset, n)))
-        model = Classifier(teacher.network)
-        model.compile()
-        metrics = score(model, split, teacher.config).metrics
+        metrics = score(teacher.network, split, teacher.config).metrics
         run.note(teacher={"sha256": teacher.sha256, "split": name, **metrics})
         _tell(run, f"teacher {config.teacher}: top-1 {metrics['top1']:.2%} on {name}")
     elif noted["sha256"] != teacher.sha256:

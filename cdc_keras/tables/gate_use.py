@@ -3,15 +3,15 @@
 import numpy as np
 from keras import ops
 
-from cdc_keras.data.pipeline import scale
+from cdc_keras.data.pipeline import in_batches, scale
 from cdc_keras.gate.parts import PREFIX, parts
 from cdc_keras.networks import graph
+from cdc_keras.runs.scoring import score
 
-BATCH = 250
 SATURATED = 0.02  # of the range: M or C this close to an end hardly passes a gradient
 
 
-def gate_use(gated, split):
+def gate_use(gated, split, config):
     """Returns what the gates of a classifier do on a split, as a JSON-ready dict; None for a network without a gate.
 
     * `top1`: of the classifier as it is, and with a part replaced: `r_off` (R(F) = 0), `m_constant` and `c_constant`
@@ -23,25 +23,30 @@ def gate_use(gated, split):
     Args:
         gated: functional classifier, images in [-1, 1] -> logits.
         split: a `Split`; in random order, or the shuffled T is of the own category.
+        config: the `RunConfig` that it was trained with.
     """
+
+    def top1_of(network):
+        return score(network, split, config).metrics["top1"]
+
     gate = parts(gated)
     if not gate.sites:
         return None
     m = [gate.attention] if gate.attention else []
     c = [site.compatibility for site in gate.sites if site.compatibility]
     r = {site.residual: site.suppressed for site in gate.sites if site.residual}
-    seen = _activations(gated, split, [*m, *c])
+    seen = _measured(gated, split, [*m, *c], lambda x: x)
     rms = _rms(gated, split, [*r, *r.values()])
-    top1 = {"as_is": _top1(gated, split)}
+    top1 = {"as_is": top1_of(gated)}
     if r:
-        top1["r_off"] = _top1(_replaced(gated, r, lambda name, x: x * 0), split)
+        top1["r_off"] = top1_of(_replaced(gated, r, lambda name, x: x * 0))
     for key, layers, axes in (("m", m, (0, 1, 2)), ("c", c, 0)):  # M has one mean, C one for each channel
         if layers:
             means = {name: seen[name].mean(axis=axes) for name in layers}
             constant = _replaced(gated, layers, lambda name, x, means=means: x * 0 + means[name])
-            top1[f"{key}_constant"] = _top1(constant, split)
+            top1[f"{key}_constant"] = top1_of(constant)
     if gate.extractor:
-        top1["t_shuffled"] = _top1(_replaced(gated, [gate.extractor], lambda name, x: ops.roll(x, 1, axis=0)), split)
+        top1["t_shuffled"] = top1_of(_replaced(gated, [gate.extractor], lambda name, x: ops.roll(x, 1, axis=0)))
     return {
         "images": len(split),
         "top1": top1,
@@ -68,30 +73,23 @@ def _spread(values, largest):
     }
 
 
-def _batches(split):
-    for start in range(0, len(split), BATCH):
-        yield scale(split.images[start : start + BATCH]), split.labels[start : start + BATCH]
+def _rms(model, split, layers):
+    """Returns {layer: root of the mean square of its outputs}."""
+    squares = _measured(model, split, layers, lambda x: ops.mean(ops.square(x), axis=(1, 2, 3)))
+    return {name: float(np.mean(x, dtype=np.float64)) ** 0.5 for name, x in squares.items()}
 
 
-def _activations(model, split, layers):
-    """Returns {layer: its outputs over a split, in float32}."""
+def _measured(model, split, layers, of):
+    """Returns {layer: `of(x)` of its outputs x over a split, in float32}."""
     if not layers:
         return {}
     tapped = graph.activations(model, layers)
-    parts = [tapped(images, training=False) for images, _ in _batches(split)]
-    return {
-        name: np.concatenate([ops.convert_to_numpy(ops.cast(x[name], "float32")) for x in parts]) for name in layers
-    }
 
+    def measured(images):
+        seen = tapped(scale(images), training=False)
+        return {name: of(ops.cast(seen[name], "float32")) for name in layers}
 
-def _rms(model, split, layers):
-    """Returns {layer: root of the mean square of its outputs}."""
-    tapped, total = graph.activations(model, layers), dict.fromkeys(layers, 0.0)
-    for images, labels in _batches(split):
-        seen = tapped(images, training=False)
-        for name in layers:
-            total[name] += float(ops.mean(ops.square(ops.cast(seen[name], "float32")))) * len(labels)
-    return {name: (value / len(split)) ** 0.5 for name, value in total.items()}
+    return in_batches(measured, split.images)
 
 
 def _replaced(model, names, of):
@@ -102,11 +100,3 @@ def _replaced(model, names, of):
         return of(layer.name, output) if layer.name in names else output
 
     return graph.rebuild(model, call)
-
-
-def _top1(model, split):
-    hits = [
-        ops.convert_to_numpy(ops.argmax(model(images, training=False), axis=-1)) == labels
-        for images, labels in _batches(split)
-    ]
-    return float(np.mean(np.concatenate(hits)))

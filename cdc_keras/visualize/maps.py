@@ -4,12 +4,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from cdc_keras.data.pipeline import scale
+from cdc_keras.data.pipeline import in_batches, scale
 from cdc_keras.errors import UserError
 from cdc_keras.gate.parts import ATTENTION, parts
 from cdc_keras.networks import graph
 
-BATCH = 256  # images at a time
 COARSEST = 4  # positions along a side of a feature map; one of fewer does not say where
 
 
@@ -69,7 +68,7 @@ def _at_the_gate(gated, images, site):
     shown = {"before the gate": site, "suppressed": gates[site].suppressed, "after R": gates[site].out}
     if shown["suppressed"] == site:  # without attention
         del shown["suppressed"]
-    maps = {"M": _in_batches(images, _attention(gated))} if gate.attention else {}
+    maps = {"M": in_batches(_attention(gated), images)} if gate.attention else {}
     return maps | _focused(gated, images, shown)
 
 
@@ -113,7 +112,7 @@ def grad_cam_maps(classifier, images):
         weights = tf.reduce_mean(tape.gradient(score, features), axis=(1, 2), keepdims=True)
         return _map(tf.nn.relu(tf.reduce_sum(weights * features, axis=-1)), batch.shape[1])
 
-    return _in_batches(images, cam)
+    return in_batches(cam, images)
 
 
 def iou(maps, masks):
@@ -146,9 +145,9 @@ def _focused(network, images, layers):
 
     def of(batch):
         seen = model(scale(batch), training=False)
-        return ops.stack([focus_map(ops.relu(seen[layer]), batch.shape[1]) for layer in layers.values()], axis=1)
+        return {name: focus_map(ops.relu(seen[layer]), batch.shape[1]) for name, layer in layers.items()}
 
-    return dict(zip(layers, np.moveaxis(_in_batches(images, of), 1, 0), strict=True))
+    return in_batches(of, images)
 
 
 def _attention(gated):
@@ -164,9 +163,3 @@ def _attention(gated):
 def _map(energy, size):
     """Returns (B, h, w) up-sampled bicubically to (B, size, size), in [0, 1] image by image."""
     return stretch(ops.image.resize(energy[..., None], (size, size), interpolation="bicubic")[..., 0])
-
-
-def _in_batches(images, function):
-    """Returns what a function gives for batches of the images, as one NumPy array."""
-    batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
-    return np.concatenate([ops.convert_to_numpy(function(batch)) for batch in batches])

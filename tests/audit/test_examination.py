@@ -13,10 +13,10 @@ from cdc_keras.networks import autoencoder
 from cdc_keras.trainers.disentangler import Disentangler
 
 
-def test_contexts_are_the_extractors_output_whatever_the_batch_size():
+def test_contexts_are_the_extractors_output():
     extractor = autoencoder.encoder(32)
     images = np.random.default_rng(0).integers(256, size=(7, 32, 32, 3), dtype=np.uint8)
-    result = decoding.contexts(extractor, images, batch_size=3)
+    result = decoding.contexts(extractor, images)
     assert (result.shape, result.dtype) == ((7, 8, 8, 64), np.float32)
     direct = keras.ops.convert_to_numpy(extractor(images / np.float32(127.5) - 1, training=False))
     np.testing.assert_allclose(result, direct, atol=1e-4)  # float32 through eight convolutions

@@ -10,6 +10,7 @@ from cdc_keras.data.pipeline import (
     epoch_plan,
     evaluation_batches,
     evaluation_steps,
+    in_batches,
     scale,
     training_batches,
 )
@@ -38,6 +39,17 @@ def planned(images, plan):
 
 def labels_of(batches):
     return [np.array(labels).tolist() for _, labels in batches]
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 23, 250])
+def test_rows_by_batches_are_in_their_order_and_structure(batch_size):
+    def function(images, labels):
+        assert len(images) == len(labels) <= batch_size
+        return {"b": tf.constant(images)[:, 0], "a": (labels + 1,)}
+
+    result = in_batches(function, IMAGES, SPLIT.labels, batch_size=batch_size)
+    assert list(result) == ["b", "a"] and isinstance(result["b"], np.ndarray)
+    assert np.array_equal(result["b"], IMAGES[:, 0]) and np.array_equal(result["a"][0], SPLIT.labels + 1)
 
 
 def test_every_crop_and_flip_is_exactly_pad_slice_and_flip():
