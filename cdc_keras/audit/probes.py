@@ -5,6 +5,7 @@ import itertools
 import keras
 import numpy as np
 from keras import layers
+from sklearn.neighbors import KNeighborsClassifier
 
 # The same for all features and targets: a probe tuned to one would favour it.
 PROBES = {
@@ -14,7 +15,6 @@ PROBES = {
     "conv": {"reads": "all positions", "widths": (32, 64), "epochs": 12, "learning_rate": 2e-3},
 }
 BATCH_SIZE = 128
-BLOCK = 512  # images whose distances to all others the k-NN holds at a time
 PIXEL_SIDE = 32  # larger images are averaged down to about this before pixels are probed
 
 
@@ -41,8 +41,7 @@ def probe(train_features, train_labels, features, *, kind, num_classes, seed):
         train_features, features = (x.mean(axis=(1, 2), keepdims=True) for x in (train_features, features))
     train_features, features = standardized(train_features, features)
     if kind == "knn":
-        flat = (x.reshape(len(x), -1) for x in (train_features, features))
-        return nearest_neighbours(next(flat), train_labels, next(flat), num_classes)
+        return nearest_neighbours(train_features, train_labels, features)
 
     model = _network(kind, train_features.shape[1:], num_classes, seed)
     model.compile(
@@ -60,28 +59,24 @@ def probe(train_features, train_labels, features, *, kind, num_classes, seed):
     return model.predict(features, batch_size=BATCH_SIZE, verbose=0).argmax(axis=-1)
 
 
-def nearest_neighbours(train_features, train_labels, features, num_classes, neighbours=PROBES["knn"]["neighbours"]):
+def nearest_neighbours(train_features, train_labels, features, neighbours=PROBES["knn"]["neighbours"]):
     """Returns the majority class among each feature's nearest training features by cosine: (N,) integers.
 
     Of classes with equally many neighbours the one whose neighbours are nearer together wins.
 
     Args:
-        train_features, features: (M, D) and (N, D) float; only a block of the distances is held at a time.
-        train_labels: (M,) integers in [0, num_classes).
-        num_classes: number of classes.
+        train_features, features: (M, ...) and (N, ...) float.
+        train_labels: (M,) integers.
         neighbours: how many vote; all of them if there are fewer.
     """
     neighbours = min(neighbours, len(train_labels))
-    train_features, predictions = _unit(train_features), np.empty(len(features), int)
-    for start in range(0, len(features), BLOCK):
-        similarity = _unit(features[start : start + BLOCK]) @ train_features.T
-        nearest = np.argpartition(-similarity, neighbours - 1, axis=1)[:, :neighbours]
-        # Every neighbour counts 1 and a little for its nearness; all the littles together stay below 1.
-        weights = 1 + (1 + np.take_along_axis(similarity, nearest, 1)) / (2.1 * neighbours)
-        votes = np.zeros((len(similarity), num_classes))
-        np.add.at(votes, (np.arange(len(votes))[:, None], train_labels[nearest]), weights)
-        predictions[start : start + BLOCK] = votes.argmax(axis=1)
-    return predictions
+
+    def votes(distances):  # from 0 to 2: every neighbour counts 1 and a little; all the littles together stay below 1
+        return 1 + (2 - distances) / (2.1 * neighbours)
+
+    classifier = KNeighborsClassifier(neighbours, metric="cosine", weights=votes)
+    train_features, features = (x.reshape(len(x), -1) for x in (train_features, features))
+    return classifier.fit(train_features, train_labels).predict(features)
 
 
 def small_pixels(images):
@@ -140,9 +135,3 @@ def standardized(train, *others):
     mean, deviation = train.mean(axis=(0, 1, 2)), train.std(axis=(0, 1, 2))
     deviation = np.where(deviation > 1e-6, deviation, 1.0)  # a dead channel stays zero
     return tuple(((x - mean) / deviation).astype(np.float32) for x in (train, *others))
-
-
-def _unit(features):
-    """Returns float32 rows of length 1; one of length 0 stays."""
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    return (features / np.where(length > 0, length, 1)).astype(np.float32)

@@ -107,8 +107,7 @@ def test_an_unknown_kind_is_refused():
 
 
 @pytest.mark.parametrize("neighbours", [1, 5, 10_000])
-def test_the_nearest_neighbours_are_those_of_a_plain_loop(neighbours, monkeypatch):
-    monkeypatch.setattr(probes, "BLOCK", 7)
+def test_the_nearest_neighbours_are_those_of_a_plain_loop(neighbours):
     rng = np.random.default_rng(0)
     train, test, given = rng.normal(size=(60, 8)), rng.normal(size=(25, 8)), rng.integers(3, size=60)
     expected = []
@@ -118,7 +117,7 @@ def test_the_nearest_neighbours_are_those_of_a_plain_loop(neighbours, monkeypatc
         votes = [(sum(given[i] == c for i in nearest), sum(1 + cosines[i] for i in nearest if given[i] == c))
                  for c in range(3)]  # fmt: skip
         expected.append(max(range(3), key=lambda c: votes[c]))
-    assert probes.nearest_neighbours(train, given, test, 3, neighbours).tolist() == expected
+    assert probes.nearest_neighbours(train, given, test, neighbours).tolist() == expected
 
 
 def test_small_pixels_are_means_over_squares():
