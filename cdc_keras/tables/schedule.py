@@ -1,7 +1,6 @@
 """Running the jobs of a table: several at a time, each in a process of its own, those first that others wait for."""
 
 import dataclasses
-import io
 import os
 import pathlib
 import signal
@@ -9,18 +8,15 @@ import subprocess
 import sys
 import time
 
-import tqdm
-
 from cdc_keras.devices import precision
 from cdc_keras.errors import UserError
+from cdc_keras.progress import LOG_INTERVAL, Bar, say
 from cdc_keras.runs.folder import RunFolder, flagfile
 from cdc_keras.tables.scores import stored_row
 from cdc_keras.weights import write_text
 
 MOST_AT_ONCE = 8  # on a CPU; each holds its data set in memory
-PROGRESS_EVERY = 30.0  # seconds
 LOG = "log.txt"
-BAR = "{n:.2f} of {total} runs done [{elapsed}<{remaining}]{postfix}"
 
 
 @dataclasses.dataclass
@@ -80,12 +76,7 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
     """
     folder, waiting, finished, failed = pathlib.Path(runs_dir), {job.name: job for job in jobs}, set(), {}
     free, busy, shown = places(at_once), [], 0.0
-    bar = tqdm.tqdm(
-        total=len(jobs),
-        initial=sum(_shares(jobs, folder, corrupted_images).values()),
-        bar_format=BAR,
-        file=sys.stderr if sys.stderr.isatty() else io.StringIO(),  # a log gets whole lines instead
-    )
+    bar = Bar(100, "%", initial=_percent(_shares(jobs, folder, corrupted_images)))
     stops = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is not signal.SIG_IGN]
     before = {s: signal.signal(s, signal.default_int_handler) for s in stops}
     try:
@@ -113,9 +104,9 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
                 if undone:
                     first, *later = undone
                     failed[first.name] = _why(worker)
-                    tqdm.tqdm.write(f"{first.name}: {failed[first.name]}", file=sys.stderr)
+                    say(f"{first.name}: {failed[first.name]}")
                     waiting |= {job.name: job for job in later}
-            if time.monotonic() - shown > PROGRESS_EVERY:
+            if time.monotonic() - shown > LOG_INTERVAL:
                 shown = time.monotonic()
                 _show(bar, _shares(jobs, folder, corrupted_images), busy)
     except BaseException:
@@ -203,10 +194,12 @@ def _trained(job, folder):
     return min(len(run.rows()) / run.config().epochs, 0.99) if run.config_path.is_file() else 0.0
 
 
+def _percent(shares):
+    return round(100 * sum(shares.values()) / max(len(shares), 1), 1)
+
+
 def _show(bar, shares, busy):
     """Brings the progress bar to the `shares` of the jobs that are done, and names those at work."""
     at_work = (next((job for job in worker.jobs if shares[job.name] < 1), worker.jobs[-1]) for worker in busy)
-    bar.n = sum(shares.values())
-    bar.set_postfix_str("at work: " + ", ".join(f"{job.name} {shares[job.name]:.0%}" for job in at_work))
-    if not sys.stderr.isatty():
-        print(bar, file=sys.stderr)
+    bar.n, bar.metrics = _percent(shares), {job.name: f"{shares[job.name]:.0%}" for job in at_work}
+    bar.set_description_str(f"{sum(share == 1 for share in shares.values())} of {len(shares)} runs")

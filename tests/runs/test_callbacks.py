@@ -99,7 +99,7 @@ def test_metrics_are_fetched_only_when_the_bar_is_drawn(monkeypatch):
         callback.on_train_batch_end(batch, {"loss": Fetched()})
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(0, ""), (100, "reading: 3/3 files, 00:00 left, 0.01 files/s\n")])
+@pytest.mark.parametrize(("seconds", "shown"), [(0, ""), (100, "reading: 3/3 files, 00:00 left,  0.01 files/s\n")])
 def test_a_bar_of_items_gives_them_and_is_silent_if_they_come_fast(seconds, shown, monkeypatch):
     printed, now = io.StringIO(), [0]
     monkeypatch.setattr("tqdm.std.time", lambda: now[0])
