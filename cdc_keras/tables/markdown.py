@@ -53,44 +53,46 @@ def _results(table):
 def _notes(table):
     """Returns what a reader has to know of the numbers, as lines."""
     recipe = ", ".join(f"{name} {_setting(value)}" for name, value in table["recipe"].items())
-    lines = []
-    if table["smoke"]:
-        lines += ["**A smoke test: small networks, a few steps. Nothing here means anything.**", ""]
+    warning = "**A smoke test: small networks, a few steps. Nothing here means anything.**"
+    lines = [warning, ""] if table["smoke"] else []
     lines += [
-        'Test accuracy in percent: mean ± standard deviation over n seeds. "Validation" is the accuracy of the last '
-        'epoch on training images that were held out; settings are chosen by it. "Gain" is the difference from our own '
-        "plain network at the last epoch, paired by seed, with its 95% interval (Student's t) over seeds. All seeds "
-        "have the same test images, contexts and teachers, so the interval does not cover other ones, and it is not "
-        "corrected for the number of rows. The paper's numbers are those of its best test epoch, at its length"
-        f"{stand_ins(table['rows'])}.",
+        "Accuracies are those on test images, in percent: mean ± standard deviation over n seeds.",
         "",
-        f"All rows: {recipe}; {', '.join(f'{x:,}' for x in table['train_images'])} training images; "
-        f"{'; '.join(table['hardware'])}; commit {', '.join(table['commits'])}; {', '.join(table['days'])}. "
-        '"images/s" is the speed of training, the median over the epochs, while other work was running.',
+        '* "Validation" is the accuracy of the last epoch on training images that were held out. Settings were '
+        "chosen by it.",
+        '* "Gain" is the difference from our own plain network at the last epoch, paired by seed. In brackets stands '
+        "its 95% interval over the seeds, by Student's t. All seeds share the test images, contexts and teachers, so "
+        "the interval does not cover others. It is not corrected for the number of rows.",
+        "* The paper's numbers are those of its best test epoch, after a training of its length."
+        + stand_ins(table["rows"]),
+        '* "images/s" is the speed of training while other work was running: the median over the epochs.',
     ]
+    if table["corrupted_images"]:
+        lines.append(
+            f'* "Corrupted" is the mean accuracy on {table["corrupted_images"]:,} test images under the 15 common '
+            "corruptions, at severities 1 to 5. The images are the same for all rows of a seed."
+        )
+    if any("gap" in row["scores"] for row in table["rows"]):
+        lines.append(
+            "* The columns on backgrounds give the accuracy on other shapes: on several backgrounds, on none, and on "
+            "backgrounds alone. The gap is mixed-same minus mixed-rand. It tells how much the network gains by a "
+            "background of the right category."
+        )
     contexts = [context["settings"] for _, context in _contexts_of(table)]
     if any(s["validation_fraction"] < table["recipe"]["validation_fraction"] for s in contexts):
-        lines += [
-            "",
-            "The contexts were trained on images that are held out here. So gated networks build on more images than "
-            "plain ones, and their validation images are not new to their contexts.",
-        ]
-    if table["corrupted_images"]:
-        lines += [
-            "",
-            f'"Corrupted" is the top-1 over the 15 common corruptions at severities 1 to 5 of '
-            f"{table['corrupted_images']:,} test images, the same for all rows of a seed.",
-        ]
-    if any("gap" in row["scores"] for row in table["rows"]):
-        lines += [
-            "",
-            "The columns on backgrounds are the top-1 on the same shapes on other backgrounds, on none, and on "
-            "backgrounds alone. The gap, mixed-same minus mixed-rand, tells how much the network gains by a background "
-            "of the right category.",
-        ]
+        lines.append(
+            "* The contexts were trained on images that are held out here. So gated networks build on more images than "
+            "plain ones, and their validation images are not new to their contexts."
+        )
     if not all(row["seeds"] for row in table["rows"]):
-        lines += ["", "Rows of n = 0 have not been trained yet."]
-    return lines
+        lines.append("* Rows of n = 0 have not been trained yet.")
+    images = " or ".join(f"{count:,}" for count in table["train_images"])
+    return [
+        *lines,
+        "",
+        f"All rows have these settings: {recipe}. They were trained on {images} images. Hardware: "
+        f"{'; '.join(table['hardware'])}. Commits: {', '.join(table['commits'])}. Days: {', '.join(table['days'])}.",
+    ]
 
 
 def _setting(value):
@@ -149,11 +151,11 @@ def _gate_table(table):
     head = ["network", "top-1", "R off", "M constant", "C constant", "T shuffled", "M: mean, within, across, saturated"]
     head += ["C, by site: the same", "R / F', by site"]
     note = (
-        f"What the gates do: means over seeds, on {gated[0]['gate']['images']:,.0f} test images. First comes top-1, "
-        "and how it changes, with a 95% interval, when in the trained network R(F) is set to 0, when M or C is set "
-        "to its mean, and when T is that of another image. For M and C follow the mean, the deviation within an image "
-        "(over positions, over channels), the deviation across images, and the share within 2% of an end of the range. "
-        "Last comes the root mean square of R over that of F'."
+        f"What the gates do: means over seeds, on {gated[0]['gate']['images']:,.0f} test images. The columns behind "
+        "top-1 tell how it changes when a part of the trained network is replaced, with a 95% interval. R(F) is set to "
+        "0, M or C to its mean, and T to that of another image. For M and C follow four numbers: the mean, the "
+        "deviation within an image (over positions, over channels), the deviation across images, and the share within "
+        "2% of an end of the range. The last column is the root mean square of R over that of F'."
     )
     return [note, "", markdown_table(head, rows)]
 
@@ -167,11 +169,10 @@ def _moves(movement):
 
 
 def stand_ins(rows):
-    """Returns whose gains stand beside smaller networks in some of a table's rows, as the end of a sentence."""
+    """Returns whose gains stand beside smaller networks in some of a table's rows, as sentences behind another."""
     backbones = {row["row"].split("+")[0] for row in rows if row["paper_gain"] is not None}
-    return "".join(
-        f"; beside {small} its gains are those of {large}" for small, large in STANDS_FOR.items() if small in backbones
-    )
+    pairs = [(small, large) for small, large in STANDS_FOR.items() if small in backbones]
+    return "".join(f" Beside {small} its gains are those of {large}." for small, large in pairs)
 
 
 def spread(score):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -231,7 +232,7 @@ def test_a_table_says_what_its_numbers_do_not():
         assemble.assemble(2, "cifar100", asked, found, recipe={"epochs": 3, "validation_fraction": 0.1})
     )
     text = say(found)
-    assert "beside vgg13_slim its gains are those of vgg13." in text
+    assert "Beside vgg13_slim its gains are those of vgg13." in text
     assert "batch 32, weights 0.0, repulsive_weight 0.0: vgg13_slim + Ours w/o RL." in text
     assert "The contexts were trained on images that are held out here" in text
     assert "| 9 | 100 | 1 x H100 |" in text and "| 9 | 100 | 2 CPU cores |" in text
@@ -363,7 +364,7 @@ def test_a_run_of_other_settings_is_not_taken_for_the_one_that_is_asked_for(tmp_
     assert not schedule._is_done(job, tmp_path / "here", 1000)  # scored, but not on these
 
 
-def test_one_that_fails_takes_none_along_that_share_its_process(tmp_path, monkeypatch):
+def test_one_that_fails_takes_none_along_that_share_its_process(tmp_path, monkeypatch, capsys):
     def start(batch, folder, place, corrupted_images):
         """Does what comes before a job that fails, and fails if there is one."""
         log, code = tmp_path / "log.txt", 0
@@ -387,6 +388,9 @@ def test_one_that_fails_takes_none_along_that_share_its_process(tmp_path, monkey
     assert set(failed) == {"c/vgg13+ru/seed0", "c/vgg16+ru/seed0"}
     assert all("exit code 1: it is ill: rest (all of it" in why for why in failed.values())
     assert done == ["c/vgg13+plain/seed0", "c/vgg16+plain/seed0"]
+    printed = capsys.readouterr().err
+    assert re.search(r"^[01] of 4 runs: (0|25)\.0/100 %, ", printed, re.M)
+    assert "c/vgg13+ru/seed0: exit code 1: it is ill: rest" in printed
 
 
 def test_no_process_is_left_behind_by_an_error(tmp_path, monkeypatch):
