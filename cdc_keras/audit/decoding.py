@@ -52,7 +52,9 @@ def classified_decoded(classifier, disentangler, context, labels):
         disentangler: a trained `Disentangler`.
         context, labels: (N, h, w, C) T and (N,) integers y.
     """
-    return in_batches(lambda t, y: classifier.predict_on_batch(_decoded(disentangler, t, y)).argmax(-1), context, labels)
+    return in_batches(
+        lambda t, y: classifier.predict_on_batch(_decoded(disentangler, t, y)).argmax(-1), context, labels
+    )
 
 
 def other_labels(labels, num_classes, seed):

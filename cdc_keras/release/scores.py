@@ -28,7 +28,7 @@ def evaluate_record(name, *, split="test", data_dir=None):
 
 
 def scored_model(name):
-    """Returns what of a record `scoring.score` takes, its `Disentangler` or its network; arguments as for `evaluate_record`."""
+    """Returns what is scored of a record: its `Disentangler`, or a classifier; arguments as for `evaluate_record`."""
     record, place = zoo.info(name), f"{ZOO}{name}"
     if record.kind == "classifier":
         return load_trained(place, "classifier").network
