@@ -21,7 +21,7 @@ lint: $(VENV)/installed-dev
 	$(RUN) -m pytest tests/test_imports.py
 
 bench: $(VENV)/installed-torch
-	$(RUN) -m benchmarks.input_path
+	$(RUN) -m benchmarks.input_path --out=docs/results/input_path.json
 	$(RUN) -m benchmarks.backends
 	$(RUN) -m benchmarks.training_step --out=docs/results/training_step.json
 	$(RUN) -m benchmarks.settings --out=docs/results/settings.json

@@ -9,7 +9,9 @@ A third part sets the random resized crop of ImageNet training beside KerasCV's 
 images of 375x500 pixels in `tf.data`: images per second, and whether the same seed gives the same images again. Ours
 resizes without aliasing, as the evaluated images are resized; the layer does not.
 
-    python -m benchmarks.input_path --out input_path.json
+    python -m benchmarks.input_path --out docs/results/input_path.json
+
+From this file `python -m docs.fill` makes the table of augmentations in docs/speed.md.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from cdc_keras.data.crop import ASPECT_RATIOS, random_resized_crop
 from cdc_keras.data.dataset import Split
 from cdc_keras.data.pipeline import scale, training_batches
 from cdc_keras.markdown import markdown_table
+from cdc_keras.runs.environment import environment
 
 IMAGE_SIZE = 32
 PADDING = 4
@@ -274,7 +277,8 @@ def main():
     crops = measure_crops(max(arguments.images // 50, 1), arguments.repeats)
     print(f"\n{sentence(crops)}")
     if arguments.out:
-        results = {**summary, "repeats": rates, "augmentations": augmentations, "crops": crops}
+        about = {"rounds": arguments.repeats, "environment": environment()}
+        results = {**about, **summary, "repeats": rates, "augmentations": augmentations, "crops": crops}
         arguments.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 

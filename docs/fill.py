@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 
-from benchmarks import augmentation, disentangling, latency, settings, training_step
+from benchmarks import augmentation, disentangling, input_path, latency, settings, training_step
 from cdc_keras.markdown import markdown_table
 from cdc_keras.tables import markdown
 from cdc_keras.zoo.findings import PLAYERS, READERS
@@ -112,6 +112,8 @@ def speed(name):
     measured = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     if name == "settings":
         table = settings.table(measured["rates"])
+    elif name == "input_path":
+        table = input_path.augmentation_table(measured["augmentations"])
     elif name == "training_step":
         table = training_step.table(measured["table"])
     else:
@@ -170,7 +172,7 @@ def _short_table(group):
     title = f"{'Tables' if len(group) > 1 else 'Table'} {numbers}, {dataset}, {recipe['epochs']} epochs"
     title += " (paper: 200)" if dataset in ("cifar10", "cifar100") else ""
     title += f", recipe {recipe['recipe']}: test top-1, last epoch, in percent."
-    title += f" The paper's gains are those of its best test epoch{markdown.stand_ins(rows)}." if has_paper else ""
+    title += f" The paper's gains are those of its best test epoch.{markdown.stand_ins(rows)}" if has_paper else ""
     return f"{title}\n\n{markdown_table(head, lines)}"
 
 
@@ -192,6 +194,7 @@ def parts(path):
         "training_step": lambda: speed("training_step"),
         "settings": lambda: speed("settings"),
         "latency": lambda: speed("latency"),
+        "input_path": lambda: speed("input_path"),
         "augmentation": augmented,
     }
 
