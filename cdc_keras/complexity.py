@@ -184,7 +184,7 @@ def part_rows():
     encoder = autoencoder.encoder(32)
     for name, num_classes in GATED:
         network = registry.build(name, 32, num_classes=num_classes)
-        gated = attach(network, encoder, registry.sites(network, name, 8, 16))
+        gated = attach(network, encoder, registry.sites(network, 8, 16))
         weights = conv_weights(gated) - conv_weights(network) - conv_weights(encoder)
         part = f"gate of {name}"
         yield part, "convolution weights", f"{weights:,}", "0.034M" if name.startswith("resnet") else ""

@@ -37,7 +37,7 @@ def build(kind):
         model = Classifier(student)
     else:
         teacher = registry.build("wrn10_1", 32, num_classes=10)
-        pairs = pair_by_resolution(student, registry.groups("resnet8"), teacher, registry.groups("wrn10_1"))
+        pairs = pair_by_resolution(student, registry.groups(student), teacher, registry.groups(teacher))
         model = AttentionTransfer(student, pairs, teacher)
     model.compile(optimizers.recipe("wrn", 0.05))
     return model

@@ -30,7 +30,7 @@ def resnet32():
 
 @pytest.fixture(scope="module")
 def gated_resnet32(resnet32):
-    return attach(resnet32, autoencoder.encoder(32), registry.sites(resnet32, "resnet32", 8, 16))
+    return attach(resnet32, autoencoder.encoder(32), registry.sites(resnet32, 8, 16))
 
 
 @pytest.mark.parametrize(

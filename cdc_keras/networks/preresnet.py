@@ -24,7 +24,7 @@ def preresnet(depth, image_size=32, *, num_classes, block_attention="none"):
         f"preresnet{depth}",
         image_size,
         num_classes,
-        _blocks(depth),
+        (depth - 2) // (9 if DEPTHS[depth] else 6),
         WIDTHS,
         bottleneck=DEPTHS[depth],
         activate_stem=True,
@@ -52,25 +52,6 @@ def wide_resnet(depth, widening, image_size=32, *, num_classes, block_attention=
         activate_stem=False,
         block_attention=block_attention,
     )
-
-
-def preresnet_groups(depth):
-    """Returns the names of the last addition of each stage; batch norm and ReLU belong to what follows."""
-    return _groups(_blocks(depth))
-
-
-def wide_resnet_groups(depth, widening):
-    """Returns the names of the last addition of each stage; batch norm and ReLU belong to what follows."""
-    del widening
-    return _groups((depth - 4) // 6)
-
-
-def _blocks(depth):
-    return (depth - 2) // (9 if DEPTHS[depth] else 6)
-
-
-def _groups(blocks):
-    return [f"stage{stage}_block{blocks}_add" for stage in range(1, len(WIDTHS) + 1)]
 
 
 def _network(title, image_size, num_classes, blocks, widths, *, bottleneck, activate_stem, block_attention):

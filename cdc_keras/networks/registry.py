@@ -6,6 +6,7 @@ ImageNet's).
 """
 
 import functools
+import re
 
 import keras
 
@@ -14,16 +15,17 @@ from cdc_keras.networks import graph, preresnet, resnet, vgg
 
 # Means and standard deviations of ImageNet's training images per channel, in [0, 1] (He et al. 2015a and since).
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# For each of `choices.FAMILIES`: what builds a network of its numbers, and what names the layers that end its groups.
+# What builds a network of each of `choices.FAMILIES` of its numbers.
 BUILDERS = {
-    "vgg": (vgg.vgg, vgg.vgg_groups),
-    "vgg_slim": (functools.partial(vgg.vgg, width=16), vgg.vgg_groups),
-    "vgg_width": (vgg.vgg_of_width, lambda depth, width: vgg.vgg_groups(depth)),
-    "imagenet_resnet": (resnet.imagenet_resnet, resnet.imagenet_resnet_groups),
-    "cifar_resnet": (resnet.cifar_resnet, resnet.cifar_resnet_groups),
-    "preresnet": (preresnet.preresnet, preresnet.preresnet_groups),
-    "wide_resnet": (preresnet.wide_resnet, preresnet.wide_resnet_groups),
+    "vgg": vgg.vgg,
+    "vgg_slim": functools.partial(vgg.vgg, width=16),
+    "vgg_width": vgg.vgg_of_width,
+    "imagenet_resnet": resnet.imagenet_resnet,
+    "cifar_resnet": resnet.cifar_resnet,
+    "preresnet": preresnet.preresnet,
+    "wide_resnet": preresnet.wide_resnet,
 }
+IN_GROUP = re.compile(r"((?:stage|block)\d+)_.*(?<!_pool)")  # the name of a layer, its group first; pooling follows it
 
 
 def build(name, image_size, *, num_classes, block_attention="none", normalization="none"):
@@ -45,32 +47,31 @@ def build(name, image_size, *, num_classes, block_attention="none", normalizatio
         raise ValueError(f"block_attention is one of {', '.join(BLOCK_ATTENTIONS)}, not {block_attention!r}")
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"normalization is one of {', '.join(NORMALIZATIONS)}, not {normalization!r}")
-    network = BUILDERS[family][0](*numbers, image_size, num_classes=num_classes, block_attention=block_attention)
+    network = BUILDERS[family](*numbers, image_size, num_classes=num_classes, block_attention=block_attention)
     return network if normalization == "none" else _normalized(network)
 
 
-def groups(name):
-    """Returns the names of the layers that end the groups of the classifier `name`, shallow to deep.
+def groups(network):
+    """Returns the names of the layers that end the groups of a classifier that `build` made, shallow to deep.
 
     A group ends with its ReLU, in a pre-activation network with its last addition. These outputs are what attention
-    transfer compares and what a discriminative model gives as its context.
+    transfer compares and what a discriminative model gives as its context. Of a gated network they are the same.
     """
-    family, numbers = find_network(name)
-    return BUILDERS[family][1](*numbers)
+    matches = (IN_GROUP.fullmatch(layer.name) for layer in network.layers)
+    return list({match[1]: match[0] for match in matches if match}.values())
 
 
-def sites(network, name, *resolutions):
+def sites(network, *resolutions):
     """Returns the names of the layers a gate follows: the ends of the groups before activation (Sec. 3).
 
     Args:
         network: what `build` returned.
-        name: that it was built by.
         *resolutions: heights of feature maps, pixels; A.1 has T's and twice it.
     """
     calls = {layer.name: (layer, tensors, output) for layer, tensors, output in graph.trace(network)[1]}
     producers = {id(output): layer for layer, _, output in calls.values()}
     names = []
-    for layer, tensors, output in (calls[end] for end in groups(name)):
+    for layer, tensors, output in (calls[end] for end in groups(network)):
         if output.shape[1] in resolutions:
             activates = isinstance(layer, keras.layers.Activation)
             names.append(producers[id(tensors[0])].name if activates else layer.name)

@@ -73,20 +73,6 @@ def imagenet_resnet(depth, image_size=224, *, num_classes, block_attention="none
     return keras.Model(images, classify(x, num_classes), name=f"resnet{depth}")
 
 
-def cifar_resnet_groups(depth):
-    """Returns the names of the last layer of each stage, the ReLU after its last addition."""
-    return _groups([(depth - 2) // 6] * len(CIFAR_WIDTHS))
-
-
-def imagenet_resnet_groups(depth):
-    """Returns the names of the last layer of each stage, the ReLU after its last addition."""
-    return _groups({**BASIC_STAGES, **BOTTLENECK_STAGES}[depth])
-
-
-def _groups(stages):
-    return [f"stage{stage}_block{blocks}_act" for stage, blocks in enumerate(stages, 1)]
-
-
 def _conv_bn_relu(x, filters, kernel, name, stride=1):
     x = batch_norm(conv(x, filters, kernel, name, stride), f"{name}_bn")
     return layers.Activation("relu", name=f"{name}_act")(x)

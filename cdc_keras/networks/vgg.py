@@ -43,8 +43,3 @@ def vgg(depth, image_size=32, *, num_classes, width=64, block_attention="none"):
 def vgg_of_width(depth, width, image_size, **settings):
     """Returns `vgg` with `width` channels in its first block, arguments in the order of a network's name."""
     return vgg(depth, image_size, width=width, **settings)
-
-
-def vgg_groups(depth):
-    """Returns the names of the last layer of each block before its pooling, a ReLU."""
-    return [f"block{block}_conv{convs}_act" for block, convs in enumerate(BLOCKS[depth], 1)]

@@ -147,8 +147,8 @@ def untrained_model(config, num_classes, run, steps_per_epoch, extractor=None, t
         def pairs(network):
             if teacher is None:
                 return run.notes()["transfer"]
-            groups = registry.groups(config.network), registry.groups(teacher.config.network)
-            return pair_by_resolution(network, groups[0], teacher.network, groups[1])
+            ends = map(registry.groups, (network, teacher.network))
+            return pair_by_resolution(network, next(ends), teacher.network, next(ends))
 
     if config.gated and config.gate_attention and extractor is None:
         stored = RunConfig.from_json(run.extractor_config.read_text(encoding="utf-8"))

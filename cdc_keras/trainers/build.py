@@ -170,17 +170,17 @@ def _sites(config, network, extractor):
     sites = []
     for site in names:
         size = RESOLUTION.fullmatch(site)
-        layers = registry.sites(network, config.network, int(size[1])) if size else [site]
+        layers = registry.sites(network, int(size[1])) if size else [site]
         if not layers:
-            ends = _resolutions(network, config)
+            ends = _resolutions(network)
             raise UserError(f"no group of {config.network} ends at {site}, to be gated there; {ends}; give gate_sites")
         sites += layers
     return sites
 
 
-def _resolutions(network, config):
+def _resolutions(network):
     tensors = graph.outputs(network)[1]
-    return "its groups end at " + ", ".join(resolution(tensors[name]) for name in registry.groups(config.network))
+    return "its groups end at " + ", ".join(resolution(tensors[name]) for name in registry.groups(network))
 
 
 def _context_size(config):
@@ -191,8 +191,8 @@ def _features(network, config):
     """Returns the part of a classifier that ends with its group at T's resolution (DM of Table 1)."""
     size = _context_size(config)
     rebuilt, tensors = graph.outputs(network)
-    for name in registry.groups(config.network):
+    for name in registry.groups(network):
         if tensors[name].shape[1] == size:
             return keras.Model(rebuilt.inputs[0], tensors[name], name="encoder")
-    ends = _resolutions(network, config)
+    ends = _resolutions(network)
     raise UserError(f"no group of {config.network} ends at T's resolution, {size}; {ends}; give context_size")

@@ -215,7 +215,7 @@ def test_channel_compatibility_adds_up_products_that_leave_the_range_of_float16(
 )
 def test_extractor_and_classifier_may_differ_in_precision(of_extractor, of_classifier, tmp_path):
     extractor = in_precision(of_extractor, lambda: autoencoder.encoder(32))
-    sites = registry.sites(registry.build("resnet8", 32, num_classes=4), "resnet8", 16)
+    sites = registry.sites(registry.build("resnet8", 32, num_classes=4), 16)
     make = lambda: attach(registry.build("resnet8", 32, num_classes=4), extractor, sites)  # noqa: E731
     gated = in_precision(of_classifier, make)
 

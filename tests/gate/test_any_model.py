@@ -274,7 +274,7 @@ def test_after_relu_a_fused_activation_is_left_where_it_is(extractor):
 )
 def test_the_default_sites_of_our_networks_are_the_papers(name, attention, extractor):
     plain = registry.build(name, 32, num_classes=3, block_attention=attention)
-    assert [gate.name for gate in parts(attach(plain, extractor)).sites] == registry.sites(plain, name, 16, 8)
+    assert [gate.name for gate in parts(attach(plain, extractor)).sites] == registry.sites(plain, 16, 8)
 
 
 def test_usable_sites_begin_with_the_default_ones_and_leave_out_what_no_gate_should_follow(extractor):

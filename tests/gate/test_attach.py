@@ -114,7 +114,7 @@ def test_with_r_0_m_1_and_c_1_the_network_is_the_plain_one_bit_for_bit(name):
     plain = registry.build(name, 32, num_classes=10)
     reference.randomise(plain.variables)
     expected = plain(IMAGES, training=False).numpy()
-    gated = attach(plain, autoencoder.encoder(32), registry.sites(plain, name, 8, 16), init="neutral")
+    gated = attach(plain, autoencoder.encoder(32), registry.sites(plain, 8, 16), init="neutral")
     # "neutral" has R = 0 and C = 2 * sigmoid(0), which is exactly 1; M is sigmoid(100), 1 in float32.
     bn = gated.get_layer("gate_l1_conv2_bn")
     bn.gamma.assign([0.0])
@@ -138,7 +138,7 @@ def test_a_centred_gate_starts_as_the_plain_network_bit_for_bit(name):
     plain = registry.build(name, 32, num_classes=10)
     reference.randomise(plain.variables)
     expected = plain(IMAGES, training=False).numpy()
-    gated = attach(plain, autoencoder.encoder(32), registry.sites(plain, name, 8, 16), init="centred")
+    gated = attach(plain, autoencoder.encoder(32), registry.sites(plain, 8, 16), init="centred")
     np.testing.assert_array_equal(gated(IMAGES, training=False).numpy(), expected)  # 2 * sigmoid(0) is exactly 1
 
 
@@ -181,7 +181,7 @@ def test_the_extractor_stays_frozen_when_the_network_inside_it_is_made_trainable
 def test_every_trainable_weight_gets_a_gradient():
     plain = registry.build("resnet20", 32, num_classes=10)
     # A gate that starts as the identity has none in front of its zeros until these have moved.
-    gated = attach(plain, autoencoder.encoder(32), registry.sites(plain, "resnet20", 8, 16), init="he")
+    gated = attach(plain, autoencoder.encoder(32), registry.sites(plain, 8, 16), init="he")
     with tf.GradientTape() as tape:
         loss = keras.ops.mean(
             keras.losses.sparse_categorical_crossentropy(np.arange(3), gated(IMAGES, training=True), from_logits=True)
@@ -234,7 +234,7 @@ def test_a_gate_of_nothing_is_an_error():
 
 def test_a_post_activation_network_keeps_its_relu_as_the_only_one():
     plain = registry.build("resnet20", 32, num_classes=10)
-    sites = registry.sites(plain, "resnet20", 8, 16)
+    sites = registry.sites(plain, 8, 16)
     assert sites == ["stage2_block3_add", "stage3_block3_add"]
     gated = attach(plain, autoencoder.encoder(32), sites)
     assert {gated.get_layer(f"gate_{site}_out").activation.__name__ for site in sites} == {"linear"}
@@ -253,7 +253,7 @@ def test_where_no_relu_follows_the_gate_adds_none(name):
     plain = registry.build(name, 32, num_classes=10)
     gated = attach(plain, autoencoder.encoder(32))
     reference.randomise(gated.variables)
-    assert [gate.name for gate in parts(gated).sites] == registry.sites(plain, name, 16, 8)
+    assert [gate.name for gate in parts(gated).sites] == registry.sites(plain, 16, 8)
     out = keras.Model(gated.input, [gated.get_layer(gate.out).output for gate in parts(gated).sites])
     assert all(float(tf.reduce_min(x)) < 0 for x in out(IMAGES, training=False))
 
@@ -295,7 +295,7 @@ def test_a_model_of_one_input_is_gated_however_it_was_built(as_list):
 
 def test_a_saved_gated_network_reloads_with_identical_outputs(tmp_path):
     plain = registry.build("resnet20", 32, num_classes=10)
-    gated = attach(plain, autoencoder.encoder(32), registry.sites(plain, "resnet20", 8, 16))
+    gated = attach(plain, autoencoder.encoder(32), registry.sites(plain, 8, 16))
     reference.randomise(gated.variables)
     gated.save(tmp_path / "gated.keras")
     reloaded = keras.models.load_model(tmp_path / "gated.keras")

@@ -150,7 +150,7 @@ def test_every_block_has_one_after_its_last_batch_norm_or_convolution_and_before
 @pytest.mark.parametrize("name", ["resnet8", "wrn10_1", "vgg13_slim"])
 def test_what_a_gate_gates_comes_after_the_block_attention(name, kind, encoder):
     network = registry.build(name, 32, num_classes=10, block_attention=kind)
-    sites = registry.sites(network, name, 8, 16)
+    sites = registry.sites(network, 8, 16)
     plain = Calls(network)
     gated = Calls(attach(network, encoder, sites))
     assert len(sites) == 2
@@ -168,6 +168,6 @@ def test_a_gate_that_does_nothing_leaves_a_network_with_block_attention_as_it_is
     network = registry.build("vgg13_slim", 32, num_classes=10, block_attention=kind)
     reference.randomise(network.variables)
     expected = network(IMAGES, training=False).numpy()
-    sites = registry.sites(network, "vgg13_slim", 8, 16)
+    sites = registry.sites(network, 8, 16)
     gated = attach(network, encoder, sites)
     np.testing.assert_array_equal(gated(IMAGES, training=False), expected)

@@ -267,7 +267,7 @@ class Networks:
 
     @functools.cached_property
     def sites(self):
-        return registry.sites(self.none, self.case.name, *self.case.gate_sizes)
+        return registry.sites(self.none, *self.case.gate_sizes)
 
     @functools.cached_property
     def large(self):
@@ -372,7 +372,7 @@ def test_names_and_shapes_of_variables_are_those_of_the_golden_file(built, varia
 
 def test_groups_end_at_the_layers_and_shapes_of_the_definition(built):
     expected = built.definition().groups
-    assert registry.groups(built.case.name) == [end for end, _, _ in expected]
+    assert registry.groups(built.none) == [end for end, _, _ in expected]
     assert [built.none.get_layer(end).output.shape[1:] for end, _, _ in expected] == [shape for _, _, shape in expected]
 
 
@@ -452,14 +452,14 @@ def test_at_8_px_it_runs_or_names_its_least_size(built):
 def test_at_an_odd_size_it_runs_and_no_group_loses_a_pixel(built):
     assert built.logits.shape == (1, built.case.num_classes) and np.isfinite(built.logits).all()
     expected = [shape for _, _, shape in built.definition(size=WORK_SIZE).groups]
-    shapes = [built.work.get_layer(name).output.shape[1:] for name in registry.groups(built.case.name)]
+    shapes = [built.work.get_layer(name).output.shape[1:] for name in registry.groups(built.work)]
     assert shapes == expected
 
 
 def test_at_224_px_it_builds_to_the_shapes_of_the_definition(built):
     assert built.large.output_shape == (None, built.case.num_classes)
     expected = [shape for _, _, shape in built.definition(size=224).groups]
-    shapes = [built.large.get_layer(name).output.shape[1:] for name in registry.groups(built.case.name)]
+    shapes = [built.large.get_layer(name).output.shape[1:] for name in registry.groups(built.large)]
     assert shapes == expected
 
 
@@ -479,8 +479,8 @@ def test_the_golden_file_holds_every_network_and_no_other():
 
 def test_at_128_px_resnet101_is_gated_at_either_pair_of_resolutions():
     network = registry.build("resnet101", 128, num_classes=10)
-    assert registry.sites(network, "resnet101", 8, 16) == ["stage2_block4_add", "stage3_block23_add"]
-    assert registry.sites(network, "resnet101", 16, 32) == ["stage1_block3_add", "stage2_block4_add"]
+    assert registry.sites(network, 8, 16) == ["stage2_block4_add", "stage3_block23_add"]
+    assert registry.sites(network, 16, 32) == ["stage1_block3_add", "stage2_block4_add"]
 
 
 @pytest.mark.parametrize(
@@ -538,7 +538,7 @@ def test_a_normalized_network_sees_images_of_mean_0_and_deviation_1_over_imagene
 
 def test_the_extractor_of_a_gated_normalized_network_sees_the_images_as_they_are(normalized):
     _, network = normalized
-    gated = attach(network, encoder(32), registry.sites(network, "resnet20", 8, 16))
+    gated = attach(network, encoder(32), registry.sites(network, 8, 16))
     images = noise(32, 3)
     context = keras.Model(gated.input, gated.get_layer("extractor").output)(images, training=False)
     np.testing.assert_array_equal(context, encoder(32)(images, training=False))

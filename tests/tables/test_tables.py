@@ -111,7 +111,7 @@ def test_every_row_of_every_table_can_be_built_or_waits_for_what_can():
 def test_a_matched_network_is_the_smallest_with_at_least_the_weights(backbone):
     plain, extractor = registry.build(backbone, 32, num_classes=100), autoencoder.encoder(32)
     frozen = sum(int(np.prod(v.shape)) for v in extractor.trainable_variables)
-    gated = attach(plain, extractor, registry.sites(plain, backbone, 8, 16))
+    gated = attach(plain, extractor, registry.sites(plain, 8, 16))
     count = lambda network: sum(int(np.prod(v.shape)) for v in network.trainable_variables)  # noqa: E731
     for name, needed in zip(MATCHED[backbone], (count(gated), count(gated) + frozen), strict=True):
         family, number = name.rstrip("0123456789"), int(name[len(name.rstrip("0123456789")) :])

@@ -50,8 +50,8 @@ def at(features):
     return energy / np.sqrt((energy**2).sum(axis=1, keepdims=True))
 
 
-def pairs_of(student, student_name, teacher, teacher_name):
-    return pair_by_resolution(student, registry.groups(student_name), teacher, registry.groups(teacher_name))
+def pairs_of(student, teacher):
+    return pair_by_resolution(student, registry.groups(student), teacher, registry.groups(teacher))
 
 
 def assert_close(got, expected):
@@ -89,9 +89,9 @@ def test_a_map_of_zeros_has_a_finite_value_and_a_finite_gradient():
 
 def test_groups_are_paired_by_equal_resolution():
     student, teacher = build("resnet8"), build("wrn10_1")
-    assert pairs_of(student, "resnet8", teacher, "wrn10_1") == PAIRS
+    assert pairs_of(student, teacher) == PAIRS
     # VGG's groups end at 32, 16, 8, 4 and 2 px: the last two have no partner
-    vgg = pairs_of(build("vgg13_slim"), "vgg13_slim", teacher, "wrn10_1")
+    vgg = pairs_of(build("vgg13_slim"), teacher)
     assert vgg == {size: (f"block{i}_conv2_act", PAIRS[size][1]) for i, size in enumerate(PAIRS, 1)}
 
 
@@ -116,9 +116,9 @@ def test_of_two_groups_at_one_resolution_the_deeper_one_counts():
 )
 def test_of_a_gated_group_what_the_gate_gives_is_taken(name, after_relu, expected):
     plain = build(name)
-    sites = registry.sites(plain, name, 16)
+    sites = registry.sites(plain, 16)
     student = attach(plain, None, sites, attention=False, after_relu=after_relu)
-    pairs = pairs_of(student, name, build("wrn10_1"), "wrn10_1")
+    pairs = pairs_of(student, build("wrn10_1"))
     assert {size: pairs[size][0] for size in expected} == expected
     # the features depend on the gate
     ends = graph.activations(student, [pairs["16x16"][0]])
@@ -131,7 +131,7 @@ def test_of_a_gated_group_what_the_gate_gives_is_taken(name, after_relu, expecte
 def test_a_teacher_without_a_common_resolution_is_an_error_naming_both():
     message = "student's groups end at 32x32, 16x16, 8x8, the teacher's at 20x20, 10x10, 5x5"
     with pytest.raises(ValueError, match=f"no resolution in common: the {message}"):
-        pairs_of(build("resnet8"), "resnet8", build("wrn10_1", 20), "wrn10_1")
+        pairs_of(build("resnet8"), build("wrn10_1", 20))
 
 
 def transfer_model(weight=1e3, learning_rate=0.1):
