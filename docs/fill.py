@@ -109,7 +109,10 @@ def strongest(audit, features):
 
 def speed(name):
     """Returns the table of a benchmark in docs/results, and what it was measured on."""
-    measured = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return "This has not been measured yet."
+    measured = json.loads(path.read_text(encoding="utf-8"))
     if name == "settings":
         table = settings.table(measured["rates"])
     elif name == "input_path":
