@@ -17,6 +17,7 @@ from cdc_keras.release.add import add
 from cdc_keras.release.card import card
 from cdc_keras.runs.evaluation import evaluate
 from cdc_keras.runs.training import train
+from cdc_keras.visualize.figures import curves
 from cdc_keras.weights import sha256
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.record import DISENTANGLER, PRESET, Record
@@ -39,10 +40,11 @@ def quick_probes(monkeypatch):
 @functools.cache  # for both folders of tests, which have a conftest each
 def _runs(base):
     folder = base / "runs_of_records"
-    train(EXTRACTOR, folder / "extractor")
-    train(dataclasses.replace(GATED, extractor=str(folder / "extractor")), folder / "gated")
-    for run in ("extractor", "gated"):
-        evaluate(folder / run, split="validation")
+    gated = dataclasses.replace(GATED, extractor=str(folder / "extractor"))
+    for name, config in (("extractor", EXTRACTOR), ("gated", gated)):
+        run = train(config, folder / name, pictures=False)
+        curves(run.rows(), run.pictures / "curves.png")
+        evaluate(run.path, split="validation")  # draws the other pictures
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(examination, "probe", untrained_probe)
         audit(folder / "extractor", limit=40)

@@ -17,7 +17,7 @@ import cdc_keras
 from cdc_keras import zoo
 from cdc_keras.config import RunConfig
 from cdc_keras.release.golden import differences
-from cdc_keras.runs.evaluation import evaluate
+from cdc_keras.runs.evaluation import measure
 from cdc_keras.runs.training import train
 
 CLASSES = ("猫", "a$b$c", 'x\n<{\\,"q"')
@@ -76,7 +76,7 @@ def test_training_and_scoring_give_the_same_numbers_under_any_settings(tmp_path)
     for name, settings in (("ours", contextlib.nullcontext()), ("theirs", foreign("float64"))):
         with settings:
             rows.append(train(config, tmp_path / name, pictures=False).rows()[-1])
-            scores.append(evaluate(tmp_path / name, split="validation")["reconstruction_loss"])
+            scores.append(measure(tmp_path / name, split="validation").scores["reconstruction_loss"])
     timed = ("seconds", "images_per_second")
     assert rows[0].keys() == rows[1].keys()
     assert all(rows[0][key] == pytest.approx(rows[1][key], rel=1e-3, abs=1e-6) for key in rows[0] if key not in timed)

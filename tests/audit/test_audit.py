@@ -56,7 +56,7 @@ EXTRACTOR = RunConfig(train_limit=64, batch_size=32, epochs=1)
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    train(EXTRACTOR, folder / "cdcgm")
+    train(EXTRACTOR, folder / "cdcgm", pictures=False)
     return folder
 
 

@@ -289,7 +289,7 @@ def test_records_of_the_zoo_compute_in_float32_and_gate_in_the_precision_of_the_
     monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path / "zoo"))
     (tmp_path / "zoo").mkdir()
     config = RunConfig(train_limit=32, batch_size=4, epochs=1, validation_fraction=0.3, context="gm", precision=half)
-    extractor = train(config, tmp_path / "extractor")
+    extractor = train(config, tmp_path / "extractor", pictures=False)
     classifier = {"task": "classifier", "context": "cdcgm", "network": "wrn10_1", "warmup_epochs": 0.1}
     gated = train(dataclasses.replace(config, **classifier, extractor=str(extractor.path)), tmp_path / "gated")
     trained = {"extractor": load(extractor.path), "gated": load_trainer(gated).network}
@@ -417,9 +417,8 @@ def overflowing(optimizer, *networks):
 
 def test_a_float16_run_with_skipped_steps_sees_all_data_and_goes_on_exactly_in_mid_epoch(tmp_path, monkeypatch):
     monkeypatch.setattr(optimizers, "loss_scaled", overflowing)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)  # pictures would take longer than the training
     config = dataclasses.replace(CLASSIFIER, precision="mixed_float16")
-    straight = train(config, tmp_path / "straight")
+    straight = train(config, tmp_path / "straight", pictures=False)
     skipped = [row["skipped_steps"] for row in straight.rows()]
     assert 0 < skipped[0] <= skipped[1] < 8 and straight.steps() == [4, 8]
 
@@ -438,7 +437,7 @@ def test_a_float16_extractor_and_what_it_gates_go_on_exactly_in_mid_epoch(name, 
         extractor = train(dataclasses.replace(config, epochs=1, precision="mixed_bfloat16"), tmp_path / "extractor")
         classifier = {"task": "classifier", "network": "wrn10_1", "warmup_epochs": 0.1, "context_size": None}
         config = dataclasses.replace(config, **classifier, extractor=str(extractor.path))
-    straight = train(config, tmp_path / "straight")
+    straight = train(config, tmp_path / "straight", pictures=False)
     resume_at_step(6, config, tmp_path / "resumed", monkeypatch)
     assert stored(straight.checkpoint(8)) == stored(tmp_path / "resumed/checkpoints/step-00000008.weights.h5")
     assert metrics(straight.path) == metrics(tmp_path / "resumed")
@@ -454,8 +453,8 @@ def resume_at_step(last, config, folder, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(callbacks.StopOnSignal, "on_train_batch_end", stop)
-        assert train(config, folder).steps()[-1] == last
-    assert train(config, folder).finished
+        assert train(config, folder, pictures=False).steps()[-1] == last
+    assert train(config, folder, pictures=False).finished
 
 
 def stored(path):
@@ -477,7 +476,7 @@ def metrics(folder):
 
 # Determinism
 
-# Prints what the seed alone fixes, then trains; without pictures, which take longer than the training.
+# Prints what the seed alone fixes, then trains.
 RUNS = """
 import dataclasses, hashlib, sys
 import numpy as np
@@ -487,7 +486,6 @@ from cdc_keras.config import RunConfig
 from cdc_keras.data.pipeline import training_batches
 from cdc_keras.runs.training import train
 
-sys.modules["matplotlib"] = None
 folder, names, epochs = sys.argv[1], sys.argv[2].split(), int(sys.argv[3])
 config = RunConfig(train_limit=64, batch_size=16, epochs=epochs, validation_fraction=0.01, seed=3)
 dataset = load_dataset(config)
@@ -501,10 +499,10 @@ for images, labels in training_batches(
     seen.update(np.asarray(images).tobytes() + np.asarray(labels).tobytes())
 print(seen.hexdigest())
 config = dataclasses.replace(config, deterministic=True)
-train(config, folder + "/extractor")
+train(config, folder + "/extractor", pictures=False)
 if "gated" in names:
     classifier = {"task": "classifier", "network": "resnet8", "warmup_epochs": 0.1}
-    train(dataclasses.replace(config, **classifier, extractor=folder + "/extractor"), folder + "/gated")
+    train(dataclasses.replace(config, **classifier, extractor=folder + "/extractor"), folder + "/gated", pictures=False)
 """
 
 

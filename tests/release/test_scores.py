@@ -72,7 +72,7 @@ def test_evaluate_answers_bad_input_with_one_sentence(arguments, sentence, own):
 def test_a_context_model_in_a_classifier_has_no_scores(tmp_path, monkeypatch):
     monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path))
     config = dataclasses.replace(EXTRACTOR, context="dm", network="resnet8", warmup_epochs=0.1)
-    record = add(train(config, tmp_path / "run").path, "dm")
+    record = add(train(config, tmp_path / "run", pictures=False).path, "dm")
     assert record.metrics == () and DISENTANGLER not in record.files
     assert "has no scores of its own" in (tmp_path / "dm" / "README.md").read_text()
     with pytest.raises(UserError, match="dm is a part of a classifier and has no scores of its own; cdc-keras audit"):

@@ -150,7 +150,7 @@ def test_an_extraction_network_of_other_size_or_unlisted_is_refused(own, tmp_pat
 @pytest.mark.slow
 def test_records_gate_and_teach_a_new_run(own, tmp_path):
     records = {"extractor": "zoo:shapes_extractor", "teacher": "zoo:shapes_gated"}
-    run = train(dataclasses.replace(GATED, network="vgg13_slim", **records), tmp_path / "student")
+    run = train(dataclasses.replace(GATED, network="vgg13_slim", **records), tmp_path / "student", pictures=False)
     known, released = run.notes(), zoo.load("shapes_extractor").get_weights()
     assert known["extractor_sha256"] == zoo.info("shapes_extractor").weights.sha256
     assert known["teacher"]["sha256"] == zoo.info("shapes_gated").weights.sha256
