@@ -96,8 +96,8 @@ def cells(page, first):
     lines = (ROOT / "docs" / page).read_text().splitlines()
     (at,) = [i for i, line in enumerate(lines) if line.startswith(f"| {first} |")]
     head = next(i for i in range(at, 0, -1) if not lines[i - 1].startswith("|"))
-    split = lambda line: [cell.strip() for cell in line.strip("|").split("|")]  # noqa: E731
-    return dict(zip(split(lines[head]), split(lines[at]), strict=True))
+    names, values = ([cell.strip() for cell in lines[i].strip("|").split("|")] for i in (head, at))
+    return dict(zip(names, values, strict=True))
 
 
 def stated(pattern):

@@ -116,13 +116,11 @@ def test_bad_input_is_answered_with_one_sentence(arguments, sentence, runs, tmp_
 def test_a_network_that_may_know_the_test_images_is_refused():
     dataset = load_shapes(seed=0, train_size=20, validation_size=0, test_size=30)
     subject = types.SimpleNamespace(config=RunConfig(train_limit=20), class_names=dataset.class_names)
-    check = lambda **changed: _check_same_test(  # noqa: E731
-        "it",
-        types.SimpleNamespace(config=RunConfig(train_limit=20, **changed), class_names=dataset.class_names),
-        subject,
-        dataset,
-        subject.config,
-    )
+
+    def check(**changed):
+        other = types.SimpleNamespace(config=RunConfig(train_limit=20, **changed), class_names=dataset.class_names)
+        _check_same_test("it", other, subject, dataset, subject.config)
+
     check()
     with pytest.raises(UserError, match="it was trained with image_size 128, the extractor with None"):
         check(image_size=128)

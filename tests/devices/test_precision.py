@@ -104,8 +104,8 @@ def same(ones, others):
 def apart(got, expected):
     """Returns how far lists of arrays are apart: the norm of the difference over that of what is expected."""
     difference = [np.float64(a) - np.float64(b) for a, b in zip(got, expected, strict=True)]
-    norm = lambda arrays: np.sqrt(sum((np.float64(a) ** 2).sum() for a in arrays))  # noqa: E731
-    return norm(difference) / norm(expected)
+    squares = [sum((np.float64(a) ** 2).sum() for a in arrays) for arrays in (difference, expected)]
+    return np.sqrt(squares[0] / squares[1])
 
 
 # Policy
@@ -216,7 +216,10 @@ def test_channel_compatibility_adds_up_products_that_leave_the_range_of_float16(
 def test_extractor_and_classifier_may_differ_in_precision(of_extractor, of_classifier, tmp_path):
     extractor = in_precision(of_extractor, lambda: autoencoder.encoder(32))
     sites = registry.sites(registry.build("resnet8", 32, num_classes=4), "resnet8", 16)
-    make = lambda: attach(registry.build("resnet8", 32, num_classes=4), extractor, sites)  # noqa: E731
+
+    def make():
+        return attach(registry.build("resnet8", 32, num_classes=4), extractor, sites)
+
     gated = in_precision(of_classifier, make)
 
     # T inside is T outside, to the bit: no policy rounds the images on their way
@@ -274,7 +277,10 @@ def test_what_was_trained_in_16_bits_is_loaded_to_compute_in_float32_but_resumed
     if task == "gated":
         config = dataclasses.replace(config, extractor="elsewhere")
     run, model = saved(config, tmp_path / "run")
-    network = lambda model: model.encoder if task == "extractor" else model.network  # noqa: E731
+
+    def network(model):
+        return model.encoder if task == "extractor" else model.network
+
     loaded, resumed = load_trainer(run), untrained_model(config.resolved(32), 4, run, 10)
     assert same(values(loaded.variables), values(model.variables))
     assert dtypes(network(loaded)) == {"float32"}
@@ -317,7 +323,10 @@ def gradients_of_both_players(model, monkeypatch):
         if isinstance(player, keras.optimizers.LossScaleOptimizer):
             player.dynamic_scale.assign(2.0**10)
         scale = float(player.scale_loss(1.0))
-        keep = lambda gradients, _, name=name, scale=scale: found.update({name: [g / scale for g in gradients]})  # noqa: E731
+
+        def keep(gradients, _, name=name, scale=scale):
+            found[name] = [g / scale for g in gradients]
+
         monkeypatch.setattr(player, "apply", keep)
     return found, {name: float(x) for name, x in model.counted_update(IMAGES, LABELS).items()}
 

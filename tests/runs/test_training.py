@@ -84,7 +84,10 @@ def test_a_control_is_gated_by_an_extractor_with_initial_weights_that_the_run_ke
     run = train(config, tmp_path, pictures=False)
     kept = load_run(run)[0].network.get_layer("extractor").network.get_weights()
     trained = load(extractor_run.path).get_weights()
-    same = lambda a, b: all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))  # noqa: E731
+
+    def same(ours, theirs):
+        return all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
     assert same(first, again) and same(first, kept) and not same(first, other) and not same(first, trained)
 
 
