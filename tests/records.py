@@ -1,18 +1,20 @@
 """A small zoo made of two short runs, to read, to serve and to break; for the tests of zoo and release."""
 
+import contextlib
 import dataclasses
-import functools
 import http.server
 import json
+import os
 import shutil
 import threading
 
+import filelock
 import numpy as np
 import pytest
+from tiny_runs import CLASSIFIER, EXTRACTOR
 
 from cdc_keras.audit import examination
 from cdc_keras.audit.audit import audit
-from cdc_keras.config import RunConfig
 from cdc_keras.release.add import add
 from cdc_keras.release.card import card
 from cdc_keras.runs.evaluation import evaluate
@@ -22,8 +24,6 @@ from cdc_keras.weights import sha256
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.record import DISENTANGLER, PRESET, Record
 
-EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=1, validation_fraction=0.3)
-GATED = dataclasses.replace(EXTRACTOR, task="classifier", network="resnet8", warmup_epochs=0.1)
 IMAGES = np.random.default_rng(1).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
 
 
@@ -37,10 +37,17 @@ def quick_probes(monkeypatch):
     monkeypatch.setattr(examination, "probe", untrained_probe)
 
 
-@functools.cache  # for both folders of tests, which have a conftest each
-def _runs(base):
-    folder = base / "runs_of_records"
-    gated = dataclasses.replace(GATED, extractor=str(folder / "extractor"))
+@contextlib.contextmanager
+def unmade(folder):
+    """The context in which one process of the tests makes a folder for all; gives whether that is still to be done."""
+    made = folder.with_suffix(".made")
+    with filelock.FileLock(folder.with_suffix(".lock")):
+        yield not made.exists()
+        made.touch()
+
+
+def _make_runs(folder):
+    gated = dataclasses.replace(CLASSIFIER, extractor=str(folder / "extractor"))
     for name, config in (("extractor", EXTRACTOR), ("gated", gated)):
         run = train(config, folder / name, pictures=False)
         curves(run.rows(), run.pictures / "curves.png")
@@ -48,30 +55,40 @@ def _runs(base):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(examination, "probe", untrained_probe)
         audit(folder / "extractor", limit=40)
-    return folder
 
 
-@functools.cache
-def _released(base):
-    runs, folder = _runs(base), base / "released"
+def _make_released(folder, runs):
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CDC_KERAS_ZOO", str(folder))
         add(runs / "extractor", "shapes_extractor", paper="78.2")
         add(runs / "gated", "shapes_gated")
-    return folder
+
+
+def _shared(tmp_path_factory):
+    """Returns the folder that all processes of the tests have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """The folder of two finished, scored runs, the extractor audited; only read."""
-    return _runs(tmp_path_factory.getbasetemp())
+    folder = _shared(tmp_path_factory) / "runs_of_records"
+    with unmade(folder) as to_do:
+        if to_do:
+            _make_runs(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def released(tmp_path_factory):
+def released(runs, tmp_path_factory):
     """A zoo of an extractor and of the classifier it gates; only read."""
-    return _released(tmp_path_factory.getbasetemp())
+    folder = _shared(tmp_path_factory) / "released"
+    with unmade(folder) as to_do:
+        if to_do:
+            _make_released(folder, runs)
+    return folder
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -12,10 +13,10 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_runs import EXTRACTOR
 
 import cdc_keras
 from cdc_keras import zoo
-from cdc_keras.config import RunConfig
 from cdc_keras.release.golden import differences
 from cdc_keras.runs.evaluation import measure
 from cdc_keras.runs.training import train
@@ -71,7 +72,7 @@ def test_a_released_network_is_the_same_under_any_settings(name, floatx):
 
 @pytest.mark.slow
 def test_training_and_scoring_give_the_same_numbers_under_any_settings(tmp_path):
-    config = RunConfig(task="extractor", train_limit=32, batch_size=16, epochs=1, validation_fraction=0.3)
+    config = dataclasses.replace(EXTRACTOR, train_limit=32)
     rows, scores = [], []
     for name, settings in (("ours", contextlib.nullcontext()), ("theirs", foreign("float64"))):
         with settings:

@@ -10,6 +10,7 @@ import types
 import numpy as np
 import pytest
 from commands import refusal, run_command
+from tiny_runs import EXTRACTOR
 
 from cdc_keras import progress
 from cdc_keras.audit import examination, probes, summary
@@ -48,9 +49,6 @@ def test_the_figure_is_a_png(tmp_path):
     )
     summary.draw(findings, tmp_path / "audit.png")
     assert (tmp_path / "audit.png").read_bytes()[:4] == b"\x89PNG"
-
-
-EXTRACTOR = RunConfig(train_limit=64, batch_size=32, epochs=1)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from tiny_runs import CLASSIFIER
 
 from cdc_keras import zoo
 from cdc_keras.config import RunConfig
@@ -408,25 +409,14 @@ def test_a_players_overflow_leaves_out_its_own_step_alone(player, tmp_path):
     assert int(again.steps) == 1 and same(values(again.optimizer.variables), values(model.optimizer.variables))
 
 
-CLASSIFIER = RunConfig(
-    task="classifier",
-    network="wrn10_1",
-    image_size=8,
-    train_limit=64,
-    batch_size=16,
-    epochs=2,
-    validation_fraction=0.01,
-    warmup_epochs=0.1,
-)
-
-
 def overflowing(optimizer, *networks):
     return keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**22)
 
 
 def test_a_float16_run_with_skipped_steps_sees_all_data_and_goes_on_exactly_in_mid_epoch(tmp_path, monkeypatch):
     monkeypatch.setattr(optimizers, "loss_scaled", overflowing)
-    config = dataclasses.replace(CLASSIFIER, precision="mixed_float16")
+    changes = {"network": "wrn10_1", "image_size": 8, "epochs": 2, "validation_fraction": 0.01}
+    config = dataclasses.replace(CLASSIFIER, **changes, precision="mixed_float16")
     straight = train(config, tmp_path / "straight", pictures=False)
     skipped = [row["skipped_steps"] for row in straight.rows()]
     assert 0 < skipped[0] <= skipped[1] < 8 and straight.steps() == [4, 8]

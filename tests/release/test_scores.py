@@ -10,7 +10,8 @@ import sys
 
 import pytest
 from commands import refusal
-from records import EXTRACTOR, rewrite
+from records import rewrite
+from tiny_runs import EXTRACTOR
 
 from cdc_keras import zoo
 from cdc_keras.audit.audit import audit

@@ -13,8 +13,8 @@ import serving
 import tensorflow as tf
 from commands import refusal, run_command
 from PIL import Image
+from tiny_runs import CLASSIFIER, EXTRACTOR
 
-from cdc_keras.config import RunConfig
 from cdc_keras.data import load as data
 from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.errors import UserError
@@ -30,8 +30,6 @@ from cdc_keras.visualize import maps as maps_of
 from cdc_keras.zoo import findings, strict
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=1)
-PLAIN = dataclasses.replace(EXTRACTOR, task="classifier", network="resnet8", warmup_epochs=0.1)
 
 
 class Page(html.parser.HTMLParser):
@@ -73,8 +71,8 @@ def few_test_images():
 @pytest.fixture(scope="module")
 def runs(few_test_images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    gated = dataclasses.replace(PLAIN, extractor=str(folder / "extractor"))
-    for name, config in (("extractor", EXTRACTOR), ("plain", PLAIN), ("gated", gated)):
+    gated = dataclasses.replace(CLASSIFIER, extractor=str(folder / "extractor"))
+    for name, config in (("extractor", EXTRACTOR), ("plain", CLASSIFIER), ("gated", gated)):
         train(config, folder / name, pictures=False)
     return folder
 

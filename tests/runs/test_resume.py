@@ -13,23 +13,23 @@ import time
 
 import numpy as np
 import pytest
+import tiny_runs
 from runs_on_disk import metrics, newest_step, values
 
-from cdc_keras.config import RunConfig
 from cdc_keras.runs.folder import RunFolder, flagfile
 from cdc_keras.runs.training import train
 
 KILLS = int(os.environ.get("KILLS", "1"))
-EXTRACTOR = RunConfig(
+LONGER = dict(
     train_limit=160,
-    batch_size=16,
     epochs=max(2, KILLS // 2),
     validation_fraction=0.2,
     checkpoint_every="3",
     discriminators=2,
     discriminator_reset_epochs=1,
 )
-CLASSIFIER = dataclasses.replace(EXTRACTOR, task="classifier", network="wrn10_1", warmup_epochs=0.1)
+EXTRACTOR = dataclasses.replace(tiny_runs.EXTRACTOR, **LONGER)
+CLASSIFIER = dataclasses.replace(tiny_runs.CLASSIFIER, **LONGER, network="wrn10_1")
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tiny_runs
 from commands import run_command
 from runs_on_disk import newest_step
 
@@ -29,15 +30,8 @@ from cdc_keras.runs.trained import load, load_context
 from cdc_keras.runs.training import train
 from cdc_keras.weights import fingerprint, load_weights, save_weights
 
-EXTRACTOR = RunConfig(
-    train_limit=64,
-    batch_size=16,
-    epochs=2,
-    validation_fraction=0.3,
-    discriminators=2,
-    discriminator_reset_epochs=1,
-)
-PLAIN = dataclasses.replace(EXTRACTOR, task="classifier", network="vgg13_slim", warmup_epochs=0.1)
+EXTRACTOR = dataclasses.replace(tiny_runs.EXTRACTOR, epochs=2, discriminators=2, discriminator_reset_epochs=1)
+PLAIN = dataclasses.replace(tiny_runs.CLASSIFIER, network="vgg13_slim")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +62,7 @@ def test_a_run_folder_holds_settings_versions_metrics_checkpoints_and_pictures(e
 
 
 def test_the_test_split_is_scored_after_every_epoch_if_asked(tmp_path):
-    run = train(dataclasses.replace(PLAIN, epochs=1, test_every_epoch=True), tmp_path, pictures=False)
+    run = train(dataclasses.replace(PLAIN, test_every_epoch=True), tmp_path, pictures=False)
     (row,) = run.rows()
     assert sorted(name for name in row if name.startswith("test_")) == ["test_loss", "test_top1", "test_top5"]
     model, dataset, _ = load_run(run)
@@ -79,7 +73,7 @@ def test_the_test_split_is_scored_after_every_epoch_if_asked(tmp_path):
 
 
 def test_a_control_is_gated_by_an_extractor_with_initial_weights_that_the_run_keeps(extractor_run, tmp_path):
-    config = dataclasses.replace(PLAIN, extractor=str(extractor_run.path), gate_context="untrained", epochs=1)
+    config = dataclasses.replace(PLAIN, extractor=str(extractor_run.path), gate_context="untrained")
     first, again, other = (load_context(dataclasses.replace(config, seed=s)).network.get_weights() for s in (0, 0, 1))
     run = train(config, tmp_path, pictures=False)
     kept = load_run(run)[0].network.get_layer("extractor").network.get_weights()
@@ -170,9 +164,9 @@ def test_a_folder_with_other_files_in_it_is_refused(tmp_path):
 
 
 def test_a_gated_classifier_trains_and_is_scored_with_pictures(extractor_run, tmp_path):
-    config = dataclasses.replace(PLAIN, epochs=1, extractor=str(extractor_run.path))
+    config = dataclasses.replace(PLAIN, extractor=str(extractor_run.path))
     run = train(config, tmp_path / "gated")
-    plain = train(dataclasses.replace(PLAIN, epochs=1), tmp_path / "plain", pictures=False)
+    plain = train(PLAIN, tmp_path / "plain", pictures=False)
     scores = evaluate(run.path, weights="best", plain=plain.path)
     assert 0 <= scores["top1"] <= scores["top5"] <= 1 and scores["images_per_second"] > 0
     counts = np.loadtxt(run.path / "confusion-test-best.csv", delimiter=",", skiprows=1, usecols=range(1, 11))
@@ -187,7 +181,7 @@ def test_a_gated_classifier_trains_and_is_scored_with_pictures(extractor_run, tm
 @pytest.fixture(scope="module")
 def residual_run(tmp_path_factory):
     """A classifier gated by the residual unit alone."""
-    config = dataclasses.replace(PLAIN, epochs=1, gate_attention=False)
+    config = dataclasses.replace(PLAIN, gate_attention=False)
     return train(config, tmp_path_factory.mktemp("residual") / "run", pictures=False)
 
 
@@ -313,8 +307,7 @@ def test_a_lock_goes_with_the_process_that_is_killed(extractor_run, tmp_path):
 
 def test_training_works_outside_the_main_thread(tmp_path):
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        config = dataclasses.replace(PLAIN, epochs=1, network="resnet8")
-        assert pool.submit(train, config, tmp_path / "run").result().finished
+        assert pool.submit(train, tiny_runs.CLASSIFIER, tmp_path / "run").result().finished
 
 
 def test_a_run_killed_before_its_last_pictures_has_them_once_it_is_finished(extractor_run, tmp_path):

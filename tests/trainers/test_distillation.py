@@ -13,6 +13,7 @@ import pytest
 import reference
 import tensorflow as tf
 from keras import layers
+from tiny_runs import CLASSIFIER
 
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
@@ -234,15 +235,7 @@ def test_the_total_is_the_cross_entropy_and_the_weighted_sum_of_the_transfers():
 
 # Whole runs.
 
-TEACHER = RunConfig(
-    task="classifier",
-    network="wrn10_1",
-    train_limit=64,
-    batch_size=16,
-    epochs=2,
-    validation_fraction=0.3,
-    warmup_epochs=0.1,
-)
+TEACHER = dataclasses.replace(CLASSIFIER, network="wrn10_1", epochs=2)
 STUDENT = dataclasses.replace(TEACHER, network="resnet8")
 DM = dataclasses.replace(TEACHER, task="extractor", context="dm", epochs=1)
 
