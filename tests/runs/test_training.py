@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import pytest
 import tiny_runs
-from commands import run_command
+from commands import JAX, run_command
 from runs_on_disk import newest_step
 
 from cdc_keras.config import RunConfig
@@ -368,7 +368,7 @@ def test_a_run_trained_under_tensorflow_evaluates_under_jax(extractor_run, tmp_p
     expected = measure(run.path).scores
     done = subprocess.run(
         [sys.executable, "evaluate.py", f"--model={run.path}"],
-        env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env=os.environ | JAX,
         capture_output=True,
         text=True,
     )
@@ -384,12 +384,13 @@ def test_a_run_trained_under_tensorflow_evaluates_under_jax(extractor_run, tmp_p
 def test_jax_trains_a_whole_run_without_importing_tensorflow_and_tensorflow_evaluates_it(tmp_path):
     program = (
         "import sys; from cdc_keras.runs.training import train; from cdc_keras.config import RunConfig;"
-        "train(RunConfig(train_limit=32, batch_size=16, epochs=1, validation_fraction=0.5), sys.argv[1]);"
+        "config = RunConfig(train_limit=32, batch_size=16, epochs=1, validation_fraction=0.5);"
+        "train(config, sys.argv[1], pictures=False);"
         "assert 'tensorflow' not in sys.modules"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, tmp_path / "run"],
-        env=os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        env=os.environ | JAX,
         capture_output=True,
         text=True,
     )
