@@ -1,16 +1,14 @@
 """A small zoo made of two short runs, to read, to serve and to break; for the tests of zoo and release."""
 
-import contextlib
 import dataclasses
 import http.server
 import json
-import os
 import shutil
 import threading
 
-import filelock
 import numpy as np
 import pytest
+from shared import made_once
 from tiny_runs import CLASSIFIER, EXTRACTOR
 
 from cdc_keras.audit import examination
@@ -37,15 +35,6 @@ def quick_probes(monkeypatch):
     monkeypatch.setattr(examination, "probe", untrained_probe)
 
 
-@contextlib.contextmanager
-def unmade(folder):
-    """The context in which one process of the tests makes a folder for all; gives whether that is still to be done."""
-    made = folder.with_suffix(".made")
-    with filelock.FileLock(folder.with_suffix(".lock")):
-        yield not made.exists()
-        made.touch()
-
-
 def _make_runs(folder):
     gated = dataclasses.replace(CLASSIFIER, extractor=str(folder / "extractor"))
     for name, config in (("extractor", EXTRACTOR), ("gated", gated)):
@@ -57,38 +46,24 @@ def _make_runs(folder):
         audit(folder / "extractor", limit=40)
 
 
-def _make_released(folder, runs):
-    folder.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CDC_KERAS_ZOO", str(folder))
-        add(runs / "extractor", "shapes_extractor", paper="78.2")
-        add(runs / "gated", "shapes_gated")
-
-
-def _shared(tmp_path_factory):
-    """Returns the folder that all processes of the tests have in common."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """The folder of two finished, scored runs, the extractor audited; only read."""
-    folder = _shared(tmp_path_factory) / "runs_of_records"
-    with unmade(folder) as to_do:
-        if to_do:
-            _make_runs(folder)
-    return folder
+    return made_once(tmp_path_factory, "runs_of_records", _make_runs)
 
 
 @pytest.fixture(scope="session")
 def released(runs, tmp_path_factory):
     """A zoo of an extractor and of the classifier it gates; only read."""
-    folder = _shared(tmp_path_factory) / "released"
-    with unmade(folder) as to_do:
-        if to_do:
-            _make_released(folder, runs)
-    return folder
+
+    def make(folder):
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CDC_KERAS_ZOO", str(folder))
+            add(runs / "extractor", "shapes_extractor", paper="78.2")
+            add(runs / "gated", "shapes_gated")
+
+    return made_once(tmp_path_factory, "released", make)
 
 
 @pytest.fixture
