@@ -1,5 +1,7 @@
 """The order of the test files, and what several of them share."""
 
+import gc
+
 import pytest
 
 
@@ -7,6 +9,12 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests come first: of several workers none is left alone with one of them in the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """What has been imported stays: Python need not look through it for garbage, a quarter of the time of a build."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -321,13 +321,7 @@ def assert_same(got, expected):
 
 @pytest.fixture(scope="module", autouse=True)
 def cheap_builds(zero_kernels):
-    """A quarter of the time of a build is that of Python's garbage collection."""
-    for size in (32, 224):
-        encoder(size)
-    gc.collect()
-    gc.freeze()
     yield
-    gc.unfreeze()
     encoder.cache_clear()
 
 

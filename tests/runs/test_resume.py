@@ -21,7 +21,7 @@ from cdc_keras.runs.training import train
 
 KILLS = int(os.environ.get("KILLS", "1"))
 LONGER = dict(
-    train_limit=160,
+    train_limit=96,
     epochs=max(2, KILLS // 2),
     validation_fraction=0.2,
     checkpoint_every="3",
