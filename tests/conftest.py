@@ -28,3 +28,13 @@ def zero_kernels():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
         yield
+
+
+@pytest.fixture(scope="module")
+def few_test_images():
+    """The set `shapes` has 100 test images in this process, for tests to which 2,000 would say no more."""
+    from cdc_keras.data import load
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "SHAPES_TEST_SIZE", 100)
+        yield

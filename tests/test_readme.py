@@ -216,6 +216,7 @@ def test_its_commands_for_released_models_run(tmp_path):
     assert len(epochs(tmp_path / "runs/zoo_gated")) == 2
     printed = run(*verify, tmp_path)
     assert all(name in printed for name in cdc_keras.zoo.names())
+    assert "verified: files, cards, networks, golden outputs" in printed  # or it would have failed
     assert evaluate[0] == "evaluate"  # by the test below, which needs the data
 
 

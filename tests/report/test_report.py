@@ -32,6 +32,8 @@ from cdc_keras.zoo import findings, strict
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
+pytestmark = pytest.mark.usefixtures("few_test_images")
+
 
 class Page(html.parser.HTMLParser):
     """What a browser would see: headings, cells of tables, pictures, and what is not closed."""
@@ -60,13 +62,6 @@ class Page(html.parser.HTMLParser):
         kinds = {"h2": self.headings, "td": self.cells, "li": self.items, "p": self.paragraphs}
         if self.open and self.open[-1] in kinds:
             kinds[self.open[-1]].append(data)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_test_images():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "SHAPES_TEST_SIZE", 100)
-        yield
 
 
 @pytest.fixture(scope="module")

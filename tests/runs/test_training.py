@@ -277,7 +277,7 @@ def test_a_run_that_cannot_be_is_refused_before_its_folder_is_made(settings, sen
     run = tmp_path / "run"
     settings = {name: str(run) if value == "RUN" else value for name, value in settings.items()}
     with pytest.raises(UserError, match=sentence):
-        train(RunConfig(**settings), run)
+        train(RunConfig(**{"train_limit": 64, "batch_size": 16} | settings), run)
     assert not run.exists()
 
 

@@ -29,6 +29,7 @@ from cdc_keras.trainers.distillation import AttentionTransfer, attention_map, pa
 from cdc_keras.trainers.optimizers import recipe
 from cdc_keras.weights import sha256
 
+pytestmark = pytest.mark.usefixtures("few_test_images")
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(-1, 1, (12, 32, 32, 3)).astype("float32")
 LABELS = RNG.integers(0, 10, 12).astype("int32")
