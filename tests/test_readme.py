@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import os
@@ -22,7 +23,9 @@ from records import untrained_probe
 import cdc_keras
 from cdc_keras import cli, flags
 from cdc_keras.audit import examination
+from cdc_keras.commands import train as commands_train
 from cdc_keras.devices import cluster, precision
+from cdc_keras.runs.training import train
 from cdc_keras.tables.jobs import read_flags
 from cdc_keras.tables.systems import rows
 
@@ -61,9 +64,10 @@ def run(command, arguments, folder, extra=""):
 
 
 @pytest.fixture(autouse=True)
-def started(monkeypatch):
-    """TensorFlow has started, and so has its threads."""
+def training_inside_the_process(monkeypatch):
+    """TensorFlow's threads have started already; pictures are drawn by the commands that follow the training."""
     monkeypatch.setattr(precision, "share_cores", lambda config: None)
+    monkeypatch.setattr(commands_train, "train", functools.partial(train, pictures=False))
 
 
 def make_data(folder):

@@ -59,7 +59,7 @@ CASES = (
     *(Case(f"resnet{depth}", 224, 1000, "imagenet") for depth in (18, 34, 50, 101, 152)),
 )
 IN_SECONDS = ("vgg13_slim", "resnet20", "wrn16_2")  # the rest is left to `make test`
-# Left to `make long`: more of the same blocks as in a network that `make test` sees. test_counts.py counts all but two.
+# Left to `make long`: more of the same blocks as in a network that `make test` sees; test_complexity.py counts most.
 REPEATED = ("resnet34", "resnet44", "resnet56", "resnet101", "resnet110", "resnet152", "wrn28_10", "wrn40_4")
 
 
