@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+from records import quick_probes  # noqa: F401
 
 from cdc_keras import demo
 
