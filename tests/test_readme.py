@@ -188,7 +188,7 @@ def test_its_commands_train_on_own_images(tmp_path):
     assert json.loads((runs / "gated/extractor.json").read_text())["image_size"] == 128
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_its_commands_train_on_cifar100_in_their_order(tmp_path, monkeypatch):
     monkeypatch.setattr(examination, "probe", untrained_probe)
     make_data(tmp_path)

@@ -60,7 +60,10 @@ CASES = (
 )
 IN_SECONDS = ("vgg13_slim", "resnet20", "wrn16_2")  # the rest is left to `make test`
 # Left to `make long`: more of the same blocks as in a network that `make test` sees; test_complexity.py counts most.
-REPEATED = ("resnet34", "resnet44", "resnet56", "resnet101", "resnet110", "resnet152", "wrn28_10", "wrn40_4")
+REPEATED = (
+    *("resnet34", "resnet44", "resnet56", "resnet101", "resnet110", "resnet152"),
+    *("preresnet110", "wrn28_10", "wrn40_4"),  # the blocks of wrn16_2
+)
 
 
 class Definition:
