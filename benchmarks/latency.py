@@ -13,16 +13,13 @@ PyTorch is not among the requirements; `make bench` installs it.
 import argparse
 import importlib.metadata
 import json
-import os
 import pathlib
 import statistics
 import tempfile
 import time
 
-os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-from benchmarks import training_step
-from cdc_keras.markdown import markdown_table  # noqa: E402
+from benchmarks import training_step  # which sets the backend
+from cdc_keras.markdown import markdown_table
 
 RECORDS = ("cifar100_resnet20", "cifar100_resnet20_gated")
 BATCHES = {1: 100, 64: 10}  # images in a request: requests in a round

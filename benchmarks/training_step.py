@@ -27,10 +27,11 @@ import statistics
 import sys
 import time
 
-os.environ["KERAS_BACKEND"] = "tensorflow"  # under which a batch is a step, and the input path is tf.data
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from cdc_keras.markdown import markdown_table
 
-from cdc_keras.markdown import markdown_table  # noqa: E402
+# Before Keras is imported, by the functions below; under TensorFlow a batch is a step, and the input path is tf.data.
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 IMAGE_SIZE, CLASSES = 32, 100
 INPUT_BAR, MEMORY_BAR = 0.02, 1.0

@@ -1,4 +1,4 @@
-"""Running a command inside the process of the tests."""
+"""Running a command inside the process of the tests, and under another backend outside of it."""
 
 import contextlib
 import io
@@ -6,6 +6,9 @@ import io
 import pytest
 
 from cdc_keras import cli
+
+# For processes under JAX. XLA's optimisations cost more than they save on a few steps.
+JAX = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def run_command(name, *arguments):

@@ -1,7 +1,40 @@
-"""The order of the test files."""
+"""The order of the test files, and what several of them share."""
+
+import gc
+
+import pytest
 
 
 def pytest_collection_modifyitems(items):
     """Files with slow tests come first: of several workers none is left alone with one of them in the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """What has been imported stays: Python need not look through it for garbage, a quarter of the time of a build."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def zero_kernels():
+    """Networks start with kernels of zeros, for tests that draw their own: He's are most of the time of a build."""
+    import keras
+
+    def zeros(self, shape, dtype=None):
+        return keras.ops.zeros(shape, dtype)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_test_images():
+    """The set `shapes` has 100 test images in this process, for tests to which 2,000 would say no more."""
+    from cdc_keras.data import load
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "SHAPES_TEST_SIZE", 100)
+        yield

@@ -1,7 +1,6 @@
 """A small zoo made of two short runs, to read, to serve and to break; for the tests of zoo and release."""
 
 import dataclasses
-import functools
 import http.server
 import json
 import shutil
@@ -9,20 +8,20 @@ import threading
 
 import numpy as np
 import pytest
+from shared import made_once
+from tiny_runs import CLASSIFIER, EXTRACTOR
 
 from cdc_keras.audit import examination
 from cdc_keras.audit.audit import audit
-from cdc_keras.config import RunConfig
 from cdc_keras.release.add import add
 from cdc_keras.release.card import card
 from cdc_keras.runs.evaluation import evaluate
 from cdc_keras.runs.training import train
+from cdc_keras.visualize.figures import curves
 from cdc_keras.weights import sha256
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.record import DISENTANGLER, PRESET, Record
 
-EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=1, validation_fraction=0.3)
-GATED = dataclasses.replace(EXTRACTOR, task="classifier", network="resnet8", warmup_epochs=0.1)
 IMAGES = np.random.default_rng(1).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
 
 
@@ -36,40 +35,35 @@ def quick_probes(monkeypatch):
     monkeypatch.setattr(examination, "probe", untrained_probe)
 
 
-@functools.cache  # for both folders of tests, which have a conftest each
-def _runs(base):
-    folder = base / "runs_of_records"
-    train(EXTRACTOR, folder / "extractor")
-    train(dataclasses.replace(GATED, extractor=str(folder / "extractor")), folder / "gated")
-    for run in ("extractor", "gated"):
-        evaluate(folder / run, split="validation")
+def _make_runs(folder):
+    gated = dataclasses.replace(CLASSIFIER, extractor=str(folder / "extractor"))
+    for name, config in (("extractor", EXTRACTOR), ("gated", gated)):
+        run = train(config, folder / name, pictures=False)
+        curves(run.rows(), run.pictures / "curves.png")
+        evaluate(run.path, split="validation")  # draws the other pictures
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(examination, "probe", untrained_probe)
         audit(folder / "extractor", limit=40)
-    return folder
-
-
-@functools.cache
-def _released(base):
-    runs, folder = _runs(base), base / "released"
-    folder.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CDC_KERAS_ZOO", str(folder))
-        add(runs / "extractor", "shapes_extractor", paper="78.2")
-        add(runs / "gated", "shapes_gated")
-    return folder
 
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """The folder of two finished, scored runs, the extractor audited; only read."""
-    return _runs(tmp_path_factory.getbasetemp())
+    return made_once(tmp_path_factory, "runs_of_records", _make_runs)
 
 
 @pytest.fixture(scope="session")
-def released(tmp_path_factory):
+def released(runs, tmp_path_factory):
     """A zoo of an extractor and of the classifier it gates; only read."""
-    return _released(tmp_path_factory.getbasetemp())
+
+    def make(folder):
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CDC_KERAS_ZOO", str(folder))
+            add(runs / "extractor", "shapes_extractor", paper="78.2")
+            add(runs / "gated", "shapes_gated")
+
+    return made_once(tmp_path_factory, "released", make)
 
 
 @pytest.fixture

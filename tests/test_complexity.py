@@ -212,6 +212,7 @@ def assert_rounds_to(count, published):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("zero_kernels")
 def test_every_network_has_the_published_counts_and_the_docs_have_ours():
     networks, parts = list(complexity.network_rows()), list(complexity.part_rows())
     assert {row[:2] for row in networks} == set(PUBLISHED) and len(networks) == 21 and len(parts) == 30

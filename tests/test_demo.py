@@ -1,11 +1,13 @@
 import dataclasses
 
 import pytest
+from records import quick_probes  # noqa: F401
 
 from cdc_keras import demo
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_test_images")
 def test_the_demo_prints_its_table_and_pictures_that_are_there(tmp_path):
     small = {"train_limit": 128, "epochs": 1, "batch_size": 32, "steps_per_call": 1}
     text = demo.demo(

@@ -47,10 +47,11 @@ def files(folder):
 
 @pytest.fixture
 def run(runs, tmp_path):  # noqa: F811
-    """A copy of a finished extractor's run."""
+    """A copy of a finished extractor's run, whose training makes the tests with it slow."""
     return shutil.copytree(runs / "extractor", tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "flags"),
     [
@@ -80,6 +81,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_no_half_file(name, size, f
     assert not left
 
 
+@pytest.mark.slow
 def test_a_record_is_added_whole_or_not_at_all(runs, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path))
     with room_for(20_000), pytest.raises(UserError, match=os.strerror(errno.EFBIG)):
@@ -87,6 +89,7 @@ def test_a_record_is_added_whole_or_not_at_all(runs, tmp_path, monkeypatch):  # 
     assert not files(tmp_path)
 
 
+@pytest.mark.slow
 def test_scores_are_printed_before_they_are_written(run, monkeypatch, capsys):
     def refuse(path, content):
         raise UserError(f"could not write {path}")
@@ -100,6 +103,7 @@ def test_scores_are_printed_before_they_are_written(run, monkeypatch, capsys):
     assert files(run) == before
 
 
+@pytest.mark.slow
 def test_a_run_of_somebody_else_is_scored_and_reported_elsewhere(run, tmp_path):
     before = files(run)
     run_command("evaluate", f"--model={run}", f"--out={tmp_path / 'scores'}")
@@ -111,6 +115,7 @@ def test_a_run_of_somebody_else_is_scored_and_reported_elsewhere(run, tmp_path):
     assert pathlib.Path("report.html") in files(tmp_path / "page")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [page.report, audit.audit])
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(function, run, monkeypatch):
     def refuse(**kwargs):
@@ -142,6 +147,7 @@ def test_an_error_of_writing_is_told_as_what_it_is(number, advice, tmp_path, mon
     assert path.read_text() == "before" and os.listdir(tmp_path) == ["a.txt"]
 
 
+@pytest.mark.slow
 def test_what_a_kill_left_is_gone_after_the_next_start(run):
     left = [run / name / ".x.partial" for name in (".", "checkpoints", "pictures")]
     for path in left:

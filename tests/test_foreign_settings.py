@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -12,12 +13,12 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_runs import EXTRACTOR
 
 import cdc_keras
 from cdc_keras import zoo
-from cdc_keras.config import RunConfig
 from cdc_keras.release.golden import differences
-from cdc_keras.runs.evaluation import evaluate
+from cdc_keras.runs.evaluation import measure
 from cdc_keras.runs.training import train
 
 CLASSES = ("猫", "a$b$c", 'x\n<{\\,"q"')
@@ -71,12 +72,12 @@ def test_a_released_network_is_the_same_under_any_settings(name, floatx):
 
 @pytest.mark.slow
 def test_training_and_scoring_give_the_same_numbers_under_any_settings(tmp_path):
-    config = RunConfig(task="extractor", train_limit=32, batch_size=16, epochs=1, validation_fraction=0.3)
+    config = dataclasses.replace(EXTRACTOR, train_limit=32)
     rows, scores = [], []
     for name, settings in (("ours", contextlib.nullcontext()), ("theirs", foreign("float64"))):
         with settings:
             rows.append(train(config, tmp_path / name, pictures=False).rows()[-1])
-            scores.append(evaluate(tmp_path / name, split="validation")["reconstruction_loss"])
+            scores.append(measure(tmp_path / name, split="validation").scores["reconstruction_loss"])
     timed = ("seconds", "images_per_second")
     assert rows[0].keys() == rows[1].keys()
     assert all(rows[0][key] == pytest.approx(rows[1][key], rel=1e-3, abs=1e-6) for key in rows[0] if key not in timed)

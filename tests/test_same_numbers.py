@@ -14,6 +14,8 @@ from cdc_keras.networks import registry
 from cdc_keras.trainers import optimizers
 from cdc_keras.trainers.distillation import attention_map, transfer_loss
 
+pytestmark = pytest.mark.usefixtures("zero_kernels")
+
 
 @pytest.fixture
 def torch_reference():
@@ -21,15 +23,6 @@ def torch_reference():
     import torch_reference
 
     return torch_reference
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cheap_builds():
-    """Every check here draws its own weights; He's are most of the time of a build."""
-    with pytest.MonkeyPatch.context() as patch:
-        zeros = lambda self, shape, dtype=None: keras.ops.zeros(shape, dtype)  # noqa: E731
-        patch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
-        yield
 
 
 def noise(size, count):

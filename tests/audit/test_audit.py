@@ -10,6 +10,7 @@ import types
 import numpy as np
 import pytest
 from commands import refusal, run_command
+from tiny_runs import EXTRACTOR
 
 from cdc_keras import progress
 from cdc_keras.audit import examination, probes, summary
@@ -50,13 +51,10 @@ def test_the_figure_is_a_png(tmp_path):
     assert (tmp_path / "audit.png").read_bytes()[:4] == b"\x89PNG"
 
 
-EXTRACTOR = RunConfig(train_limit=64, batch_size=32, epochs=1)
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    train(EXTRACTOR, folder / "cdcgm")
+    train(EXTRACTOR, folder / "cdcgm", pictures=False)
     return folder
 
 
@@ -116,13 +114,11 @@ def test_bad_input_is_answered_with_one_sentence(arguments, sentence, runs, tmp_
 def test_a_network_that_may_know_the_test_images_is_refused():
     dataset = load_shapes(seed=0, train_size=20, validation_size=0, test_size=30)
     subject = types.SimpleNamespace(config=RunConfig(train_limit=20), class_names=dataset.class_names)
-    check = lambda **changed: _check_same_test(  # noqa: E731
-        "it",
-        types.SimpleNamespace(config=RunConfig(train_limit=20, **changed), class_names=dataset.class_names),
-        subject,
-        dataset,
-        subject.config,
-    )
+
+    def check(**changed):
+        other = types.SimpleNamespace(config=RunConfig(train_limit=20, **changed), class_names=dataset.class_names)
+        _check_same_test("it", other, subject, dataset, subject.config)
+
     check()
     with pytest.raises(UserError, match="it was trained with image_size 128, the extractor with None"):
         check(image_size=128)

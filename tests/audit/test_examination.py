@@ -40,14 +40,19 @@ def test_another_label_is_any_other_and_equally_likely():
 def test_the_swap_tells_decoders_that_draw_their_condition(obeys, monkeypatch):
     """Images of one gray value per class; T is the image; the classifier reads the gray value."""
     monkeypatch.setattr(examination, "probe", lambda *a, **k: np.zeros(len(a[2]), int))
-    gray = lambda y: np.repeat(np.asarray(y), 4 * 4 * 3).reshape(-1, 4, 4, 3)  # noqa: E731
+
+    def gray(y):
+        return np.repeat(np.asarray(y), 4 * 4 * 3).reshape(-1, 4, 4, 3)
+
     parts = [Split((50 * gray(y)).astype(np.uint8), y) for y in (np.arange(40) % 4, np.arange(60) % 4)]
 
     def draw(inputs):
         context, condition = inputs
         return 50 * gray(condition.argmax(-1)) / 127.5 - 1 if obeys else context
 
-    predicts = lambda function: types.SimpleNamespace(predict_on_batch=function)  # noqa: E731
+    def predicts(function):
+        return types.SimpleNamespace(predict_on_batch=function)
+
     model = types.SimpleNamespace(
         decoder=predicts(draw),
         adversarial=True,
@@ -77,8 +82,8 @@ def test_a_reconstruction_error_is_the_mean_square_over_an_image():
 
 
 def test_chance_is_the_share_of_the_probes_most_frequent():
-    part = lambda y: Split(np.zeros((len(y), 4, 4, 3), np.uint8), np.int32(y))  # noqa: E731
-    examined = examination.Examination(part([1, 1, 0]), part([0, 0, 0, 1]), part([0, 1]), 2, seed=0)
+    parts = [Split(np.zeros((len(y), 4, 4, 3), np.uint8), np.int32(y)) for y in ([1, 1, 0], [0, 0, 0, 1], [0, 1])]
+    examined = examination.Examination(*parts, 2, seed=0)
     examined._add("category", "pixels", "linear", np.int32([0, 0, 0, 0]))
     (finding,) = examined.findings
     assert (finding.chance, finding.accuracy) == (0.25, 0.75)

@@ -1,15 +1,15 @@
 import json
-import subprocess
 import sys
 
-from benchmarks import latency, settings
+from benchmarks import input_path, latency, settings
 from cdc_keras.choices import AUGMENTATIONS
 
 
-def test_the_input_path_benchmark_prints_its_table_and_saves_its_numbers(tmp_path):
+def test_the_input_path_benchmark_prints_its_table_and_saves_its_numbers(tmp_path, monkeypatch, capsys):
     out = tmp_path / "input_path.json"
-    command = [sys.executable, "-m", "benchmarks.input_path", "--images", "256", "--repeats", "1", "--out", out]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    monkeypatch.setattr(sys, "argv", ["input_path", "--images=256", "--repeats=1", f"--out={out}"])
+    input_path.main()
+    printed = capsys.readouterr().out
     saved = json.loads(out.read_text())
     rows = [
         line

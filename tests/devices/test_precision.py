@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from tiny_runs import CLASSIFIER
 
 from cdc_keras import zoo
 from cdc_keras.config import RunConfig
@@ -104,8 +105,8 @@ def same(ones, others):
 def apart(got, expected):
     """Returns how far lists of arrays are apart: the norm of the difference over that of what is expected."""
     difference = [np.float64(a) - np.float64(b) for a, b in zip(got, expected, strict=True)]
-    norm = lambda arrays: np.sqrt(sum((np.float64(a) ** 2).sum() for a in arrays))  # noqa: E731
-    return norm(difference) / norm(expected)
+    squares = [sum((np.float64(a) ** 2).sum() for a in arrays) for arrays in (difference, expected)]
+    return np.sqrt(squares[0] / squares[1])
 
 
 # Policy
@@ -216,7 +217,10 @@ def test_channel_compatibility_adds_up_products_that_leave_the_range_of_float16(
 def test_extractor_and_classifier_may_differ_in_precision(of_extractor, of_classifier, tmp_path):
     extractor = in_precision(of_extractor, lambda: autoencoder.encoder(32))
     sites = registry.sites(registry.build("resnet8", 32, num_classes=4), 16)
-    make = lambda: attach(registry.build("resnet8", 32, num_classes=4), extractor, sites)  # noqa: E731
+
+    def make():
+        return attach(registry.build("resnet8", 32, num_classes=4), extractor, sites)
+
     gated = in_precision(of_classifier, make)
 
     # T inside is T outside, to the bit: no policy rounds the images on their way
@@ -274,7 +278,10 @@ def test_what_was_trained_in_16_bits_is_loaded_to_compute_in_float32_but_resumed
     if task == "gated":
         config = dataclasses.replace(config, extractor="elsewhere")
     run, model = saved(config, tmp_path / "run")
-    network = lambda model: model.encoder if task == "extractor" else model.network  # noqa: E731
+
+    def network(model):
+        return model.encoder if task == "extractor" else model.network
+
     loaded, resumed = load_trainer(run), untrained_model(config.resolved(32), 4, run, 10)
     assert same(values(loaded.variables), values(model.variables))
     assert dtypes(network(loaded)) == {"float32"}
@@ -289,7 +296,7 @@ def test_records_of_the_zoo_compute_in_float32_and_gate_in_the_precision_of_the_
     monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path / "zoo"))
     (tmp_path / "zoo").mkdir()
     config = RunConfig(train_limit=32, batch_size=4, epochs=1, validation_fraction=0.3, context="gm", precision=half)
-    extractor = train(config, tmp_path / "extractor")
+    extractor = train(config, tmp_path / "extractor", pictures=False)
     classifier = {"task": "classifier", "context": "cdcgm", "network": "wrn10_1", "warmup_epochs": 0.1}
     gated = train(dataclasses.replace(config, **classifier, extractor=str(extractor.path)), tmp_path / "gated")
     trained = {"extractor": load(extractor.path), "gated": load_trainer(gated).network}
@@ -317,7 +324,10 @@ def gradients_of_both_players(model, monkeypatch):
         if isinstance(player, keras.optimizers.LossScaleOptimizer):
             player.dynamic_scale.assign(2.0**10)
         scale = float(player.scale_loss(1.0))
-        keep = lambda gradients, _, name=name, scale=scale: found.update({name: [g / scale for g in gradients]})  # noqa: E731
+
+        def keep(gradients, _, name=name, scale=scale):
+            found[name] = [g / scale for g in gradients]
+
         monkeypatch.setattr(player, "apply", keep)
     return found, {name: float(x) for name, x in model.counted_update(IMAGES, LABELS).items()}
 
@@ -399,27 +409,15 @@ def test_a_players_overflow_leaves_out_its_own_step_alone(player, tmp_path):
     assert int(again.steps) == 1 and same(values(again.optimizer.variables), values(model.optimizer.variables))
 
 
-CLASSIFIER = RunConfig(
-    task="classifier",
-    network="wrn10_1",
-    image_size=8,
-    train_limit=64,
-    batch_size=16,
-    epochs=2,
-    validation_fraction=0.01,
-    warmup_epochs=0.1,
-)
-
-
 def overflowing(optimizer, *networks):
     return keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=2.0**22)
 
 
 def test_a_float16_run_with_skipped_steps_sees_all_data_and_goes_on_exactly_in_mid_epoch(tmp_path, monkeypatch):
     monkeypatch.setattr(optimizers, "loss_scaled", overflowing)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)  # pictures would take longer than the training
-    config = dataclasses.replace(CLASSIFIER, precision="mixed_float16")
-    straight = train(config, tmp_path / "straight")
+    changes = {"network": "wrn10_1", "image_size": 8, "epochs": 2, "validation_fraction": 0.01}
+    config = dataclasses.replace(CLASSIFIER, **changes, precision="mixed_float16")
+    straight = train(config, tmp_path / "straight", pictures=False)
     skipped = [row["skipped_steps"] for row in straight.rows()]
     assert 0 < skipped[0] <= skipped[1] < 8 and straight.steps() == [4, 8]
 
@@ -438,7 +436,7 @@ def test_a_float16_extractor_and_what_it_gates_go_on_exactly_in_mid_epoch(name, 
         extractor = train(dataclasses.replace(config, epochs=1, precision="mixed_bfloat16"), tmp_path / "extractor")
         classifier = {"task": "classifier", "network": "wrn10_1", "warmup_epochs": 0.1, "context_size": None}
         config = dataclasses.replace(config, **classifier, extractor=str(extractor.path))
-    straight = train(config, tmp_path / "straight")
+    straight = train(config, tmp_path / "straight", pictures=False)
     resume_at_step(6, config, tmp_path / "resumed", monkeypatch)
     assert stored(straight.checkpoint(8)) == stored(tmp_path / "resumed/checkpoints/step-00000008.weights.h5")
     assert metrics(straight.path) == metrics(tmp_path / "resumed")
@@ -454,8 +452,8 @@ def resume_at_step(last, config, folder, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(callbacks.StopOnSignal, "on_train_batch_end", stop)
-        assert train(config, folder).steps()[-1] == last
-    assert train(config, folder).finished
+        assert train(config, folder, pictures=False).steps()[-1] == last
+    assert train(config, folder, pictures=False).finished
 
 
 def stored(path):
@@ -477,7 +475,7 @@ def metrics(folder):
 
 # Determinism
 
-# Prints what the seed alone fixes, then trains; without pictures, which take longer than the training.
+# Prints what the seed alone fixes, then trains.
 RUNS = """
 import dataclasses, hashlib, sys
 import numpy as np
@@ -487,7 +485,6 @@ from cdc_keras.config import RunConfig
 from cdc_keras.data.pipeline import training_batches
 from cdc_keras.runs.training import train
 
-sys.modules["matplotlib"] = None
 folder, names, epochs = sys.argv[1], sys.argv[2].split(), int(sys.argv[3])
 config = RunConfig(train_limit=64, batch_size=16, epochs=epochs, validation_fraction=0.01, seed=3)
 dataset = load_dataset(config)
@@ -501,10 +498,10 @@ for images, labels in training_batches(
     seen.update(np.asarray(images).tobytes() + np.asarray(labels).tobytes())
 print(seen.hexdigest())
 config = dataclasses.replace(config, deterministic=True)
-train(config, folder + "/extractor")
+train(config, folder + "/extractor", pictures=False)
 if "gated" in names:
     classifier = {"task": "classifier", "network": "resnet8", "warmup_epochs": 0.1}
-    train(dataclasses.replace(config, **classifier, extractor=folder + "/extractor"), folder + "/gated")
+    train(dataclasses.replace(config, **classifier, extractor=folder + "/extractor"), folder + "/gated", pictures=False)
 """
 
 

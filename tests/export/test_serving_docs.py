@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import serving
 import tensorflow as tf
-from commands import refusal, run_command
+from commands import refusal
+from exports import NAME
 from google.protobuf import text_format
 from PIL import Image
 from tensorflow_serving.apis import predict_pb2
@@ -22,7 +23,6 @@ from tensorflow_serving.config import model_server_config_pb2
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs/serving.md").read_text()
-NAME = "cifar100_resnet20_gated"
 ROUNDED = 1e-4  # four digits are shown
 
 
@@ -31,26 +31,16 @@ def blocks(language):
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """The model that README's command writes."""
-    (command,) = re.findall(r"cdc-keras export (.*)", (ROOT / "README.md").read_text())
-    out = tmp_path_factory.mktemp("models")
-    run_command("export", *command.replace("--out=models", f"--out={out}").split())
-    return out / NAME / "1"
-
-
-@pytest.fixture(scope="module")
 def model(exported):
     return tf.saved_model.load(str(exported))
 
 
 @pytest.mark.slow
-def test_its_other_commands_run(tmp_path):
-    first, mine, onnx = re.findall(r"cdc-keras export (.*)", DOCUMENT)
-    assert f"cdc-keras export {first}" in (ROOT / "README.md").read_text()
+def test_its_other_commands_run(exported_as_onnx):
+    first, mine, _ = re.findall(r"cdc-keras export (.*)", DOCUMENT)
+    assert re.findall(r"cdc-keras export (.*)", (ROOT / "README.md").read_text()) == [first]
     assert refusal("export", *mine.split()).startswith("runs/resnet20_gated is no run folder")
-    run_command("export", *onnx.replace("--out=models", f"--out={tmp_path}").split())
-    assert (tmp_path / "onnx/1/serving_default.onnx").is_file()
+    assert (exported_as_onnx[0] / "serving_default.onnx").is_file()
 
 
 def test_the_rest_bodies_are_request_and_response(model):

@@ -59,8 +59,11 @@ CASES = (
     *(Case(f"resnet{depth}", 224, 1000, "imagenet") for depth in (18, 34, 50, 101, 152)),
 )
 IN_SECONDS = ("vgg13_slim", "resnet20", "wrn16_2")  # the rest is left to `make test`
-# Left to `make long`: more of the same blocks as in a network that `make test` sees. test_counts.py counts all but two.
-REPEATED = ("resnet34", "resnet44", "resnet56", "resnet101", "resnet110", "resnet152", "wrn28_10", "wrn40_4")
+# Left to `make long`: more of the same blocks as in a network that `make test` sees; test_complexity.py counts most.
+REPEATED = (
+    *("resnet34", "resnet44", "resnet56", "resnet101", "resnet110", "resnet152"),
+    *("preresnet110", "wrn28_10", "wrn40_4"),  # the blocks of wrn16_2
+)
 
 
 class Definition:
@@ -320,17 +323,8 @@ def assert_same(got, expected):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cheap_builds():
-    """He's numbers are most of the time of a build, and every check here draws its own; a quarter more is Python's."""
-    with pytest.MonkeyPatch.context() as patch:
-        for size in (32, 224):
-            encoder(size)
-        zeros = lambda self, shape, dtype=None: keras.ops.zeros(shape, dtype)  # noqa: E731
-        patch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
-        gc.collect()
-        gc.freeze()
-        yield
-        gc.unfreeze()
+def cheap_builds(zero_kernels):
+    yield
     encoder.cache_clear()
 
 

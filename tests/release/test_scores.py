@@ -2,15 +2,12 @@
 
 import dataclasses
 import json
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
-from commands import refusal
-from records import EXTRACTOR, rewrite
+from commands import refusal, run_command
+from records import rewrite
+from tiny_runs import EXTRACTOR
 
 from cdc_keras import zoo
 from cdc_keras.audit.audit import audit
@@ -37,24 +34,17 @@ def test_a_record_scores_as_its_run_does(own, runs):
         evaluate_record("shape_gated")
 
 
-def command(*arguments):
-    root = pathlib.Path(__file__).parents[2]
-    return subprocess.run([sys.executable, *arguments], env=os.environ, capture_output=True, text=True, cwd=root)
-
-
-@pytest.mark.slow
-def test_evaluate_py_scores_a_record_and_fails_beyond_tolerance(own):
+def test_evaluate_scores_a_record_and_fails_beyond_tolerance(own, capsys):
     before = sorted(own.rglob("*"))
-    done = command("evaluate.py", "--model=zoo:shapes_gated", "--split=validation")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"top1 +0\.\d+ +0\.\d+ +0 +0\.001", done.stdout), done.stdout
+    run_command("evaluate", "--model=zoo:shapes_gated", "--split=validation")
+    printed = capsys.readouterr().out
+    assert re.search(r"top1 +0\.\d+ +0\.\d+ +0 +0\.001", printed), printed
     assert sorted(own.rglob("*")) == before
     metrics = json.loads(zoo.info("shapes_gated").to_json())["metrics"]
     next(x for x in metrics if x["name"] == "top1").update(value=0.99, mean=0.99)
     rewrite(own / "shapes_gated", metrics=metrics)
-    done = command("evaluate.py", "--model=zoo:shapes_gated", "--split=validation")
-    assert done.returncode == 1
-    assert "error: shapes_gated: top1 on validation comes out as" in done.stderr
+    said = refusal("evaluate", "--model=zoo:shapes_gated", "--split=validation")
+    assert said.startswith("shapes_gated: top1 on validation comes out as")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +62,7 @@ def test_evaluate_answers_bad_input_with_one_sentence(arguments, sentence, own):
 def test_a_context_model_in_a_classifier_has_no_scores(tmp_path, monkeypatch):
     monkeypatch.setenv("CDC_KERAS_ZOO", str(tmp_path))
     config = dataclasses.replace(EXTRACTOR, context="dm", network="resnet8", warmup_epochs=0.1)
-    record = add(train(config, tmp_path / "run").path, "dm")
+    record = add(train(config, tmp_path / "run", pictures=False).path, "dm")
     assert record.metrics == () and DISENTANGLER not in record.files
     assert "has no scores of its own" in (tmp_path / "dm" / "README.md").read_text()
     with pytest.raises(UserError, match="dm is a part of a classifier and has no scores of its own; cdc-keras audit"):

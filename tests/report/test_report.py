@@ -12,9 +12,10 @@ import pytest
 import serving
 import tensorflow as tf
 from commands import refusal, run_command
+from exports import exported_extractor  # noqa: F401
 from PIL import Image
+from tiny_runs import CLASSIFIER, EXTRACTOR
 
-from cdc_keras.config import RunConfig
 from cdc_keras.data import load as data
 from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.errors import UserError
@@ -30,8 +31,8 @@ from cdc_keras.visualize import maps as maps_of
 from cdc_keras.zoo import findings, strict
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-EXTRACTOR = RunConfig(train_limit=64, batch_size=16, epochs=1)
-PLAIN = dataclasses.replace(EXTRACTOR, task="classifier", network="resnet8", warmup_epochs=0.1)
+
+pytestmark = pytest.mark.usefixtures("few_test_images")
 
 
 class Page(html.parser.HTMLParser):
@@ -63,19 +64,12 @@ class Page(html.parser.HTMLParser):
             kinds[self.open[-1]].append(data)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_test_images():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "SHAPES_TEST_SIZE", 100)
-        yield
-
-
 @pytest.fixture(scope="module")
 def runs(few_test_images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    train(EXTRACTOR, folder / "extractor")
-    train(PLAIN, folder / "plain")
-    train(dataclasses.replace(PLAIN, extractor=str(folder / "extractor")), folder / "gated")
+    gated = dataclasses.replace(CLASSIFIER, extractor=str(folder / "extractor"))
+    for name, config in (("extractor", EXTRACTOR), ("plain", CLASSIFIER), ("gated", gated)):
+        train(config, folder / name, pictures=False)
     return folder
 
 
@@ -97,7 +91,7 @@ def page(folder):
 
 @pytest.mark.slow
 def test_the_report_of_an_extractor(runs, capsys):
-    (runs / "extractor/pictures/reconstructions.png").unlink()  # a run that was stopped may have old ones, or none
+    assert not list((runs / "extractor/pictures").glob("*.png"))  # a run that was stopped may have old ones, or none
     run_command("report", f"--model={runs / 'extractor'}")
     assert f"written: {runs / 'extractor' / 'report.html'}" in capsys.readouterr().out
     found = page(runs / "extractor")
@@ -294,6 +288,6 @@ def test_bad_input_is_answered_with_one_sentence(arguments, sentence, images, tm
     assert [path.name for path in tmp_path.glob("*.png")] == ["bomb.png"]
 
 
-def test_an_exported_extractor_explains_nothing(images, tmp_path):
-    model = export("zoo:cifar100", tmp_path / "T").folder
-    assert "has no signature explain" in refusal("report", f"--saved_model={model}", f"--images={images}")
+def test_an_exported_extractor_explains_nothing(images, exported_extractor):  # noqa: F811
+    refused = refusal("report", f"--saved_model={exported_extractor}", f"--images={images}")
+    assert "has no signature explain" in refused

@@ -13,30 +13,29 @@ import time
 
 import numpy as np
 import pytest
+import tiny_runs
 from runs_on_disk import metrics, newest_step, values
 
-from cdc_keras.config import RunConfig
 from cdc_keras.runs.folder import RunFolder, flagfile
 from cdc_keras.runs.training import train
 
 KILLS = int(os.environ.get("KILLS", "1"))
-EXTRACTOR = RunConfig(
-    train_limit=160,
-    batch_size=16,
+LONGER = dict(
+    train_limit=96,
     epochs=max(2, KILLS // 2),
     validation_fraction=0.2,
     checkpoint_every="3",
     discriminators=2,
     discriminator_reset_epochs=1,
 )
-CLASSIFIER = dataclasses.replace(EXTRACTOR, task="classifier", network="wrn10_1", warmup_epochs=0.1)
+EXTRACTOR = dataclasses.replace(tiny_runs.EXTRACTOR, **LONGER)
+CLASSIFIER = dataclasses.replace(tiny_runs.CLASSIFIER, **LONGER, network="wrn10_1")
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
-    train(dataclasses.replace(CLASSIFIER, epochs=1), folder)
-    return folder
+    return train(dataclasses.replace(CLASSIFIER, epochs=1), folder, pictures=False).path
 
 
 @pytest.mark.slow
@@ -44,9 +43,10 @@ def teacher(tmp_path_factory):
 @pytest.mark.parametrize(
     "name", ["extractor", *(pytest.param(x, marks=pytest.mark.long) for x in ("classifier", "attention transfer"))]
 )
-def test_a_killed_run_ends_as_one_that_was_not_killed(name, teacher, tmp_path):
+def test_a_killed_run_ends_as_one_that_was_not_killed(name, request, tmp_path):
     config = EXTRACTOR if name == "extractor" else CLASSIFIER
     if name == "attention transfer":
+        teacher = request.getfixturevalue("teacher")  # trained for those alone who need it
         config = dataclasses.replace(config, network="resnet8", teacher=str(teacher))
     straight = RunFolder(tmp_path / "straight")
     (tmp_path / "flags.txt").write_text(flagfile(config))

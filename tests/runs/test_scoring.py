@@ -13,7 +13,7 @@ from cdc_keras.data.folder import load_folder
 from cdc_keras.errors import UserError
 from cdc_keras.networks.layers import ShuffledContext
 from cdc_keras.runs import scoring
-from cdc_keras.runs.evaluation import evaluate, load_run, most_confused
+from cdc_keras.runs.evaluation import load_run, measure, most_confused
 from cdc_keras.runs.scoring import score
 from cdc_keras.runs.training import train
 from cdc_keras.trainers.classifier import Classifier
@@ -143,7 +143,8 @@ def test_the_shuffled_control_hardly_ever_sees_the_context_of_its_own_category(k
 
 def test_the_shuffled_control_is_scored_in_training_and_in_evaluation_by_one_order(tmp_path, stored_class_by_class):
     """A whole run: its last row on test and its evaluation agree, though the folder is stored class by class."""
-    train(RunConfig(**FOLDER, data_dir=str(stored_class_by_class), epochs=1), tmp_path / "extractor")
+    extractor = RunConfig(**FOLDER, data_dir=str(stored_class_by_class), context="gm", epochs=1)
+    train(extractor, tmp_path / "extractor", pictures=False)
     config = RunConfig(
         **FOLDER,
         data_dir=str(stored_class_by_class),
@@ -158,7 +159,7 @@ def test_the_shuffled_control_is_scored_in_training_and_in_evaluation_by_one_ord
         test_every_epoch=True,
     )
     run = train(config, tmp_path / "run", pictures=False)
-    scores = evaluate(run.path)
+    scores = measure(run.path).scores
     for name in ("loss", "top1", "top5"):
         assert run.rows()[-1][f"test_{name}"] == pytest.approx(scores[name], rel=1e-4)
     trainer, dataset, _ = load_run(run)

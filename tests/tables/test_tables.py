@@ -112,7 +112,10 @@ def test_a_matched_network_is_the_smallest_with_at_least_the_weights(backbone):
     plain, extractor = registry.build(backbone, 32, num_classes=100), autoencoder.encoder(32)
     frozen = sum(int(np.prod(v.shape)) for v in extractor.trainable_variables)
     gated = attach(plain, extractor, registry.sites(plain, 8, 16))
-    count = lambda network: sum(int(np.prod(v.shape)) for v in network.trainable_variables)  # noqa: E731
+
+    def count(network):
+        return sum(int(np.prod(v.shape)) for v in network.trainable_variables)
+
     for name, needed in zip(MATCHED[backbone], (count(gated), count(gated) + frozen), strict=True):
         family, number = name.rstrip("0123456789"), int(name[len(name.rstrip("0123456789")) :])
         smaller = f"{family}{number - (6 if family == 'resnet' else 1)}"
@@ -228,9 +231,11 @@ def test_a_table_says_what_its_numbers_do_not():
         held_out = settings | {"validation_fraction": 0.0}
         found.append(table_row(row, 0, (0.1, 0.6), context={"sha256": f"{weight}", "settings": held_out}))
     asked = rows(2, networks=["vgg13_slim"], wanted=("plain", "ours", "without_rl"))
-    say = lambda found: markdown(  # noqa: E731
-        assemble.assemble(2, "cifar100", asked, found, recipe={"epochs": 3, "validation_fraction": 0.1})
-    )
+    recipe = {"epochs": 3, "validation_fraction": 0.1}
+
+    def say(found):
+        return markdown(assemble.assemble(2, "cifar100", asked, found, recipe=recipe))
+
     text = say(found)
     assert "Beside vgg13_slim its gains are those of vgg13." in text
     assert "batch 32, weights 0.0, repulsive_weight 0.0: vgg13_slim + Ours w/o RL." in text

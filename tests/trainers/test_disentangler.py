@@ -121,13 +121,13 @@ def test_the_fooling_gradient_is_that_of_lambda_times_the_loss_through_the_discr
     model, twin = build(fool_weight=100.0), build(fool_weight=100.0)
     recorded = recorded_gradients(model.player.autoencoder, monkeypatch)
     model._update_autoencoder(IMAGES, LABELS)
-    loss = lambda weight: tape_gradients(  # noqa: E731
-        lambda: full_autoencoder_loss(twin, IMAGES, LABELS, weight), twin.autoencoder_variables
-    )
-    with_fooling = loss(50.0)  # half of the ramp
-    assert_same_gradients(recorded, with_fooling)
+
+    def gradients(weight):
+        return tape_gradients(lambda: full_autoencoder_loss(twin, IMAGES, LABELS, weight), twin.autoencoder_variables)
+
+    assert_same_gradients(recorded, gradients(50.0))  # half of the ramp
     with pytest.raises(AssertionError):
-        assert_same_gradients(recorded, loss(0.0))
+        assert_same_gradients(recorded, gradients(0.0))
 
 
 def test_the_reading_of_the_fooling_gradient_is_its_norm_at_t():

@@ -13,13 +13,14 @@ import pytest
 import reference
 import tensorflow as tf
 from keras import layers
+from tiny_runs import CLASSIFIER
 
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
 from cdc_keras.gate.attach import attach
 from cdc_keras.networks import graph, registry
 from cdc_keras.runs.callbacks import StopOnSignal
-from cdc_keras.runs.evaluation import evaluate, load_run
+from cdc_keras.runs.evaluation import load_run, measure
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.trained import load
 from cdc_keras.runs.training import train
@@ -28,6 +29,7 @@ from cdc_keras.trainers.distillation import AttentionTransfer, attention_map, pa
 from cdc_keras.trainers.optimizers import recipe
 from cdc_keras.weights import sha256
 
+pytestmark = pytest.mark.usefixtures("few_test_images")
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(-1, 1, (12, 32, 32, 3)).astype("float32")
 LABELS = RNG.integers(0, 10, 12).astype("int32")
@@ -234,15 +236,7 @@ def test_the_total_is_the_cross_entropy_and_the_weighted_sum_of_the_transfers():
 
 # Whole runs.
 
-TEACHER = RunConfig(
-    task="classifier",
-    network="wrn10_1",
-    train_limit=64,
-    batch_size=16,
-    epochs=2,
-    validation_fraction=0.3,
-    warmup_epochs=0.1,
-)
+TEACHER = dataclasses.replace(CLASSIFIER, network="wrn10_1", epochs=2)
 STUDENT = dataclasses.replace(TEACHER, network="resnet8")
 DM = dataclasses.replace(TEACHER, task="extractor", context="dm", epochs=1)
 
@@ -251,7 +245,7 @@ def trained(config, folder):
     """(the run, what it printed)."""
     printed = io.StringIO()
     with contextlib.redirect_stderr(printed):
-        run = train(config, folder)
+        run = train(config, folder, pictures=False)
     return run, printed.getvalue()
 
 
@@ -261,7 +255,7 @@ def copy_of(run, folder):
 
 @pytest.fixture(scope="module")
 def teacher_run(tmp_path_factory):
-    return train(TEACHER, tmp_path_factory.mktemp("teacher") / "run")
+    return train(TEACHER, tmp_path_factory.mktemp("teacher") / "run", pictures=False)
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +280,7 @@ def transferred(teacher_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dm_run(tmp_path_factory):
-    return train(DM, tmp_path_factory.mktemp("dm") / "run")
+    return train(DM, tmp_path_factory.mktemp("dm") / "run", pictures=False)
 
 
 @pytest.mark.slow
@@ -340,7 +334,7 @@ def test_a_resumed_run_needs_the_same_teacher(transferred, tmp_path):
 def test_a_student_is_evaluated_without_its_teacher(transferred, tmp_path):
     away = transferred.teacher.path.rename(tmp_path / "away")
     try:
-        scores = evaluate(transferred.run.path, split="validation")
+        scores = measure(transferred.run.path, split="validation").scores
         assert scores["top1"] == pytest.approx(transferred.run.rows()[-1]["val_top1"], abs=1e-6)
         assert scores["loss"] == pytest.approx(transferred.run.rows()[-1]["val_cross_entropy"], rel=1e-5)
         _, printed = trained(transferred.config, transferred.run.path)
@@ -412,7 +406,8 @@ def test_the_features_of_a_classifier_are_an_extractor(dm_run):
     assert extractor.output_shape == (None, 8, 8, 64)
     np.testing.assert_array_equal(extractor(IMAGES, training=False), group(IMAGES, training=False))
     assert set(dm_run.rows()[0]) >= {"top1", "val_top1"}  # it is trained to classify
-    assert evaluate(dm_run.path, split="validation")["top1"] == pytest.approx(dm_run.rows()[-1]["val_top1"], abs=1e-6)
+    scores = measure(dm_run.path, split="validation").scores
+    assert scores["top1"] == pytest.approx(dm_run.rows()[-1]["val_top1"], abs=1e-6)
 
 
 @pytest.mark.slow
@@ -424,7 +419,7 @@ def test_a_gate_by_a_classifiers_features_with_block_attention_and_a_teacher(dm_
         block_attention="se",
         teacher=str(teacher_run.path),
     )
-    run = train(config, tmp_path / "run")
+    run = train(config, tmp_path / "run", pictures=False)
     network = load_run(run)[0].network
     names = [layer.name for layer in network.layers]
     assert {"extractor", "stage1_block1_se_out", "gate_stage2_block1_add_out", "gate_stage3_block1_add_out"} <= {*names}

@@ -64,7 +64,10 @@ def test_the_optimizer_comes_back_from_its_config():
 
 def test_the_schedule_is_that_of_the_paper_at_200_epochs():
     schedule = step_schedule(0.1, epochs=200, steps_per_epoch=390, warmup_epochs=2)
-    at = lambda epoch: float(schedule(int(epoch * 390)))  # noqa: E731
+
+    def at(epoch):
+        return float(schedule(int(epoch * 390)))
+
     # Keras' schedule counts a boundary itself to the piece before it, hence the half epochs
     assert [at(e) for e in (0.5, 1.5, 2.5, 59.5)] == pytest.approx([0.001, 0.001, 0.1, 0.1])
     assert [at(e) for e in (60.5, 119.5, 120.5, 159.5, 160.5)] == pytest.approx([0.02, 0.02, 0.004, 0.004, 0.0008])

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import reference
+from commands import JAX
 
 from cdc_keras.data.dataset import Split
 from cdc_keras.data.pipeline import training_batches
@@ -101,8 +102,7 @@ def folder(tmp_path_factory):
     model = build()
     reference.randomise(network_variables(model))
     model.save_weights(folder / "tensorflow.weights.h5")
-    # XLA's optimisations cost more than they save on so few steps.
-    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = os.environ | JAX
     paths = [*map(str, pathlib.Path(__file__).parents[1:3]), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     done = subprocess.run([sys.executable, __file__, str(folder)], env=environment, capture_output=True, text=True)

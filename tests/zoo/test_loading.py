@@ -10,7 +10,8 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from records import GATED, change, no_network, outputs, replace_weights
+from records import change, no_network, outputs, replace_weights
+from tiny_runs import CLASSIFIER
 
 from cdc_keras import zoo
 from cdc_keras.errors import UserError
@@ -150,7 +151,7 @@ def test_an_extraction_network_of_other_size_or_unlisted_is_refused(own, tmp_pat
 @pytest.mark.slow
 def test_records_gate_and_teach_a_new_run(own, tmp_path):
     records = {"extractor": "zoo:shapes_extractor", "teacher": "zoo:shapes_gated"}
-    run = train(dataclasses.replace(GATED, network="vgg13_slim", **records), tmp_path / "student")
+    run = train(dataclasses.replace(CLASSIFIER, network="vgg13_slim", **records), tmp_path / "student", pictures=False)
     known, released = run.notes(), zoo.load("shapes_extractor").get_weights()
     assert known["extractor_sha256"] == zoo.info("shapes_extractor").weights.sha256
     assert known["teacher"]["sha256"] == zoo.info("shapes_gated").weights.sha256
@@ -176,7 +177,7 @@ def test_records_gate_and_teach_a_new_run(own, tmp_path):
 )
 def test_a_record_of_the_other_kind_is_refused_before_training(own, tmp_path, records, sentence):
     with pytest.raises(UserError, match=sentence):
-        train(dataclasses.replace(GATED, **records), tmp_path / "run")
+        train(dataclasses.replace(CLASSIFIER, **records), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
