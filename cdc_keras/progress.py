@@ -28,7 +28,7 @@ class Bar(tqdm.tqdm):
 
     def __init__(self, total, unit, desc="", *, initial=0, shown=True):
         self.metrics = {}
-        terminal = sys.stderr.isatty()
+        self.terminal = terminal = sys.stderr.isatty()
         super().__init__(
             total=total,
             unit=f" {unit}",
@@ -58,8 +58,8 @@ class Bar(tqdm.tqdm):
         return lambda text: print(text, file=file, flush=True)
 
     def close(self):
-        """Takes the bar off the terminal; a log file keeps its lines."""
-        if not self.disable and not self.fp.isatty():
+        """Takes the bar off the terminal; a log file keeps its lines. Either may be closed, as after a failed run."""
+        if not self.terminal:
             self.disable = True
         super().close()
 

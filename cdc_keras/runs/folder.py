@@ -5,8 +5,6 @@ import csv
 import dataclasses
 import hashlib
 import json
-import os
-import pathlib
 import re
 import sys
 
@@ -14,6 +12,7 @@ import filelock
 
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
+from cdc_keras.paths import expanded
 from cdc_keras.weights import fingerprint, load_weights, save_weights, write_text
 
 CHECKPOINT = re.compile(r"step-(\d{8})\.weights\.h5")
@@ -36,7 +35,7 @@ class RunFolder:
     """
 
     def __init__(self, path, writes=True):
-        self.path = pathlib.Path(os.path.expanduser(path))
+        self.path = expanded(path)
         self.writes = writes
 
     def check(self, config):
