@@ -34,7 +34,7 @@ reference: $(VENV)/installed-torch
 # An hour: kills runs twenty times each, compares several devices, and several workers, with one, trains in float16 and
 # audits whole data sets. Then computes every number of the zoo again.
 long: $(VENV)/installed-dev
-	KILLS=20 $(RUN) -m pytest -m "" tests/runs/test_resume.py tests/devices tests/audit tests/export tests/networks
+	KILLS=20 $(RUN) -m pytest -m "" tests/runs/test_resume.py tests/devices tests/audit tests/export tests/gate tests/networks
 	DATA_DIR=$(DATA_DIR) $(RUN) -m pytest -m long tests/zoo tests/test_readme.py
 
 DATA_DIR ?= $(HOME)/tensorflow_datasets
