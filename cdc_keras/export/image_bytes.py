@@ -122,12 +122,13 @@ def _png(encoded, size):
     key = tf.where(has_key, key, b"")
     row = width * depth * tf.gather(tf.constant(rules.CHANNELS, tf.int64), tf.minimum(colour, 7)) // 8 + 4
     broken = is_palette & ((colours <= 0) | (colours > 768) | (colours % 3 != 0))
+    compressed = last - first - 12 * pieces
     header = _checked(
         header,
         (~broken, ["this PNG has no palette, or a broken one"]),
         (_has_checksum(key), ["this PNG has a wrong checksum"]),
         _checked_size(height, width),
-        (last - first - 12 * pieces <= 2 * height * row + 4096, ["this PNG has more data than its pixels need"]),
+        (compressed <= rules.stream_limit(height, row), ["this PNG has more data than its pixels need"]),
     )
     colour_chunks = tf.where(is_palette, palette, b""), key
     parts = [rules.PNG, header, *colour_chunks, tf.strings.substr(encoded, first, last - first), rules.IEND]
