@@ -22,6 +22,7 @@ from absl import logging as absl_logging
 
 from cdc_keras import flags
 from cdc_keras.backend import start_keras
+from cdc_keras.data import class_folders
 from cdc_keras.errors import UsageError, UserError
 
 
@@ -46,6 +47,13 @@ class Command:
     check: Callable = lambda values: None
 
 
+def check_training(values):
+    """Raises `UserError` for parsed flags of `train` that say no run, or a folder that is no data set."""
+    config = flags.config_from_flags(values)
+    if config.dataset == "folder" and config.data_dir is not None:
+        class_folders.listing(config.data_dir)
+
+
 COMMANDS = {
     "train": Command(
         "Trains an extractor, or a classifier with or without a gate; goes on with a run that was stopped.",
@@ -53,7 +61,7 @@ COMMANDS = {
         "--flagfile=configs/cifar100_extractor.flags --run_dir=runs/extractor",
         needed=("task", "run_dir"),
         resumes=True,
-        check=flags.config_from_flags,
+        check=check_training,
     ),
     "evaluate": Command(
         "Scores a trained model on test or validation images.",

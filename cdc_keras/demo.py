@@ -6,7 +6,6 @@ VGG gated by the context, and asks fresh probes what the context still knows.
 
 import dataclasses
 import json
-import pathlib
 import sys
 import time
 
@@ -14,6 +13,7 @@ from cdc_keras.audit.audit import audit
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
 from cdc_keras.markdown import markdown_table
+from cdc_keras.paths import expanded
 from cdc_keras.runs.evaluation import evaluate
 from cdc_keras.runs.training import train
 from cdc_keras.weights import write_text
@@ -32,7 +32,7 @@ def demo(out, extractor=EXTRACTOR, plain=PLAIN):
         out: folder for the three runs; finished ones are not trained again.
         extractor, plain: configs of the extractor and of the plain classifier.
     """
-    out = pathlib.Path(out)
+    out = expanded(out)
     started = time.monotonic()
     gated = dataclasses.replace(plain, extractor=str(out / "extractor"))
     scores = {}

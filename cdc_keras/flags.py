@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import functools
-import os
 import pathlib
 import re
 
@@ -12,6 +11,7 @@ from absl import flags
 from cdc_keras import choices
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UsageError, UserError
+from cdc_keras.paths import expanded
 
 # What the flags of a group feed, and for whom they are; absl files a flag under its group as under a module.
 HEADINGS = {
@@ -234,7 +234,7 @@ def _lines(path):
 
     A path that begins with configs/ and is not there is one of the flagfiles that came with the package.
     """
-    file = pathlib.Path(os.path.expanduser(path))
+    file = expanded(path)
     if not file.is_file() and file.parts[:1] == ("configs",):
         file = CONFIGS.joinpath(*file.parts[1:])
     try:

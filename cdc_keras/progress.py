@@ -31,7 +31,7 @@ class Bar(tqdm.tqdm):
 
     def __init__(self, total, unit, desc="", *, items=None, initial=0, shown=True):
         self.metrics = {}
-        terminal = sys.stderr.isatty()
+        self.terminal = terminal = sys.stderr.isatty()
         super().__init__(
             items,
             total=total,
@@ -63,8 +63,8 @@ class Bar(tqdm.tqdm):
         return lambda text: print(text, file=file, flush=True)
 
     def close(self):
-        """Takes the bar off the terminal; a log file keeps its lines."""
-        if not self.disable and not self.fp.isatty():
+        """Takes the bar off the terminal; a log file keeps its lines. Either may be closed, as after a failed run."""
+        if not self.terminal:
             self.disable = True
         super().close()
 

@@ -111,10 +111,28 @@ def test_a_reader_that_closes_its_end_is_no_error():
     assert done.returncode == 0 and not done.stderr
 
 
-def test_wrong_settings_are_told_before_the_backend_starts():
+@pytest.mark.parametrize(
+    ("flags_", "sentence"),
+    [
+        (["--network=resnet9"], "there is no network 'resnet9'"),
+        (["--dataset=folder", "--data_dir=missing"], "there is no folder missing"),
+        (["--dataset=folder", "--data_dir=~nosuchuser/x"], "~nosuchuser/x: the home folder ~nosuchuser is not known"),
+        (["--dataset=folder", "--data_dir=latin1"], "the name of the folder 'latin1/caf\\udce9' is not UTF-8"),
+        (["--dataset=folder", "--data_dir=empty"], "the class folder empty/a holds no image"),
+        (["--dataset=folder", "--data_dir=empty/a"], "expected at least 2 class folder(s) in empty/a, found 0"),
+    ],
+)
+def test_what_is_wrong_with_settings_and_folders_is_told_before_the_backend_starts(flags_, sentence, tmp_path):
+    (tmp_path / "empty" / "a").mkdir(parents=True)
+    os.makedirs(os.fsencode(tmp_path) + b"/latin1/caf\xe9")
     without_keras = "import sys; sys.modules['keras'] = None; from cdc_keras import cli; cli.main(sys.argv[1:])"
-    done = python("-c", without_keras, "train", "--task=classifier", "--network=resnet9", "--run_dir=x")
-    assert done.returncode == 1 and done.stderr.startswith("error: there is no network 'resnet9'")
+    environment = PLAIN | {"PYTHONPATH": str(ROOT)}
+    arguments = ["train", "--task=classifier", "--image_size=32", "--run_dir=x", *flags_]
+    done = subprocess.run(
+        [sys.executable, "-c", without_keras, *arguments], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {sentence}"), done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_an_unknown_command_is_answered_with_the_nearest(capsys):

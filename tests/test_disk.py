@@ -156,8 +156,30 @@ def test_what_a_kill_left_is_gone_after_the_next_start(run):
     assert not any(path.exists() for path in left)
 
 
+@pytest.mark.parametrize("name", ["config.json", "run.json"])
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[: len(text) // 2], lambda text: b"\xff" + text, lambda text: b"7"]
+)
+def test_a_damaged_file_of_a_run_is_named(name, damage, run):
+    (run / name).write_bytes(damage((run / name).read_bytes()))
+    assert f"{name} is damaged" in refusal("evaluate", f"--model={run}")
+
+
+def test_a_damaged_metrics_csv_is_named(run):
+    (run / "metrics.csv").write_text("epoch,loss\n1,half a nu")
+    with pytest.raises(UserError, match="metrics.csv is damaged"):
+        RunFolder(run).rows()
+
+
 @pytest.mark.parametrize("place", ["x" * 300, "~nosuchuser/x", "/proc/nowhere"])
-def test_places_that_cannot_be_are_one_sentence(place):
-    assert "\n" not in refusal("evaluate", f"--model={place}")
-    if not place.startswith("~"):  # which is a name like any other where there is no such user
-        assert "\n" not in refusal("train", *TRAIN, f"--run_dir={place}/y")
+def test_places_that_cannot_be_are_one_sentence(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for said in (
+        refusal("evaluate", f"--model={place}"),
+        refusal("train", *TRAIN, f"--run_dir={place}/y"),
+        refusal("train", *TRAIN, "--dataset=folder", "--image_size=32", f"--data_dir={place}", "--run_dir=y"),
+        refusal("report", "--model=zoo:shapes", f"--images={place}"),
+    ):
+        assert "\n" not in said
+        assert ("the home folder ~nosuchuser is not known" in said) == place.startswith("~")
+    assert not os.listdir(tmp_path)

@@ -7,12 +7,13 @@ import pathlib
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # From low to high: a room imports from those before it, and from those beside it in its line.
 ORDER = (
-    ("errors", "choices"),
+    ("errors", "choices", "paths"),
     ("backend", "config"),
-    ("flags", "cli", "markdown", "progress"),
+    ("flags", "markdown", "progress"),
     ("devices",),
     ("weights",),
     ("data",),
+    ("cli",),
     ("networks",),
     ("gate",),
     ("trainers",),

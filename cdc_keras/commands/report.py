@@ -1,10 +1,9 @@
 """cdc-keras report: report.html of a run; with --images, what a classifier sees in image files."""
 
-import pathlib
-
 from cdc_keras.choices import record_name
-from cdc_keras.data.folder import SUFFIXES
+from cdc_keras.data.class_folders import ENDINGS, entries, is_image
 from cdc_keras.errors import UsageError, UserError
+from cdc_keras.paths import expanded
 from cdc_keras.report import page, strips
 
 
@@ -14,7 +13,7 @@ def main(values):
     if not values.images:
         written = page.report(values.model, plain=values.plain, data_dir=values.data_dir, out=values.out)
     else:
-        written, paths = pathlib.Path(values.out or "strip.png"), _files(values.images)
+        written, paths = expanded(values.out or "strip.png"), _files(values.images)
         if values.saved_model is not None:
             strips.of_saved_model(values.saved_model, paths, written, count=values.count)
         else:
@@ -37,11 +36,11 @@ def _check(values):
 
 def _files(images):
     """Returns the paths that --images says; of one folder its image files."""
-    paths = [pathlib.Path(image).expanduser() for image in images]
+    paths = [expanded(image) for image in images]
     if len(paths) == 1 and paths[0].is_dir():
-        files = sorted(path for path in paths[0].iterdir() if path.suffix.lower() in SUFFIXES)
+        files = [path for path in entries(paths[0]) if is_image(path)]
         if not files:
-            raise UserError(f"{paths[0]} holds no image ({', '.join(sorted(SUFFIXES))}); name another folder")
+            raise UserError(f"{paths[0]} holds no image ({ENDINGS}); name another folder")
         return files
     if missing := [path for path in paths if not path.is_file()]:
         raise UserError(

@@ -5,10 +5,40 @@ import os
 import pathlib
 
 from cdc_keras.errors import UserError
+from cdc_keras.paths import expanded
 
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+ENDINGS = ", ".join(sorted(SUFFIXES))
 VALIDATION_FOLDERS = ("val", "validation")
 # Folders that programs leave behind or that come with a data set, and that are rarely meant for a category.
 ODD_NAMES = {"BACKGROUND_Google", "__MACOSX", "@eaDir", "__pycache__", "$RECYCLE.BIN", "lost+found"}
+
+
+def listing(path):
+    """Returns (split -> its folder, split -> {class name: sorted image files}, paths that are neither) of a data set.
+
+    It reads no file, and needs no backend: what can be seen wrong here is told before anything else starts.
+
+    Raises:
+        UserError: the folder is missing, cannot be listed, has fewer than two classes, a class without images or with a
+            name that is no UTF-8, or holds out a class that is not trained on.
+    """
+    path = expanded(path)
+    if not path.is_dir():
+        raise UserError(f"there is no folder {path}: data_dir must be a folder of class folders")
+    folders, strays = split_folders(path)
+    listed = {}
+    for part, folder in folders.items():
+        listed[part], others = class_files(folder)
+        strays += others
+    for part, classes in listed.items():
+        if len(classes) < (needed := 2 if part == "train" else 1):
+            raise UserError(f"expected at least {needed} class folder(s) in {folders[part]}, found {len(classes)}")
+        if unknown := sorted(classes.keys() - listed["train"].keys()):
+            raise UserError(
+                f"{folders[part] / unknown[0]} is a class that is not trained on: expected only {list(listed['train'])}"
+            )
+    return folders, listed, strays
 
 
 def entries(folder):
@@ -38,12 +68,11 @@ def split_folders(path):
     return folders, [entry for entry in entries(path) if entry not in folders.values()]
 
 
-def class_files(folder, suffixes):
+def class_files(folder):
     """Returns (class name -> sorted image files, paths that are neither a class folder nor an image in one).
 
     Args:
         folder: of one split.
-        suffixes: how the names of image files end, in lower case.
 
     Raises:
         UserError: a class folder cannot be listed, holds no image, or has a name that is no UTF-8.
@@ -60,24 +89,20 @@ def class_files(folder, suffixes):
                 f"the name of the folder {ascii(str(entry))} is not UTF-8, as that of a category is: rename it"
             ) from None
         in_class = entries(entry)
-        files = [file for file in in_class if _is_image(file, suffixes)]
+        files = [file for file in in_class if is_image(file)]
         if not files:
-            raise UserError(
-                f"the class folder {entry} holds no image ({', '.join(sorted(suffixes))}){_hint(entry, suffixes)}"
-            )
+            raise UserError(f"the class folder {entry} holds no image ({ENDINGS}){_hint(entry)}")
         classes[name] = files
         strays += sorted(set(in_class) - set(files))
     return classes, strays
 
 
-def stray_report(strays, suffixes):
+def stray_report(strays):
     """Returns one line that counts the paths of `strays` by the ending of their names, and names three."""
     endings = collections.Counter(_ending(path) for path in strays)
     counts = ", ".join(f"{count} {ending}" for ending, count in endings.most_common())
     names = ", ".join(map(str, strays[:3])) + (", ..." if len(strays) > 3 else "")
-    return (
-        f"{len(strays)} files or folders are no images ({', '.join(sorted(suffixes))}), so left out: {counts}: {names}"
-    )
+    return f"{len(strays)} files or folders are no images ({ENDINGS}), so left out: {counts}: {names}"
 
 
 def _ending(path):
@@ -90,15 +115,16 @@ def _is_class_folder(path):
     return not path.name.startswith(".") and os.path.isdir(path)
 
 
-def _is_image(path, suffixes):
-    return path.suffix.lower() in suffixes and not path.name.startswith(".") and os.path.isfile(path)
+def is_image(path):
+    """Whether a path is a file that its name says to be an image."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and os.path.isfile(path)
 
 
-def _hint(folder, suffixes):
+def _hint(folder):
     """Returns what to do about a class folder without images, as the end of a sentence."""
     if folder.name in ODD_NAMES:
         return ": move it away if it is no category"
     for inner in entries(folder):
-        if os.path.isdir(inner) and any(_is_image(file, suffixes) for file in entries(inner)):
+        if os.path.isdir(inner) and any(is_image(file) for file in entries(inner)):
             return f", but its folder {inner.name} does: move the images of every category one level up"
     return ": put images there, or move it away"

@@ -2,20 +2,17 @@
 
 import concurrent.futures
 import os
-import pathlib
 import sys
 
 import numpy as np
 
-from cdc_keras.data.class_folders import ODD_NAMES, class_files, split_folders, stray_report
+from cdc_keras.data.class_folders import ODD_NAMES, listing, stray_report
 from cdc_keras.data.crop import random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit, numbered
 from cdc_keras.data.image_file import decode, read_image
 from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_splits
 from cdc_keras.errors import UserError
 from cdc_keras.progress import Bar
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 def load_folder(
@@ -42,26 +39,15 @@ def load_folder(
         memory_limit: bytes; splits that are to be held but exceed it together are decoded again on every pass.
 
     Raises:
-        UserError: the folder is missing, has fewer than two classes or an empty one, or holds out a class that is not
-            trained on.
+        UserError: as for `class_folders.listing`, or a class has no image that can be read.
     """
-    path = pathlib.Path(path).expanduser()
-    if not path.is_dir():
-        raise UserError(f"there is no folder {path}: data_dir must be a folder of class folders")
-    folders, strays = split_folders(path)
-    listed = {}
-    for part, folder in folders.items():
-        listed[part], others = class_files(folder, SUFFIXES)
-        strays += others
+    folders, listed, strays = listing(path)
     if strays:
-        print(stray_report(strays, SUFFIXES), file=sys.stderr)
+        print(stray_report(strays), file=sys.stderr)
     if odd := sorted(ODD_NAMES & listed["train"].keys()):
         print(f"taken for a category: {', '.join(odd)}; move it away if it is none", file=sys.stderr)
-    for part, classes in listed.items():
-        if len(classes) < (needed := 2 if part == "train" else 1):
-            raise UserError(f"expected at least {needed} class folder(s) in {folders[part]}, found {len(classes)}")
     class_names = tuple(listed["train"])
-    labelled = {part: _label(folders[part], listed[part], class_names) for part in folders}
+    labelled = {part: _label(classes, class_names) for part, classes in listed.items()}
     files = {part: _readable(*rows) for part, rows in labelled.items()}
     total, kept = (sum(len(labels) for _, labels in x.values()) for x in (labelled, files))
     if kept < total:
@@ -92,10 +78,8 @@ def _labels_of(classes, class_names):
     return [class_names.index(name) for name in classes]
 
 
-def _label(folder, classes, class_names):
+def _label(classes, class_names):
     """(paths, labels): one row per file."""
-    if unknown := sorted(set(classes) - set(class_names)):
-        raise UserError(f"{folder / unknown[0]} is a class that is not trained on: expected only {list(class_names)}")
     files = [file for listed in classes.values() for file in listed]
     labels = np.repeat(_labels_of(classes, class_names), [len(listed) for listed in classes.values()])
     return np.array([os.fspath(file) for file in files], object), labels.astype(np.int32)

@@ -18,6 +18,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 BACKDROP = (128, 128, 128)
 
 CHANNELS = (1, 0, 3, 1, 2, 0, 4, 0)  # of a PNG by its colour type: grey, RGB, palette, grey and alpha, RGBA
+# The first column and row of an image, or of the passes of an interlaced one, and the steps from there.
+WHOLE = ((0, 0, 1, 1),)
+PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 BYTE_LIMIT = 2**27
 PART_LIMIT = 2**13  # chunks of a PNG; segments of a JPEG before its first scan
@@ -127,10 +130,13 @@ def _open(file, formats):
         raise ValueError(f"no readable {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError:
         raise ValueError(f"more than {most:,} pixels") from None
-    # PIL itself only warns up to twice this size.
-    if image.width * image.height > most:
-        raise ValueError(f"{image.width} x {image.height} pixels, but at most {most:,} are read")
+    _check_size(*image.size)  # PIL itself only warns up to twice this size.
     return image
+
+
+def _check_size(width, height):
+    if width * height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{width} x {height} pixels, but at most {Image.MAX_IMAGE_PIXELS:,} are read")
 
 
 def _jpeg(data, draft):
@@ -204,7 +210,7 @@ def _png(data):
     if len(key) != {0: 2, 2: 6}.get(colour) and not (colour == 3 and 0 < len(key) <= len(palette) // 3):
         key = b""
     row = width * depth * CHANNELS[min(colour, 7)] // 8 + 4
-    if sum(len(chunk) - 12 for chunk in picture) > 2 * height * row + 4096:
+    if sum(len(chunk) - 12 for chunk in picture) > stream_limit(height, row):
         raise ValueError("this PNG has more data than its pixels need")
     if header[18:20] != b"\0\0" or header[20] > 1:
         raise ValueError("this PNG is compressed, filtered or interlaced in an unknown way")
@@ -212,7 +218,9 @@ def _png(data):
     key_chunk = [chunks[b"tRNS"]] if key else []
     if any(int.from_bytes(x[-4:]) != zlib.crc32(x[4:-4]) for x in (header, *colours, *key_chunk, *picture)):
         raise ValueError("this PNG has a wrong checksum")
-    _check_stream(picture, 2 * height * row + 4096)
+    _check_size(width, height)  # before anything is inflated
+    least = _stream_size(width, height, depth * CHANNELS[min(colour, 7)], header[20])
+    _check_stream(picture, least, 2 * height * row + 4096)
     if colour == 3:  # A palette's colours that are left out are black.
         content = b"PLTE" + palette.ljust(3 << depth, b"\0")
         colours = [struct.pack(">I", len(content) - 4), content, struct.pack(">I", zlib.crc32(content)), *key_chunk]
@@ -237,8 +245,19 @@ def _png(data):
     return image, chunks.get(b"eXIf", b"")[8:-4]
 
 
-def _check_stream(chunks, most):
-    """Raises ValueError where the compressed stream of a PNG is broken, or goes on long after the last pixel."""
+def stream_limit(height, row):
+    """Returns how many compressed bytes a PNG has at most, of rows of `row` bytes: for noise, a little more."""
+    return 9 * height * row // 8 + 4096
+
+
+def _stream_size(width, height, bits, interlaced):
+    """Returns the bytes of a PNG's rows, each after the kind of its filter; `bits` are those of a pixel."""
+    sizes = [(-(-(height - y) // dy), -(-(width - x) // dx)) for x, y, dx, dy in (PASSES if interlaced else WHOLE)]
+    return sum(rows * (1 + -(-columns * bits // 8)) for rows, columns in sizes if rows > 0 and columns > 0)
+
+
+def _check_stream(chunks, least, most):
+    """Raises ValueError where the compressed stream of a PNG is broken, short, or goes on long after its last pixel."""
     stream, size = zlib.decompressobj(), 0
     for chunk in chunks:
         rest = chunk[8:-4]
@@ -247,5 +266,5 @@ def _check_stream(chunks, most):
             rest = stream.unconsumed_tail
     if size > most:
         raise ValueError("this PNG has more data than its pixels need")
-    if not stream.eof:
+    if not stream.eof or size < least:
         raise ValueError("this PNG has no picture, or ends early")

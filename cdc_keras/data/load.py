@@ -1,6 +1,5 @@
 """Data sets by name: `load_dataset(config)` gives a `Dataset` wherever the images come from."""
 
-import os
 import pathlib
 
 from cdc_keras.data.arrays import load_npz
@@ -10,6 +9,7 @@ from cdc_keras.data.imagenet150k import load_imagenet150k
 from cdc_keras.data.shapes import load_shapes
 from cdc_keras.data.tfds_source import load_tfds
 from cdc_keras.errors import UserError
+from cdc_keras.paths import expanded
 
 SHAPES_TRAIN_SIZE, SHAPES_TEST_SIZE = 10_000, 2_000
 
@@ -39,8 +39,7 @@ def load_dataset(config):
 
 
 def _data_dir(config):
-    """Returns `data_dir` with ~ filled in, which no shell does inside --data_dir=~/..."""
-    return None if config.data_dir is None else os.path.expanduser(config.data_dir)
+    return None if config.data_dir is None else expanded(config.data_dir)
 
 
 def _refuse_crops(config, what):

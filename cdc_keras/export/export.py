@@ -16,6 +16,7 @@ from cdc_keras.choices import EXPORT_FORMATS, ZOO, record_name
 from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
 from cdc_keras.export import onnx, saved_model
+from cdc_keras.paths import expanded
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.trained import load_trained
 
@@ -67,7 +68,7 @@ def export(model, out, *, version=None, format="saved_model"):  # noqa: A002
         raise UserError(f"format is one of {', '.join(EXPORT_FORMATS)}, not {format!r}")
     if version is not None and version < 1:
         raise UserError(f"version is a whole number above 0, not {version}")
-    trained, out = load_trained(model), pathlib.Path(os.path.expanduser(out))
+    trained, out = load_trained(model), expanded(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         version = version or 1 + max((int(path.name) for path in out.iterdir() if path.name.isdecimal()), default=0)

@@ -45,8 +45,8 @@ def _decode(encoded, size):
         (is_png | is_jpeg, ["these bytes are no JPEG and no PNG; send one of these"]),
         (tf.strings.length(encoded) <= BYTE_LIMIT, [f"an image has at most {BYTE_LIMIT} bytes"]),
     )
-    image, exif = tf.cond(is_png, lambda: _png(encoded), lambda: _jpeg(encoded))
-    return _turned(_fit(image, size), _orientation(exif))
+    image, exif = tf.cond(is_png, lambda: _png(encoded, size), lambda: _jpeg(encoded, size))
+    return _turned(image, _orientation(exif))
 
 
 def _checked(value, *conditions):
@@ -83,8 +83,8 @@ def _checked_size(height, width):
     return (height > 0) & (width > 0) & (height <= PIXEL_LIMIT // tf.maximum(width, 1)), said
 
 
-def _png(encoded):
-    """Returns (pixels, EXIF block) of a PNG, what is transparent on grey."""
+def _png(encoded, size):
+    """Returns (pixels brought to `size`, EXIF block) of a PNG, what is transparent on grey."""
     zero, none = tf.constant(0, tf.int64), tf.constant(b"")
 
     def more(going, count, at, *rest):
@@ -122,21 +122,22 @@ def _png(encoded):
     key = tf.where(has_key, key, b"")
     row = width * depth * tf.gather(tf.constant(rules.CHANNELS, tf.int64), tf.minimum(colour, 7)) // 8 + 4
     broken = is_palette & ((colours <= 0) | (colours > 768) | (colours % 3 != 0))
+    compressed = last - first - 12 * pieces
     header = _checked(
         header,
         (~broken, ["this PNG has no palette, or a broken one"]),
         (_has_checksum(key), ["this PNG has a wrong checksum"]),
         _checked_size(height, width),
-        (last - first - 12 * pieces <= 2 * height * row + 4096, ["this PNG has more data than its pixels need"]),
+        (compressed <= rules.stream_limit(height, row), ["this PNG has more data than its pixels need"]),
     )
     colour_chunks = tf.where(is_palette, palette, b""), key
     parts = [rules.PNG, header, *colour_chunks, tf.strings.substr(encoded, first, last - first), rules.IEND]
     data = tf.strings.join(parts)
     image = tf.cond(
         has_key | (colour >= 4),
-        lambda: _on_grey(tf.io.decode_png(data, channels=4)),
+        lambda: _on_grey(tf.io.decode_png(data, channels=4), size),
         # Not with four channels: what TensorFlow fills in for opaque is transparent where a sample has few bits.
-        lambda: tf.io.decode_png(data, channels=3),
+        lambda: _rounded(_fit(tf.io.decode_png(data, channels=3), size)),
     )
     return image, _part(exif, zero + 8, tf.maximum(_length(exif) - 12, 0))
 
@@ -153,15 +154,19 @@ def _has_checksum(chunk):
     return (chunk == b"") | (_number(end, 4) == 2**32 - 1 - state)
 
 
-def _on_grey(image):
-    """Returns (H, W, 3) uint8 of (H, W, 4); in 16 bits, as floats would take twice the memory."""
-    opacity = tf.cast(image[..., 3:], tf.uint16)
-    colour = tf.cast(image[..., :3], tf.uint16) * opacity + tf.constant(rules.BACKDROP, tf.uint16) * (255 - opacity)
-    return tf.cast((colour + 127) // 255, tf.uint8)
+def _on_grey(image, size):
+    """Returns pixels (size, size, 3) of (H, W, 4).
+
+    What an image of `PIXEL_LIMIT` costs here is memory that is written: so colours are only multiplied by their opacity
+    before they are fewer, and in 16 bits.
+    """
+    opacity = image[..., 3:]
+    colour = _fit(tf.cast(image[..., :3], tf.uint16) * tf.cast(opacity, tf.uint16), size) / 255
+    return _rounded(colour + tf.constant(rules.BACKDROP, tf.float32) * (1 - _fit(opacity, size) / 255))
 
 
-def _jpeg(encoded):
-    """Returns (pixels, EXIF block) of a JPEG."""
+def _jpeg(encoded, size):
+    """Returns (pixels brought to `size`, EXIF block) of a JPEG."""
     zero, none = tf.constant(0, tf.int64), tf.constant(b"")
 
     def one_of(marker, choices):
@@ -221,7 +226,7 @@ def _jpeg(encoded):
     )
     adobe = tf.where((channels == 4) & (adobe == b""), rules.ADOBE, adobe)
     data = tf.strings.join([rules.JPEG[:2], jfif, adobe, head, tail[0], rules.END])
-    return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), exif
+    return _rounded(_fit(tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), size)), exif
 
 
 def _orientation(exif):
@@ -230,8 +235,10 @@ def _orientation(exif):
     digits = tf.concat([_digits(exif), tf.zeros((8,), tf.int64)], axis=0)
 
     def numbers(digits, size):
-        powers = tf.constant([256**i for i in range(size)], tf.int64)
-        return tf.reduce_sum(digits * tf.where(little, powers, powers[::-1]), axis=-1)
+        powers = [256**i for i in range(size)]
+        return tf.reduce_sum(
+            digits * tf.where(little, tf.constant(powers, tf.int64), tf.constant(powers[::-1], tf.int64)), axis=-1
+        )
 
     start = tf.minimum(numbers(digits[4:8], 4), _length(exif))
     count = tf.minimum(numbers(digits[start : start + 2], 2), tf.maximum(_length(exif) - start - 2, 0) // 12)
@@ -248,12 +255,12 @@ def _turned(image, orientation):
         return tf.reduce_any(orientation == tf.constant(choices, tf.int64))
 
     image = tf.where(among(TRANSPOSED), tf.transpose(image, (1, 0, 2)), image)
-    image = tf.where(among(ROWS_REVERSED), image[::-1], image)
-    return tf.where(among(COLUMNS_REVERSED), image[:, ::-1], image)
+    image = tf.where(among(ROWS_REVERSED), tf.reverse(image, [0]), image)
+    return tf.where(among(COLUMNS_REVERSED), tf.reverse(image, [1]), image)
 
 
 def _fit(image, size):
-    """Returns the centre of an image, its shorter side brought to `size` by a filter that widens as it shrinks."""
+    """Returns the centre of an image (H, W, C), (size, size, C) float, by a filter that widens as it shrinks."""
     sides = tf.shape(image)[:2]
     shorter = tf.reduce_min(sides)
     # The filter's rows come first, floats as long as the image is wide: so no more is kept than its columns reach.
@@ -269,5 +276,8 @@ def _fit(image, size):
         kernel_type="triangle",
         antialias=True,
     )
-    pixels = tf.cast(tf.clip_by_value(tf.round(fitted[0]), 0, 255), tf.uint8)
-    return tf.ensure_shape(pixels, (size, size, 3))
+    return tf.ensure_shape(fitted[0], (size, size, image.shape[-1]))
+
+
+def _rounded(image):
+    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)

@@ -16,6 +16,7 @@ RELUS = (keras.activations.relu, ops.relu)
 ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU)
 # What gives no features of its own; a gate stands before it.
 PASSING = (*ACTIVATIONS, layers.ZeroPadding2D, layers.Cropping2D, layers.Dropout, layers.SpatialDropout2D)
+CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Conv2DTranspose)
 PREPROCESSING = (layers.Rescaling, layers.Normalization, *SIZING)
 NAMED = 8  # sites in an error message
 
@@ -43,7 +44,9 @@ def usable_sites(model: keras.Model, extractor: keras.Model) -> list[Site]:
 
     First come the ends of groups: those at twice and once T's resolution, which are the default sites, then those at
     others; then all other layers in the order of the model. Left out are activations, padding and dropout, whose input
-    is the better site, operations without a layer, maps of a single position, and layers that are applied twice.
+    is the better site, convolutions before a batch norm, which is the better site, operations without a layer, maps of
+    a single position, and layers that are applied twice. Convolutions can be gated by name, too; but compiled with
+    oneDNN, where TensorFlow computes them together with their batch norm, the gate's start then differs by rounding.
 
     Args:
         model: functional or Sequential classifier of images (B, S, S, 3), which may contain others.
@@ -112,10 +115,14 @@ def chosen(sites, model, calls, shape, after_relu):
 def ranked(model, calls, shape):
     """Returns the `Site`s of a model, best first; `shape` is T's (h, w), or None for a gate without context."""
     often = collections.Counter(layer.name for layer, _, _ in calls)
+    followers = collections.defaultdict(list)
+    for layer, inputs, _ in calls:
+        for x in inputs:
+            followers[id(x)].append(layer)
     shapes = {
         layer.name: output.shape[1:]
         for layer, _, output in _maps(calls)
-        if often[layer.name] == 1 and _is_site(layer) and _reachable(output.shape, shape)
+        if often[layer.name] == 1 and _is_site(layer, followers[id(output)]) and _reachable(output.shape, shape)
     }
     shapes = {name: size for name, size in shapes.items() if size[:2] != (1, 1)}
     ends = [name for name in _ends(model, calls) if name in shapes]
@@ -234,9 +241,12 @@ def _on_all_ways(model, calls):
     return found
 
 
-def _is_site(layer):
-    """Whether a gate should stand after a layer, whatever its shape."""
-    return isinstance(layer, layers.Layer) and not isinstance(layer, PASSING + PREPROCESSING) and not augments(layer)
+def _is_site(layer, followers):
+    """Whether a gate should stand after a layer, whatever its shape; `followers` are those that take its output."""
+    if not isinstance(layer, layers.Layer) or isinstance(layer, PASSING + PREPROCESSING) or augments(layer):
+        return False
+    normalised = followers and all(isinstance(x, layers.BatchNormalization) for x in followers)
+    return not (normalised and isinstance(layer, CONVOLUTIONS))
 
 
 def _reachable(features, context):

@@ -1,6 +1,5 @@
 """Strips of image files: what a classifier says of them and where it looks."""
 
-import pathlib
 import sys
 
 import numpy as np
@@ -9,6 +8,7 @@ from cdc_keras.data.image_file import read_image
 from cdc_keras.data.pipeline import scale
 from cdc_keras.errors import UserError
 from cdc_keras.gate.parts import gate_outputs
+from cdc_keras.paths import expanded
 from cdc_keras.runs.trained import load_trained
 from cdc_keras.visualize import figures
 
@@ -72,7 +72,8 @@ def of_saved_model(folder, paths, path, *, count):
     """
     import tensorflow as tf
 
-    if not pathlib.Path(folder, "saved_model.pb").is_file():
+    folder = expanded(folder)
+    if not (folder / "saved_model.pb").is_file():
         raise UserError(f"{folder} is no SavedModel; name a version, models/<name>/<version>")
     signatures = tf.saved_model.load(str(folder)).signatures
     if "explain" not in signatures:
@@ -85,7 +86,7 @@ def of_saved_model(folder, paths, path, *, count):
         factor = images.shape[1] // seen["attention"].shape[1]
         maps = {"M": seen["attention"].repeat(factor, axis=1).repeat(factor, axis=2)} | maps
     labels = [label.decode() for label in seen["top_labels"][:, 0]]
-    figures.draw_strip(images, maps, path, title=pathlib.Path(folder).resolve().parent.name, labels=labels)
+    figures.draw_strip(images, maps, path, title=folder.resolve().parent.name, labels=labels)
 
 
 def _read(paths, size, count):

@@ -5,8 +5,6 @@ import csv
 import dataclasses
 import hashlib
 import json
-import os
-import pathlib
 import re
 import sys
 
@@ -14,6 +12,7 @@ import filelock
 
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
+from cdc_keras.paths import expanded
 from cdc_keras.weights import fingerprint, load_weights, save_weights, write_text
 
 CHECKPOINT = re.compile(r"step-(\d{8})\.weights\.h5")
@@ -36,7 +35,7 @@ class RunFolder:
     """
 
     def __init__(self, path, writes=True):
-        self.path = pathlib.Path(os.path.expanduser(path))
+        self.path = expanded(path)
         self.writes = writes
 
     def check(self, config):
@@ -156,11 +155,12 @@ class RunFolder:
         """Returns the `RunConfig` of the run, with another `data_dir` if one is given.
 
         Raises:
-            UserError: there is no run in this folder.
+            UserError: there is no run in this folder, or its config.json is damaged.
         """
         if not self.config_path.is_file():
             raise UserError(f"{self.path} is no run folder (it has no config.json); train one with cdc-keras train")
-        config = RunConfig.from_json(self.config_path.read_text(encoding="utf-8"))
+        with _whole(self.config_path):
+            config = RunConfig.from_json(self.config_path.read_text(encoding="utf-8"))
         return config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
 
     @property
@@ -232,7 +232,10 @@ class RunFolder:
     def notes(self):
         """Returns run.json as a dict, empty if there is none yet."""
         path = self.path / "run.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not path.is_file():
+            return {}
+        with _whole(path):
+            return dict(json.loads(path.read_text(encoding="utf-8")))
 
     def published(self):
         """Returns what is published of a run that has finished, without a path of the machine it ran on, as a dict."""
@@ -245,7 +248,7 @@ class RunFolder:
         path = self.path / "metrics.csv"
         if not path.is_file():
             return []
-        with path.open(newline="", encoding="utf-8") as file:
+        with _whole(path), path.open(newline="", encoding="utf-8") as file:
             return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
     def write_rows(self, rows):
@@ -254,6 +257,17 @@ class RunFolder:
             return
         lines = [",".join(rows[0])] + [",".join(f"{value:.7g}" for value in row.values()) for row in rows]
         write_text(self.path / "metrics.csv", "\n".join(lines) + "\n")
+
+
+@contextlib.contextmanager
+def _whole(path):
+    """The context in which a file is read that this program wrote; what is no such file is told in a sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); put a copy of it back, or train again elsewhere") from error
 
 
 def flagfile(config):

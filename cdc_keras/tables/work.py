@@ -6,10 +6,10 @@ devices, and writes the table as Markdown, JSON and a plot. The same command goe
 
 import dataclasses
 import json
-import pathlib
 import sys
 
 from cdc_keras.errors import UserError
+from cdc_keras.paths import expanded
 from cdc_keras.tables import assemble, schedule, smoke
 from cdc_keras.tables.jobs import flagfile_of, is_of, jobs_of, read_flags, settings_of
 from cdc_keras.tables.markdown import markdown
@@ -43,7 +43,7 @@ def tables(numbers, *, runs_dir, out=None, smoke=False, **settings):
     """
     if not numbers and not smoke:
         raise UserError("say which table: --table=1 to --table=6")
-    every = [_Work(n, pathlib.Path(runs_dir), out, smoke, **settings) for n in numbers or TABLES]
+    every = [_Work(n, expanded(runs_dir), out, smoke, **settings) for n in numbers or TABLES]
     jobs = {job.name: job for work in every for job in work.missing()}
 
     def done(job, run):
@@ -101,7 +101,7 @@ class _Work:
             extractor = dataclasses.replace(extractor, **changes)
             classifier = dataclasses.replace(classifier, **changes, **({"epochs": epochs} if epochs else {}))
         self.corrupted_images = corrupted_images
-        self.out = runs_dir / self.dataset if out is None else pathlib.Path(out)
+        self.out = runs_dir / self.dataset if out is None else expanded(out)
         self.recipe = self._recipe(classifier)
         jobs = jobs_of(
             self.rows,

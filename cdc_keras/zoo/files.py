@@ -16,6 +16,7 @@ import h5py
 import pooch
 
 from cdc_keras.errors import UserError
+from cdc_keras.paths import expanded
 from cdc_keras.weights import sha256, write_text
 from cdc_keras.zoo.record import DISENTANGLER, INDEX, PRESET, File, check_name
 from cdc_keras.zoo.strict import SHA256, read_json
@@ -168,10 +169,10 @@ def current():
     try:
         parts = urllib.parse.urlsplit(place)
         if parts.scheme == "file" or (parts.scheme in ("http", "https") and parts.hostname):
-            return UrlZoo(place, os.path.expanduser(os.environ.get("CDC_KERAS_CACHE") or "~/.cache/cdc_keras"))
+            return UrlZoo(place, expanded(os.environ.get("CDC_KERAS_CACHE") or "~/.cache/cdc_keras"))
     except ValueError:  # such as http://[::1
         pass
-    path = os.path.expanduser(place)
+    path = expanded(place)
     if not os.path.isdir(path):
         raise UserError(f"CDC_KERAS_ZOO is a folder or an http, https or file URL, not {place!r}; set it to one")
     return FolderZoo(path)

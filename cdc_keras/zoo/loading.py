@@ -11,6 +11,7 @@ import numpy as np
 
 from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
+from cdc_keras.paths import expanded
 from cdc_keras.trainers.build import classifier, in_precision, untrained_disentangler, untrained_extractor
 from cdc_keras.weights import fingerprint, load_weights
 from cdc_keras.zoo import files as zoo_files
@@ -26,7 +27,7 @@ def find(name):
         zoo = zoo_files.current()
         if not os.path.isdir(text) or text in zoo.index():
             return zoo, text, read_record(zoo, text)
-    path = pathlib.Path(os.path.abspath(os.path.expanduser(name)))
+    path = pathlib.Path(os.path.abspath(expanded(name)))
     if not os.path.isdir(path):  # False for a name too long for the file system
         raise UserError(f"{path} is no folder of a record; give one, or a name out of zoo.names()")
     zoo = FolderZoo(path.parent, trusted=True)

@@ -333,6 +333,19 @@ def test_an_oversized_bmp_is_said_to_be_too_large(folder, factor, capsys, monkey
     assert f"{int(1200 / factor)}" in next(x for x in capsys.readouterr().err.splitlines() if "large.bmp" in x)
 
 
+def test_a_png_is_said_to_be_too_large_before_it_is_inflated(folder, capsys, monkeypatch):
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    picture = zlib.compress(bytes(2**20))
+    chunks = [
+        struct.pack(">I", len(x)) + k + x + struct.pack(">I", zlib.crc32(k + x))
+        for k, x in ((b"IHDR", header), (b"IDAT", picture), (b"IEND", b""))
+    ]
+    (folder / "train" / "sky" / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    monkeypatch.setattr(zlib, "decompressobj", None)
+    with pytest.raises(ValueError, match="20000 x 20000 pixels, but at most"):
+        read_image(folder / "train" / "sky" / "large.png")
+
+
 def test_a_flat_folder_may_have_a_category_called_train(tmp_path):
     for name in ("bus", "car", "train"):
         fill(tmp_path / name, 10)

@@ -140,6 +140,13 @@ def tail(count):
     return image_files.PNG + header + image_files.chunk(b"IDAT", rows) + image_files.chunk(b"IEND", b"")
 
 
+def shorter(count, interlaced=False):
+    """A PNG of 33 x 20 pixels of 16 bits whose compressed stream lacks its last bytes, and is well formed."""
+    whole = image_files.png(image_files.samples(np.random.default_rng(0), 20, 33, 1, 16), 16, 0, interlaced=interlaced)
+    rows = zlib.decompress(whole[41:-16])[:-count]
+    return whole[:33] + image_files.chunk(b"IDAT", zlib.compress(rows)) + whole[-12:]
+
+
 def frame(marker, photo=PHOTO):
     return photo.replace(b"\xff\xc0", b"\xff" + bytes([marker]), 1)
 
@@ -154,6 +161,9 @@ REFUSED = {
     "palette's checksum": (spoiled(WHOLE, 33 + 20), "Invalid PNG", "wrong checksum"),
     "opacity's checksum": (spoiled(WHOLE, 33 + 21 + 13), "wrong checksum", "wrong checksum"),
     "no palette": (image_files.png(PALETTE, 2, 3), *["no palette"] * 2),
+    "a row too few": (shorter(33 * 2), "Invalid PNG data", "ends early"),
+    "a byte too few": (shorter(1), "Invalid PNG data", "ends early"),
+    "a byte too few, interlaced": (shorter(1, interlaced=True), "Invalid PNG data", "ends early"),
     "more compressed data": (tail(9999), *["more data than its pixels need"] * 2),
     "many chunks": (image_files.png(PALETTE, 8, 0, *[image_files.chunk(b"tEXt", b"")] * 9000), *["no picture"] * 2),
     "many segments": (PHOTO[:2] + b"\xff\xfe\0\2" * 9000 + PHOTO[2:], *["no picture"] * 2),

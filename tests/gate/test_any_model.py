@@ -282,7 +282,9 @@ def test_usable_sites_begin_with_the_default_ones_and_leave_out_what_no_gate_sho
     names = [site.name for site in sites]
     assert names[:2] == ["block2_conv2_bn", "block3_conv2_bn"]
     assert sites[0] == ("block2_conv2_bn", 16, 16, 32, True)
-    assert "block5_conv1" in names and not {"pool", "logits", "images", "block2_conv2_act"} & set(names)
+    assert "block5_conv1_bn" in names and not {"pool", "logits", "images", "block2_conv2_act", "block5_conv1"} & set(
+        names
+    )
     assert [site.ends_group for site in sites] == sorted((site.ends_group for site in sites), reverse=True)
 
 

@@ -1,10 +1,13 @@
 """A gate that has not learnt yet changes nothing: not one bit of what the plain network answers."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import reference
-import tensorflow as tf
 from keras import layers
 
 from cdc_keras import zoo
@@ -46,19 +49,28 @@ def test_the_gated_network_answers_as_the_plain_one_bit_for_bit(plain, extractor
     np.testing.assert_array_equal(gated(IMAGES, training=False), expected)
 
 
-def test_compiled_it_answers_bit_for_bit_but_for_the_fusion_of_operations(extractor):
-    """TensorFlow fuses a convolution with what follows, which rounds once less, and a gate stands between them."""
-    network = zoo.load("cifar100_resnet20")
-    eager = network(IMAGES, training=False).numpy()
-    for count in (1, 2, 10):
-        gated = attach(network, extractor, spread(usable_sites(network, extractor), count))
-        np.testing.assert_allclose(gated.predict(IMAGES, verbose=0), eager, atol=1e-5)
-        tf.config.optimizer.set_experimental_options({"remapping": False})
-        gated.predict_function = None
-        try:
-            np.testing.assert_array_equal(gated.predict(IMAGES, verbose=0), eager)
-        finally:
-            tf.config.optimizer.set_experimental_options({"remapping": True})
+@pytest.mark.parametrize("count", [1, 2, 10])
+def test_compiled_too_it_answers_bit_for_bit(plain, extractor, count):
+    network, _ = plain
+    gated = attach(network, extractor, spread(usable_sites(network, extractor), count))
+    np.testing.assert_array_equal(gated.predict(IMAGES, verbose=0), network.predict(IMAGES, verbose=0))
+
+
+@pytest.mark.long
+def test_with_onednn_it_answers_bit_for_bit():
+    """Of some processors it is TensorFlow's default; it computes a convolution and its batch norm in one."""
+    command = [sys.executable, "-m", "pytest", "-q", __file__, "-k", "compiled_too"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "1"})
+    assert done.returncode == 0 and done.stdout.startswith("." * 15), done.stdout
+
+
+def test_a_convolution_before_its_batch_norm_is_listed_as_no_site_but_is_gated_by_name(extractor):
+    network = registry.build("resnet8", 32, num_classes=10)
+    names = {site.name for site in usable_sites(network, extractor)}
+    assert "stage1_block1_conv1_bn" in names and "stage1_block1_conv1" not in names
+    gated = attach(network, extractor, "stage1_block1_conv1")
+    assert [gate.name for gate in parts(gated).sites] == ["stage1_block1_conv1"]
+    np.testing.assert_array_equal(gated(IMAGES, training=False), network(IMAGES, training=False))
 
 
 def test_without_context_r_alone_starts_as_the_identity_too(plain):

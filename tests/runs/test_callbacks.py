@@ -86,6 +86,20 @@ def test_an_error_takes_the_bar_off_the_terminal(monkeypatch):
     assert not line.strip() and not after
 
 
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_a_bar_is_closed_without_a_warning_where_its_stream_was_closed_before(stream, monkeypatch, recwarn):
+    printed, now = stream(), [0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    monkeypatch.setattr(sys, "stderr", printed)
+    bar = progress.Bar(10, "images")
+    now[0] += 100
+    bar.update(5)
+    assert "5/10 images" in printed.getvalue()
+    printed.close()
+    bar.close()
+    assert bar.disable and not recwarn.list
+
+
 def test_metrics_are_fetched_only_when_the_bar_is_drawn(monkeypatch):
     class Fetched:
         def __float__(self):
