@@ -9,6 +9,7 @@ from cdc_keras.errors import UserError
 TASKS = ("extractor", "classifier")
 SKIPS = ("add", "none")
 CONTEXTS = ("cdcgm", "cgm", "gm", "dm")
+CONDITIONINGS = ("planes", "film")
 FOOL_LOSSES = ("softmax", "wrong_class_ce", "uniform_ce")
 BLOCK_ATTENTIONS = ("none", "se", "cbam")
 NORMALIZATIONS = ("none", "imagenet")

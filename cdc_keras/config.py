@@ -8,23 +8,17 @@ listed in, and its allowed words or bounds. None means "the paper's value for th
 import dataclasses
 import functools
 import json
-import re
 
 from cdc_keras import choices
+from cdc_keras.conflicts import check_together
 from cdc_keras.errors import UserError
+from cdc_keras.fields import GROUPS, check, field
 
 PATHS = ("data_dir", "extractor", "teacher")  # the settings that are places on one machine
-INTERVAL = re.compile(r"([1-9]\d*)(s?)")
 
 
-def _field(group, default, help, *, choices=(), low=None, high=None):  # noqa: A002
-    metadata = {"group": group, "help": help, "choices": choices, "low": low, "high": high}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-GROUPS = ("run", "data", "training", "devices", "extractor", "classifier", "gate", "teacher", "experiments")
 _run, _data, _training, _devices, _extractor, _classifier, _gate, _teacher, _experiment = (
-    functools.partial(_field, group) for group in GROUPS
+    functools.partial(field, group) for group in GROUPS
 )
 
 
@@ -49,6 +43,7 @@ class RunConfig:
     validation_fraction: float = _data(0.1, "share of training images kept for choosing settings", low=0.0, high=0.99)
     train_limit: int = _data(None, "train on at most so many images; if not given, on all", low=1)
     background_bias: float = _data(0.0, "shapes: probability that the category fixes the background", low=0.0, high=1.0)
+    difficulty: float = _data(0.0, "shapes: less contrast, more noise, bars behind the shape", low=0.0, high=1.0)
     crop_padding: int = _data(
         None,
         "pixels by which an image is enlarged on each side, by reflection, before a random crop (default: the "
@@ -124,6 +119,27 @@ class RunConfig:
     repulsive_delta: float = _extractor(
         0.01, "difference of the reconstructions, images in [-1, 1], above which that loss is 0 (paper: 0.01)", low=0.0
     )
+    conditioning: str = _experiment(
+        "planes",
+        "how the decoder is told the category: planes are constant channels (paper), film scales and shifts its own",
+        choices=choices.CONDITIONINGS,
+    )
+    decoder_blocks: int = _experiment(0, "residual blocks in the decoder (paper: none)", low=0)
+    context_noise: float = _experiment(
+        0.0, "standard deviation of the noise that T has in training and ever after (paper: none)", low=0.0
+    )
+    prior_weight: float = _experiment(
+        0.0, "weight of half of T's squared length, which keeps T small beside its noise (paper: none)", low=0.0
+    )
+    counterfactual_weight: float = _experiment(
+        0.0,
+        "weight of the loss that rewards reconstructions under another category for being taken for it by an image "
+        "classifier; rises as lambda_fool does (paper: none)",
+        low=0.0,
+    )
+    reencoding_weight: float = _experiment(
+        0.0, "weight of the loss that rewards them for having the same T again; rises likewise (paper: none)", low=0.0
+    )
     discriminator_width: int = _experiment(64, "channels of the discriminator's first layer (paper: not given)", low=1)
     discriminators: int = _experiment(1, "number of discriminators; fooling losses are averaged (paper: 1)", low=1)
     discriminator_steps: int = _experiment(
@@ -196,37 +212,9 @@ class RunConfig:
     gate_learning_rate_factor: float = _experiment(1.0, "the gate's learning rate over the network's", low=0.0)
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            _check(field, getattr(self, field.name))
-        choices.find_network(self.network)
-        if not INTERVAL.fullmatch(self.checkpoint_every):
-            raise UserError(f"checkpoint_every is a number of steps or seconds (600s), not {self.checkpoint_every!r}")
-        if self.precision == "mixed_float16" and self.strategy != "none":
-            raise UserError(
-                "mixed_float16 works on one device only: Keras' loss scaling fails under several replicas (keras issue "
-                "18666); take mixed_bfloat16, or strategy=none"
-            )
-        if self.augmentation != "none" and self.task != "classifier":
-            raise UserError("augmentation changes the images of a classifier; leave it out, or set task=classifier")
-        if self.augmentation in ("cutmix", "mixup") and self.strategy != "none":
-            raise UserError(f"{self.augmentation} mixes the images of one batch on one device; set strategy=none")
-        drops = self.learning_rate_drops
-        if any(not isinstance(x, float) or not 0 < x < 1 for x in drops) or list(drops) != sorted(set(drops)):
-            raise UserError(f"learning_rate_drops are rising shares of training between 0 and 1, not {drops}")
-        if self.crop_area is not None and (self.crop_area == 0 or self.crop_padding):
-            raise UserError("crop_area is above 0 and takes the place of crop_padding; give one of the two")
-        if not self.gate_attention and self.gate_context != "own":
-            raise UserError("gate_attention=False uses no context; leave gate_context out, or gate_attention on")
-        if self.teacher is not None and self.task != "classifier":
-            raise UserError("teacher transfers attention to a classifier; leave it out, or set task=classifier")
-        if self.task == "classifier" and not self.gate_attention and self.extractor is not None:
-            raise UserError("gate_attention=False uses no context; leave extractor out, or gate_attention on")
-        if self.task == "extractor" and self.extractor is not None:
-            raise UserError("extractor names the context of a classifier; leave it out, or set task=classifier")
-        gate = [f.name for f in dataclasses.fields(self) if f.name.startswith("gate_")]
-        changed = [name for name in gate if getattr(self, name) != type(self).__dataclass_fields__[name].default]
-        if changed and not self.gated:
-            raise UserError(f"{', '.join(changed)} would do nothing: there is no gate without extractor")
+        for setting in dataclasses.fields(self):
+            check(setting, getattr(self, setting.name))
+        check_together(self)
 
     def resolved(self, image_size):
         """Returns the config with the paper's values for this task where size, length, rate or padding were None.
@@ -282,17 +270,6 @@ class RunConfig:
             UserError: for settings that are unknown.
         """
         values = json.loads(text)
-        if unknown := sorted(set(values) - {field.name for field in dataclasses.fields(cls)}):
+        if unknown := sorted(set(values) - {f.name for f in dataclasses.fields(cls)}):
             raise UserError(f"{unknown} are no settings of a run; train the run again")
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-
-def _check(field, value):
-    allowed = field.metadata
-    if value is None and field.default is None:
-        return
-    if allowed["choices"] and value not in allowed["choices"]:
-        raise UserError(f"{field.name} is one of {', '.join(allowed['choices'])}, not {value!r}")
-    if allowed["low"] is not None and value < allowed["low"] or allowed["high"] is not None and value > allowed["high"]:
-        upper = f" and at most {allowed['high']}" if allowed["high"] is not None else ""
-        raise UserError(f"{field.name} is at least {allowed['low']}{upper}, but {value} was given")

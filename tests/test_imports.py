@@ -8,6 +8,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # From low to high: a room imports from those before it, and from those beside it in its line.
 ORDER = (
     ("errors", "choices", "paths"),
+    ("conflicts", "fields"),
     ("backend", "config"),
     ("flags", "markdown", "progress"),
     ("devices",),

@@ -82,7 +82,8 @@ def measure(model, *, rivals=None, classifier=None, data_dir=None, limit=LIMIT, 
 
     examination = Examination(*parts, dataset.train.sample(seed, limit), len(dataset.class_names), seed)
     networks = {name: of.network for name, of in trained.items()}
-    examination.run(networks, disentanglers, judge and judge.network)
+    drawn = config if dataset.name == "shapes" else None
+    examination.run(networks, disentanglers, judge and judge.network, drawn)
     findings = Audit(
         seed=seed,
         limit=limit,
@@ -99,6 +100,7 @@ def measure(model, *, rivals=None, classifier=None, data_dir=None, limit=LIMIT, 
         "extractor_sha256": subject.sha256,
         **dataclasses.asdict(findings),
         "reconstruction_mse": examination.errors,
+        "scenes": examination.scenes,
         "probes": PROBES,
         "notes": _notes(set(trained) - set(whole), judge),
         "environment": environment(),

@@ -26,11 +26,11 @@ def discriminated(disentangler, context):
 
 
 def reconstruction_errors(disentangler, images, context, labels):
-    """Returns the mean squared error of each reconstruction G2(T, g(y)) in [-1, 1], (N,) floats.
+    """Returns the mean squared difference of each G2(T, g(y)) and an image, in [-1, 1], (N,) floats.
 
     Args:
         disentangler: a trained `Disentangler`.
-        images, context, labels: (N, H, W, 3) uint8, their T, and (N,) integers y.
+        images, context, labels: (N, H, W, 3) uint8, (N, h, w, C) T, and (N,) integers y.
     """
 
     def errors(x, t, y):
@@ -55,6 +55,44 @@ def classified_decoded(classifier, disentangler, context, labels):
     return in_batches(
         lambda t, y: classifier.predict_on_batch(_decoded(disentangler, t, y)).argmax(-1), context, labels
     )
+
+
+def spread(disentangler, context, size):
+    """Returns V(T), where the picture would change if the category did: (N, size, size) floats.
+
+    V is the standard deviation of G2(T, y) over all categories y, averaged over the colour channels and over the pixels
+    of each of size x size squares.
+
+    Args:
+        disentangler: a trained `Disentangler`.
+        context: (N, h, w, C) T.
+        size: a divisor of the images' height.
+    """
+
+    def of_batch(t):
+        categories = range(disentangler.num_classes)
+        decoded = np.stack([_decoded(disentangler, t, np.full(len(t), y)) for y in categories])
+        deviation = decoded.std(axis=0).mean(axis=-1)
+        return deviation.reshape(len(t), size, -1, size, deviation.shape[2] // size).mean(axis=(2, 4))
+
+    return in_batches(of_batch, context)
+
+
+def overlap(maps, masks):
+    """Returns (IoU, pointing) of maps with masks: (N,) shares in [0, 1], (N,) booleans.
+
+    A map is taken to mark as many places as the mask has. IoU: places in both over places in either. Pointing: whether
+    the map's highest place lies in the mask.
+
+    Args:
+        maps: (N, h, w) floats.
+        masks: (N, h, w) bool, each with one place at least.
+    """
+    flat, inside = maps.reshape(len(maps), -1), masks.reshape(len(masks), -1)
+    rank = np.argsort(np.argsort(-flat, axis=1, kind="stable"), axis=1)
+    marked = rank < inside.sum(axis=1, keepdims=True)
+    iou = (marked & inside).sum(axis=1) / (marked | inside).sum(axis=1)
+    return iou, np.take_along_axis(inside, flat.argmax(axis=1)[:, None], axis=1)[:, 0]
 
 
 def other_labels(labels, num_classes, seed):

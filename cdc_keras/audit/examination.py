@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from cdc_keras.audit import decoding
+from cdc_keras.audit import decoding, scenes
 from cdc_keras.audit.bootstrap import interval
 from cdc_keras.audit.erasure import leace
 from cdc_keras.audit.probes import PROBES, probe, small_pixels, standardized
@@ -33,15 +33,16 @@ class Examination:
             if name in scored.factors:
                 self.targets[name] = _classes(train.factors[name], scored.factors[name])
         self.order = ("category", *NUISANCES, "condition")
-        self.findings, self.errors, self.erased = [], {}, {}
+        self.findings, self.errors, self.erased, self.scenes = [], {}, {}, {}
 
-    def run(self, extractors, disentanglers, classifier):
-        """Fills `findings`, `errors` and `erased`.
+    def run(self, extractors, disentanglers, classifier, config=None):
+        """Fills `findings`, `errors`, `erased` and, on `shapes`, `scenes`.
 
         Args:
             extractors: {"context" or the name of a rival: functional extractor, images in [-1, 1] -> T}.
             disentanglers: {the same names: trained `Disentangler`}, of those extractors that have one.
             classifier: functional model that judges what is decoded, or None.
+            config: the `RunConfig` of the extractors' images, if they are `shapes`.
         """
         total = ((len(extractors) + 1) * len(self.targets) + 3) * len(PROBES)  # 1 for pixels, 3 controls
         with Bar(total, "probes", "audit") as self.bar:
@@ -52,6 +53,10 @@ class Examination:
                 self._probe_all(name, *features)
                 if name in disentanglers:
                     self._judge_players(name, disentanglers[name], features[1], classifier)
+                    if config is not None and disentanglers[name].conditional:
+                        self.scenes[name] = scenes.measured(
+                            extractor, disentanglers[name], config, len(self.scored), self.seed
+                        )
                 if name == "context":
                     self._controls(extractor, *features)
             self._probe_all("pixels", *(small_pixels(half.images) for half in (self.train, self.scored)))

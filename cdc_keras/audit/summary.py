@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from cdc_keras.audit import scenes
 from cdc_keras.errors import UserError
 from cdc_keras.markdown import markdown_table
 from cdc_keras.visualize.figures import new_figure, save_figure
@@ -57,6 +58,8 @@ def summarized(result):
         f"{error['high']:.4f})."
         for name, error in result.get("reconstruction_mse", {}).items()
     ]
+    for name, found in result.get("scenes", {}).items():
+        errors += scenes.sentences(name, found)
     introduction = f"{zoo_findings.headline(audit)} {zoo_findings.introduction(audit)}".strip()
     return Summary(
         introduction, head, rows, [*zoo_findings.remarks(audit), *errors, *map(str, result.get("notes", ()))]

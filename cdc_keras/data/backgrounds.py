@@ -8,13 +8,13 @@ import copy
 
 import numpy as np
 
-from cdc_keras.data.shapes import CLASS_NAMES, draw_scenes, render, take
+from cdc_keras.data.scenes import CLASS_NAMES, draw_scenes, render, take
 from cdc_keras.errors import UserError
 
 BACKGROUNDS = ("original", "mixed_same", "mixed_rand", "only_bg", "only_fg")
 
 
-def background_variants(count, *, seed, background_bias, image_size=32):
+def background_variants(count, *, seed, background_bias, difficulty=0.0, image_size=32):
     """Each of `BACKGROUNDS` -> `Split` of `count` images; row by row the same label and the same pixel noise.
 
     Xiao et al. 2020, "Noise or Signal: The Role of Image Backgrounds in Object Recognition", Table 1. Their background
@@ -38,10 +38,10 @@ def background_variants(count, *, seed, background_bias, image_size=32):
         count: number of images, at least two per category.
         seed: anything `numpy.random.default_rng` takes. An integer repeats no image of any `load_shapes`, whose splits
             draw from children of their seed.
-        background_bias, image_size: as for `shapes`; without a bias there is no gap to measure.
+        background_bias, difficulty, image_size: as for `shapes`; without a bias there is no gap to measure.
 
     Raises:
-        UserError: too few images, `background_bias` outside [0, 1] or `image_size` below 8.
+        UserError: too few images, `background_bias` or `difficulty` outside [0, 1], or `image_size` below 8.
     """
     needed = 2 * len(CLASS_NAMES)
     if count < needed:
@@ -50,7 +50,7 @@ def background_variants(count, *, seed, background_bias, image_size=32):
             f"two for each of the {len(CLASS_NAMES)} categories, but it is {count}"
         )
     rng = np.random.default_rng(seed)
-    labels, foregrounds, backgrounds = draw_scenes(rng, count, background_bias)
+    labels, foregrounds, backgrounds = draw_scenes(rng, count, background_bias, difficulty)
     # A jump, because `rng` itself goes on with the noise, and a spawn would change a `SeedSequence` that is the seed.
     pairing = np.random.Generator(rng.bit_generator.jumped())
     same = _another(pairing, labels, labels)
@@ -63,7 +63,7 @@ def background_variants(count, *, seed, background_bias, image_size=32):
         "only_fg": (foregrounds, None),
     }
     # A copy of `rng` each, so that all variants have the noise that `shapes` gives.
-    return {name: render(labels, *layers[name], copy.deepcopy(rng), image_size) for name in BACKGROUNDS}
+    return {name: render(labels, *layers[name], copy.deepcopy(rng), image_size, difficulty) for name in BACKGROUNDS}
 
 
 def _another(rng, labels, categories):

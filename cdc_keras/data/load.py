@@ -27,6 +27,7 @@ def load_dataset(config):
                 imagenet150k.
             validation_fraction: share of training that becomes validation, in [0, 1).
             background_bias: probability in [0, 1] that a category fixes its background; only `shapes` reads it.
+            difficulty: of `shapes` alone, in [0, 1].
             train_limit: at most this many training images, every class in proportion; None is all, for `shapes` 10,000.
             crop_area: None, or in (0, 1]: trains on random resized crops of at least this share of a whole image's area
                 (ImageNet: 0.08); the training split is then a `StreamSplit`. Not for `shapes` and .npz files.
@@ -53,6 +54,7 @@ def _load_shapes(config):
     return load_shapes(
         seed=config.seed,
         background_bias=config.background_bias,
+        difficulty=config.difficulty,
         image_size=config.image_size or 32,
         train_size=train_size,
         validation_size=round(train_size * config.validation_fraction),

@@ -130,7 +130,7 @@ def in_one_worker(function):
     Under several workers every new variable is a message to all, and Keras makes one even when it saves; in a thread of
     its own there is no strategy.
     """
-    if workers() == 1:
+    if replicas() == 1:
         return function()
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         return thread.submit(function).result()
@@ -187,6 +187,11 @@ def sum_over_replicas(values):
     import tensorflow as tf
 
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+def norm_over_replicas(gradient):
+    """Returns the norm of the whole batch's gradient, of which each replica has a part, that of its own mean."""
+    return keras.ops.sqrt(sum_over_replicas(keras.ops.sum(gradient**2))) / replicas()
 
 
 def share_of_batch(values):

@@ -1,4 +1,4 @@
-"""The few layers Keras does not have: condition maps, zero channels, the frozen extractor, the gate's reductions."""
+"""The few layers Keras does not have: of the decoder's condition, T's noise, the frozen extractor and the gate."""
 
 import math
 
@@ -131,6 +131,30 @@ class Dropout(keras.layers.Dropout):
         ones = ops.ones(shape, inputs.dtype)
         kept = keras.random.dropout(ones, self.rate, seed=self.seed_generator)  # 0, or 1 / (1 - rate)
         return inputs * distribution.share_of_batch(kept)
+
+
+@keras.saving.register_keras_serializable("cdc_keras")
+class ContextNoise(keras.layers.Layer):
+    """Normal noise added to T, new in every call, in training and in inference: details of T beside it are lost.
+
+    Every replica of a strategy takes its part of one draw for the whole batch.
+
+    Args:
+        deviation: standard deviation of the noise, above 0.
+    """
+
+    def __init__(self, deviation, **kwargs):
+        super().__init__(**kwargs)
+        self.deviation = deviation
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def call(self, mean):
+        shape = (ops.shape(mean)[0] * distribution.replicas(), *mean.shape[1:])
+        noise = keras.random.normal(shape, dtype=mean.dtype, seed=self.seed_generator)
+        return mean + self.deviation * distribution.share_of_batch(noise)
+
+    def get_config(self):
+        return {**super().get_config(), "deviation": self.deviation}
 
 
 @keras.saving.register_keras_serializable("cdc_keras")

@@ -15,6 +15,7 @@ from cdc_keras.devices import distribution
 from cdc_keras.errors import UserError
 from cdc_keras.progress import Bar, say
 from cdc_keras.runs.folder import RunFolder
+from cdc_keras.runs.leak import leak_of
 from cdc_keras.runs.pictures import draw_training
 from cdc_keras.runs.scoring import score
 from cdc_keras.trainers.step import StepModel
@@ -117,15 +118,24 @@ class Metrics(RunCallback):
         self.course.run.write_rows(self.course.rows)
 
     def _held_out(self):
-        """Returns the metrics on validation, "val_<name>", and if the config says so on test, "test_<name>"."""
+        """Returns the metrics on validation, "val_<name>", and if the config says so on test, "test_<name>".
+
+        Of an extractor, `val_leak` is among them (`runs.leak`).
+        """
         dataset, config = self.course.dataset, self.course.config
         splits = {"val": dataset.validation, **({"test": dataset.test} if config.test_every_epoch else {})}
-        return {
+        measured = {
             f"{prefix}_{name}": value
             for prefix, split in splits.items()
             if len(split)
             for name, value in score(self.model, split, config).metrics.items()
         }
+        if not config.classifies and len(dataset.validation) > 3:
+            num_classes = len(dataset.class_names)
+            measured["val_leak"] = distribution.in_one_worker(
+                lambda: leak_of(self.model.encoder, dataset.validation, num_classes)
+            )
+        return measured
 
 
 class BestWeights(RunCallback):

@@ -115,6 +115,7 @@ def _backgrounds(model, config):
         BACKGROUND_IMAGES,
         seed=BACKGROUND_SEED,
         background_bias=config.background_bias,
+        difficulty=config.difficulty,
         image_size=config.image_size,
     )
     return {"images": BACKGROUND_IMAGES, "top1": {name: _top1(model, variants[name], config) for name in BACKGROUNDS}}

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from cdc_keras.config import RunConfig
-from cdc_keras.data.shapes import CLASS_NAMES, shapes
+from cdc_keras.data.scenes import CLASS_NAMES
+from cdc_keras.data.shapes import shapes
 
 IMAGE_SIZES = {1: 32, 2: 32, 3: 32, 4: 32, 5: 224, 6: 128}
 COUNTS = {"train": 20, "val": 10, "test": 10}

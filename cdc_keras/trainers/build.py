@@ -13,6 +13,7 @@ from cdc_keras.gate.attach import attach
 from cdc_keras.networks import autoencoder, graph, registry
 from cdc_keras.trainers import optimizers
 from cdc_keras.trainers.classifier import Classifier
+from cdc_keras.trainers.counterfactual import CounterfactualDisentangler
 from cdc_keras.trainers.disentangler import Disentangler
 from cdc_keras.trainers.distillation import AttentionTransfer, resolution
 from cdc_keras.trainers.settings import Settings
@@ -111,6 +112,7 @@ def untrained_extractor(config):
             context_size=config.context_size,
             context_channels=config.context_channels,
             skip=config.skip,
+            noise=config.context_noise,
         )
 
 
@@ -139,7 +141,8 @@ def _disentangler(config, num_classes, steps_per_epoch):
     with policy(config.precision):
         settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(Settings)}
         settings["fool_ramp_steps"] = ramp_steps(config, steps_per_epoch)
-        return Disentangler(config.image_size, num_classes, **settings)
+        kind = CounterfactualDisentangler if Settings(**settings).beyond_paper else Disentangler
+        return kind(config.image_size, num_classes, **settings)
 
 
 def ramp_steps(config, steps_per_epoch):

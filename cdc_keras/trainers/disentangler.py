@@ -12,7 +12,7 @@ from cdc_keras.networks import autoencoder
 from cdc_keras.trainers import losses, optimizers
 from cdc_keras.trainers.metrics import Mean, hits
 from cdc_keras.trainers.settings import Settings
-from cdc_keras.trainers.step import StepModel, gradient_at
+from cdc_keras.trainers.step import StepModel, gradient_at, kept
 
 
 class Disentangler(StepModel):
@@ -39,6 +39,7 @@ class Disentangler(StepModel):
             context_size=settings.context_size,
             context_channels=settings.context_channels,
             skip=settings.skip,
+            noise=settings.context_noise,
         )
         context_shape = self.encoder.output_shape[1:]
         self.decoder = autoencoder.decoder(
@@ -47,49 +48,53 @@ class Disentangler(StepModel):
             num_classes=num_classes,
             context_size=settings.context_size,
             conditional=self.conditional,
+            conditioning=settings.conditioning,
+            blocks=settings.decoder_blocks,
         )
         if settings.repulsive:
             self._split_decoder()
         self.discriminator = self._new_discriminator() if self.adversarial else None
         self.draws = keras.random.SeedGenerator(settings.seed)
-        names = ["reconstruction_loss"]
-        names += ["repulsive_loss", "repulsive_active"] if self.settings.repulsive else []
-        names += ["discriminator_loss", "discriminator_accuracy"] if self.adversarial else []
-        names += ["fooling_loss", "fooling_gradient_norm", "lambda_fool"] if self.adversarial else []
-        self.trackers = {name: Mean(name) for name in names}
+        self.trackers = {name: Mean(name) for name in settings.metrics}
         self.player = types.SimpleNamespace()
         self.built = True
+
+    def networks(self):
+        """Returns {player: the networks that it moves}."""
+        networks = {"autoencoder": (self.encoder, self.decoder)}
+        return networks | ({"discriminator": (self.discriminator,)} if self.adversarial else {})
 
     def compile(self, learning_rate=2e-4, beta_1=0.5, beta_2=0.999, clip_norm=5.0, steps_per_execution=1):
         """Gives each player its own Adam, the gradients' global norm clipped at `clip_norm` (Lample et al. 2017).
 
         Where the networks compute in float16, each has its own loss scale, too.
         """
-        autoencoder_adam, discriminator_adam = (
-            optimizers.Adam(learning_rate, beta_1, beta_2, epsilon=1e-8, global_clipnorm=clip_norm, name=name)
-            for name in ("autoencoder_adam", "discriminator_adam")
-        )
+        networks = self.networks()
+        adams = {
+            name: optimizers.Adam(
+                learning_rate, beta_1, beta_2, epsilon=1e-8, global_clipnorm=clip_norm, name=f"{name}_adam"
+            )
+            for name in networks
+        }
         # By identity, not by a pattern on the path: variables of nested functional models do not carry its name.
-        of_discriminator = {id(v) for v in self.discriminator.trainable_variables} if self.adversarial else set()
-        optimizer = keras.optimizers.MultiOptimizer(
-            lambda v: discriminator_adam if id(v) in of_discriminator else autoencoder_adam
-        )
+        owner = {id(v): name for name in networks for v in self._variables_of(name)}
+        optimizer = keras.optimizers.MultiOptimizer(lambda v: adams[owner[id(v)]])
         super().compile(optimizer=optimizer, steps_per_execution=steps_per_execution, auto_scale_loss=False)
         optimizer.build(self.trainable_variables)
-        # Around the two in the `MultiOptimizer`, which takes no scaled ones: JAX, which carries the state of
+        # Around those in the `MultiOptimizer`, which takes no scaled ones: JAX, which carries the state of
         # `self.optimizer` alone, is not asked to scale. In a namespace, as Keras would save attributes a second time.
-        self.player = types.SimpleNamespace(
-            autoencoder=optimizers.loss_scaled(autoencoder_adam, self.encoder, self.decoder)
-        )
-        self.player.autoencoder.build(self.autoencoder_variables)
-        if self.adversarial:
-            self.player.discriminator = optimizers.loss_scaled(discriminator_adam, self.discriminator)
-            self.player.discriminator.build(self.discriminator.trainable_variables)
+        scaled = {name: optimizers.loss_scaled(adam, *networks[name]) for name, adam in adams.items()}
+        for name, player in scaled.items():
+            player.build(self._variables_of(name))
+        self.player = types.SimpleNamespace(**scaled)
+
+    def _variables_of(self, player):
+        return [v for network in self.networks()[player] for v in network.trainable_variables]
 
     @property
     def autoencoder_variables(self):
         """The trainable variables of encoder and decoder."""
-        return self.encoder.trainable_variables + self.decoder.trainable_variables
+        return self._variables_of("autoencoder")
 
     def players(self):
         return vars(self.player)
@@ -190,7 +195,7 @@ class Disentangler(StepModel):
         metrics = {}
 
         def loss():
-            context = self.encoder(images, training=True)
+            context, mean = self._encoded(images)
             if settings.repulsive:
                 reconstructions, counterfactuals = self._both_decoded(context, condition)
             else:
@@ -207,33 +212,44 @@ class Disentangler(StepModel):
                 # the right one at every weight of the encoder, while its norm costs nothing more.
                 fooling, gradient = self._fooling_gradient(context, labels)
                 total += self.lambda_fool * ops.sum(ops.stop_gradient(gradient) * to_float32(context))
-                metrics.update(fooling_loss=fooling, fooling_gradient_norm=_norm_over_replicas(gradient))
+                metrics.update(fooling_loss=fooling, fooling_gradient_norm=distribution.norm_over_replicas(gradient))
                 metrics["lambda_fool"] = self.lambda_fool
-            return total, dict(metrics)
+            more, values = self._more_losses(mean, labels)
+            return total + more, metrics | values
 
         variables = self.autoencoder_variables
         metrics, gradients = self.gradients(loss, variables, self.player.autoencoder)
         self.player.autoencoder.apply(gradients, variables)
         self._track(images, **metrics)
 
+    def _encoded(self, images):
+        """Returns (T, T without noise) in training mode."""
+        context = self.encoder(images, training=True)
+        return context, context
+
+    def _more_losses(self, mean, labels):
+        """Returns (the sum of further losses, their metrics), given T without noise; none here."""
+        return 0.0, {}
+
     def _both_decoded(self, context, condition):
         """Returns G2(T, g(y)) and G2(T, 1 - g(y)) in training mode, G2's moving statistics as the former made them."""
         features = self._decode_first(context)
         reconstructions = self._decode_rest(features, condition)
-        statistics = self.decoder.non_trainable_variables
-        before = [ops.copy(v.value) for v in statistics]
-        counterfactuals = self._decode_rest(features, 1.0 - condition)
-        for variable, value in zip(statistics, before, strict=True):
-            variable.assign(value)
+        with kept(self.decoder.non_trainable_variables):
+            counterfactuals = self._decode_rest(features, 1.0 - condition)
         return reconstructions, counterfactuals
 
     @property
     def lambda_fool(self):
         """The weight of L_fool now: `fool_weight` after `fool_ramp_steps` steps, linear from 0 before."""
+        return self.settings.fool_weight * self.ramp
+
+    @property
+    def ramp(self):
+        """The share of its weight that L_fool has now: 1 after `fool_ramp_steps` steps, linear from 0 before."""
         if not self.settings.fool_ramp_steps:
-            return self.settings.fool_weight
-        steps = ops.cast(self.steps, keras.config.floatx())
-        return self.settings.fool_weight * ops.minimum(steps / self.settings.fool_ramp_steps, 1.0)
+            return 1.0
+        return ops.minimum(ops.cast(self.steps, keras.config.floatx()) / self.settings.fool_ramp_steps, 1.0)
 
     def _fooling_gradient(self, context, labels):
         """Returns (L_fool, d L_fool / d T), the gradient in float32 and on its way through D scaled."""
@@ -280,8 +296,3 @@ class Disentangler(StepModel):
                 finite = ops.isfinite(value)
                 value, weight = ops.where(finite, value, 0.0), ops.where(finite, weight, 0)
             self.trackers[name].update_state(value, sample_weight=weight)
-
-
-def _norm_over_replicas(gradient):
-    """Returns the norm of the whole batch's gradient, of which each replica has a part, that of its own mean."""
-    return ops.sqrt(distribution.sum_over_replicas(ops.sum(gradient**2))) / distribution.replicas()

@@ -5,6 +5,8 @@ and differentiates with `gradients`. Under TensorFlow a step of Keras' trainer i
 batches, run by one `lax.scan` in one compiled call over a data set that lies on the device (`data.pipeline`).
 """
 
+import contextlib
+
 import keras
 from keras import ops
 
@@ -13,6 +15,15 @@ from cdc_keras.devices import distribution
 from cdc_keras.weights import STEPS
 
 LOSS_SCALING = ("_loss_scale", "_finite_steps")  # how the keys of its state in a file end
+
+
+@contextlib.contextmanager
+def kept(variables):
+    """Gives the variables back, after the block, the values they had before it: statistics of what is not inferred."""
+    before = [ops.copy(v.value) for v in variables]
+    yield
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
 
 
 class _Model(keras.Model):

@@ -79,13 +79,15 @@ def test_the_command_writes_table_figure_and_numbers(runs, tmp_path, monkeypatch
     twin = sha256(runs / "cdcgm" / "extractor.weights.h5")
     assert found["extractor_sha256"] == twin and found["rivals"] == {"twin": twin} and found["classifier"] is None
     assert found["limit"] == 80 and found["tolerance"]["probes"] == 0.02
+    assert found["scenes"]["context"] == found["scenes"]["twin"]
+    assert "Counterfactual MSE from T of twin: " in (tmp_path / "audit.md").read_text()
     assert set(found["reconstruction_mse"]) == {"context", "twin"} and set(found["erased"]) == {
         "erased",
         "erased-before",
     }
     text = (tmp_path / "audit.md").read_text()
     assert text in printed.out and "| the category | T of twin |" in text and "it needs a classifier" in text
-    assert "audit: 1/48 probes" in printed.err and "left" in printed.err
+    assert "audit: 48/48 probes, 00:00 left" in printed.err
     assert (tmp_path / "audit.png").is_file() and str(tmp_path) not in (tmp_path / "audit.json").read_text()
 
 

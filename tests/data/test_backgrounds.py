@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cdc_keras.data.backgrounds import BACKGROUNDS, background_variants
-from cdc_keras.data.shapes import CLASS_NAMES, TEXTURE_NAMES, load_shapes, shapes
+from cdc_keras.data.scenes import CLASS_NAMES, TEXTURE_NAMES
+from cdc_keras.data.shapes import load_shapes, shapes
 from cdc_keras.errors import UserError
 
 
@@ -35,7 +36,7 @@ def variants():
 
 @pytest.fixture
 def noiseless(monkeypatch):
-    monkeypatch.setattr("cdc_keras.data.shapes.NOISE", 0)
+    monkeypatch.setattr("cdc_keras.data.scenes.NOISE", 0)
     return background_variants(60, seed=0, background_bias=1.0)
 
 
@@ -143,7 +144,7 @@ def test_only_bg_is_the_original_with_no_shape(variants):
 
 
 def test_all_variants_have_the_noise_of_the_original(variants, monkeypatch):
-    monkeypatch.setattr("cdc_keras.data.shapes.NOISE", 0)
+    monkeypatch.setattr("cdc_keras.data.scenes.NOISE", 0)
     clean = background_variants(600, seed=0, background_bias=1.0)
     noise = {name: variants[name].images.astype(int) - clean[name].images for name in BACKGROUNDS}
     # Where nothing is cut off at 0 or 255, as far as rounding to grey levels leaves it.
@@ -163,7 +164,7 @@ def test_the_same_arguments_give_identical_variants_and_leave_the_seed_alone():
 
 
 def test_pairs_depend_neither_on_the_bias_nor_on_the_image_size(monkeypatch):
-    monkeypatch.setattr("cdc_keras.data.shapes.NOISE", 0)
+    monkeypatch.setattr("cdc_keras.data.scenes.NOISE", 0)
     free, small = (background_variants(60, seed=0, background_bias=b, image_size=s) for b, s in [(0.0, 32), (1.0, 24)])
     for name in ("mixed_same", "mixed_rand"):
         assert np.array_equal(sources(free[name], free["original"]), sources(small[name], small["original"]))

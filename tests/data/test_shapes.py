@@ -3,7 +3,8 @@ import time
 import numpy as np
 import pytest
 
-from cdc_keras.data.shapes import CLASS_NAMES, TEXTURE_NAMES, load_shapes, shapes
+from cdc_keras.data.scenes import CLASS_NAMES, TEXTURE_NAMES, draw_scenes
+from cdc_keras.data.shapes import counterfactual_shapes, load_shapes, shapes
 from cdc_keras.errors import UserError
 
 
@@ -116,3 +117,37 @@ def test_six_thousand_images_take_less_than_four_seconds_of_one_core():
     start = time.thread_time()
     shapes(6000, seed=0)
     assert time.thread_time() - start < 4
+
+
+def test_difficulty_takes_contrast_and_adds_noise_and_bars_but_moves_nothing():
+    easy, hard = shapes(200, seed=1), shapes(200, seed=1, difficulty=1.0)
+    assert np.array_equal(easy.labels, hard.labels)
+    assert all(np.array_equal(easy.factors[name], hard.factors[name]) for name in easy.factors)
+    mask = easy.factors["mask"]
+    contrast = [x.images[mask].mean() - x.images[~mask].mean() for x in (easy, hard)]
+    assert contrast[1] < 0.6 * contrast[0]
+    noise = [np.abs(np.diff(x.images.astype(int), axis=2))[~mask[:, :, 1:]].mean() for x in (easy, hard)]
+    assert noise[1] > 2 * noise[0]
+    labels, foregrounds, backgrounds = draw_scenes(np.random.default_rng(1), 200, 0.0, 1.0)
+    assert backgrounds["clutter"].shape == (200, 8, 5)
+
+
+@pytest.mark.parametrize("difficulty", [-0.1, 1.1, float("nan")])
+def test_a_difficulty_outside_its_range_is_refused(difficulty):
+    with pytest.raises(UserError, match="difficulty is from 0 to 1"):
+        shapes(10, seed=0, difficulty=difficulty)
+
+
+def test_a_counterfactual_is_the_same_scene_with_another_shape():
+    split, others, images = counterfactual_shapes(300, seed=5)
+    assert same(split, shapes(300, seed=5))
+    assert (others != split.labels).all() and len(set(others.tolist())) == len(CLASS_NAMES)
+    # Within the scale of the shape anything may differ; outside it, the noise alone.
+    centres = (np.arange(32) + 0.5) / 32
+    x, y = (split.factors[name][:, None, None] for name in ("x", "y"))
+    far = (
+        np.hypot(centres[None, None, :] - x, centres[None, :, None] - y) > split.factors["scale"][:, None, None] + 0.05
+    )
+    difference = abs(images.astype(int) - split.images)
+    assert difference[far].mean() < 8  # two noises of deviation 5
+    assert difference[split.factors["mask"]].mean() > 15

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from cdc_keras.data.pipeline import scale
-from cdc_keras.data.shapes import CLASS_NAMES, shapes
+from cdc_keras.data.scenes import CLASS_NAMES
+from cdc_keras.data.shapes import shapes
 from cdc_keras.errors import UserError
 from cdc_keras.gate.attach import attach
 from cdc_keras.gate.parts import gate_outputs

@@ -1,0 +1,177 @@
+"""The counterfactual recipe: noise in T, and players who look at what is decoded under another category."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cdc_keras.config import RunConfig
+from cdc_keras.errors import UserError
+from cdc_keras.networks import autoencoder
+from cdc_keras.trainers.build import build as build_run
+from cdc_keras.trainers.counterfactual import CounterfactualDisentangler
+from cdc_keras.trainers.disentangler import Disentangler
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.uniform(-1, 1, (6, 32, 32, 3)).astype("float32")
+LABELS = np.array([0, 1, 2, 3, 1, 2], "int32")
+RECIPE = {
+    "conditioning": "film",
+    "decoder_blocks": 1,
+    "context_channels": 8,
+    "context_noise": 0.5,
+    "prior_weight": 1e-3,
+    "counterfactual_weight": 1.0,
+    "reencoding_weight": 1.0,
+    "repulsive_weight": 0.0,
+    "fool_weight": 1.0,
+    "fool_ramp_steps": 2,
+    "discriminator_width": 8,
+}
+
+
+def build(step=1, **settings):
+    keras.utils.set_random_seed(0)
+    model = CounterfactualDisentangler(32, 4, **(RECIPE | settings))
+    model.compile()
+    model.steps.assign(step)
+    return model
+
+
+def values(variables):
+    return [v.numpy() for v in variables]
+
+
+def moved(variables, before):
+    return [v.path for v, value in zip(variables, before, strict=True) if (v.numpy() != value).any()]
+
+
+def without_seeds(variables):
+    return [v for v in variables if "seed" not in v.path]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build()
+
+
+def test_every_player_moves_its_own_weights_and_no_others(model):
+    for step, player in (
+        (model._update_discriminator, "discriminator"),
+        (model._update_image_classifier, "image_classifier"),
+        (model._update_autoencoder, "autoencoder"),
+    ):
+        own = [v for network in model.networks()[player] for v in without_seeds(network.variables)]
+        others = [
+            v
+            for name, networks in model.networks().items()
+            if name != player
+            for network in networks
+            for v in without_seeds(network.variables)
+        ]
+        own_before, others_before = values(own), values(others)
+        step(IMAGES, LABELS)
+        assert len(moved(own, own_before)) > 0.95 * len(own), player
+        assert not moved(others, others_before), player
+
+
+def test_the_optimizers_share_all_weights_between_them(model):
+    of_players = [v for name in model.networks() for v in model._variables_of(name)]
+    assert len(of_players) == len({id(v) for v in of_players}) == len(model.trainable_variables)
+    assert set(vars(model.player)) == {"autoencoder", "discriminator", "image_classifier"}
+
+
+def test_the_statistics_are_those_of_real_images_under_their_own_category():
+    model, twin = build(), build(counterfactual_weight=0.0, reencoding_weight=0.0)
+    for x in (model, twin):
+        x._update_autoencoder(IMAGES, LABELS)
+    of_model, of_twin = (
+        [v for n in (x.encoder, x.decoder) for v in n.non_trainable_variables if "moving" in v.path]
+        for x in (model, twin)
+    )
+    assert len(of_model) > 20
+    for a, b in zip(of_model, of_twin, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-6, err_msg=a.path)
+
+
+def test_the_prior_is_half_the_squared_length_of_t_without_noise(model):
+    mean = RNG.normal(size=(3, 8, 8, 8)).astype("float32")
+    _, metrics = build(counterfactual_weight=0.0, reencoding_weight=0.0)._more_losses(mean, LABELS[:3])
+    np.testing.assert_allclose(metrics["prior_loss"], (mean**2).sum() / 3 / 2, rtol=1e-5)
+    assert set(metrics) == {"prior_loss"}
+
+
+def test_the_losses_add_up_by_their_weights_and_rise_with_the_ramp(monkeypatch):
+    model = build(step=1)  # half of the ramp
+    mean = model._both(IMAGES)[0]
+    total, metrics = model._more_losses(mean, LABELS)
+    expected = 1e-3 * metrics["prior_loss"] + 0.5 * (metrics["counterfactual_loss"] + metrics["reencoding_loss"])
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_the_judge_is_asked_for_another_category(monkeypatch):
+    model, asked = build(), []
+    monkeypatch.setattr(model, "condition", lambda labels: asked.append(np.array(labels)) or tf.one_hot(labels, 4))
+    for _ in range(20):
+        model._more_losses(model._both(IMAGES)[0], LABELS)
+    assert all((others != LABELS).all() for others in asked)
+    assert {int(x) for others in asked for x in others} == {0, 1, 2, 3}
+
+
+def test_the_reencoding_loss_moves_the_encoder_alone():
+    model = build(prior_weight=0.0, counterfactual_weight=0.0)
+    variables = model.autoencoder_variables
+    with tf.GradientTape() as tape:
+        tape.watch([v.value for v in variables])
+        total, _ = model._more_losses(model._both(IMAGES)[0], LABELS)
+    gradients = tape.gradient(total, [v.value for v in variables])
+    reached = {v.path for v, g in zip(variables, gradients, strict=True) if g is not None and np.any(g)}
+    # The last bias moves both T by the same.
+    assert {v.path for v in model.encoder.trainable_variables} - {f"{autoencoder.MEAN}/bias"} == reached
+
+
+def test_the_reencoding_loss_is_zero_for_an_encoder_that_ignores_the_image(monkeypatch):
+    model = build()
+    constant = tf.constant(RNG.normal(size=(6, 8, 8, 8)), tf.float32)
+    monkeypatch.setattr(model, "_both", lambda images: (constant, constant))
+    assert float(model._reencoding_loss(IMAGES, constant)) == 0.0
+    moved_by_one = constant + 1.0
+    variance = np.var(constant, axis=(0, 1, 2))
+    np.testing.assert_allclose(model._reencoding_loss(IMAGES, moved_by_one), np.mean(1 / (variance + 1e-4)), rtol=1e-4)
+
+
+def test_the_noise_of_t_has_its_deviation_in_inference_too_and_is_new_in_every_call():
+    encoder = autoencoder.encoder(32, context_channels=16, noise=0.5)
+    mean = autoencoder.mean_encoder(encoder)(IMAGES, training=False)
+    first, second = (np.asarray(encoder(IMAGES, training=False)) for _ in range(2))
+    assert np.std(first - mean) == pytest.approx(0.5, rel=0.05)
+    assert abs(np.mean((first - mean) * (second - mean))) < 0.02
+
+
+def test_t_without_noise_is_the_papers():
+    encoder = autoencoder.encoder(32)
+    assert autoencoder.mean_encoder(encoder) is encoder
+
+
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_film_starts_as_a_shift_and_every_category_decodes_otherwise(blocks):
+    decoder = autoencoder.decoder(32, (8, 8, 8), num_classes=12, conditioning="film", blocks=blocks)
+    scales = [w for layer in decoder.layers if layer.name.endswith("_scale") for w in layer.weights]
+    assert scales and not any(np.any(w) for w in map(np.asarray, scales))
+    assert sum(layer.name.endswith("_shift") for layer in decoder.layers) == 3 + 2 * blocks
+    context = RNG.normal(size=(1, 8, 8, 8)).astype("float32")
+    images = [np.asarray(decoder([context, np.eye(12, dtype="float32")[[k]]])) for k in range(3)]
+    assert np.any(images[0] != images[1]) and np.any(images[1] != images[2])
+
+
+def test_a_config_builds_what_it_says():
+    config = RunConfig(context="cgm", conditioning="film", context_noise=1.0, prior_weight=1e-6).resolved(32)
+    model = build_run(config, 4, 10)
+    assert isinstance(model, CounterfactualDisentangler) and set(model.networks()) == {"autoencoder"}
+    assert set(model.update(IMAGES, LABELS)) >= {"reconstruction_loss", "prior_loss"}
+    assert type(build_run(RunConfig().resolved(32), 4, 10)) is Disentangler
+
+
+def test_players_need_a_decoder_that_is_told_the_category():
+    with pytest.raises(UserError, match="counterfactual_weight need a decoder that is told the category"):
+        RunConfig(context="gm", counterfactual_weight=0.1)
