@@ -2,6 +2,7 @@
 
 import collections
 import io
+import math
 import resource
 import struct
 import time
@@ -13,7 +14,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from cdc_keras.data import image_file
 from cdc_keras.data.image_file import read_image
+from cdc_keras.export import image_bytes
 from cdc_keras.export.image_bytes import decode_batch
 
 SIZE = 32
@@ -182,6 +185,13 @@ REFUSED = {
 def test_what_one_refuses_the_other_refuses_too(trained, name):
     data, by_serving, by_training = REFUSED[name]
     assert by_serving in served(data) and by_training in trained(data)
+
+
+def test_a_progressive_jpeg_of_the_largest_size_served_is_within_the_limits():
+    largest = (math.isqrt(image_bytes.PIXEL_LIMIT) + image_file.BLOCK) ** 2
+    scans = {name: data.count(image_file.SCAN) for name, data in image_files.jpegs(40, 40)}
+    assert max(scans.values()) == scans["CMYK with Adobe marker, progressive"] == 18
+    assert 18 <= image_file.SCAN_LIMIT and 18 * largest <= image_file.WORK_LIMIT
 
 
 def mutated(rng, files):
