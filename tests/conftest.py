@@ -1,8 +1,12 @@
 """The order of the test files, and what several of them share."""
 
 import gc
+import os
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; what they start inherits it
+    os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 
 def pytest_collection_modifyitems(items):
