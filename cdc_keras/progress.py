@@ -6,6 +6,7 @@ import tqdm
 
 TERMINAL = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{remaining} left, {rate_noinv_fmt}{postfix}]"
 LOG_INTERVAL = 30  # seconds between two lines in a log file
+DELAY = 2  # seconds within which what is done shows nothing
 LOG = "{desc}: {n_fmt}/{total_fmt}{unit}, {remaining} left, {rate_noinv_fmt}{postfix}"
 
 
@@ -44,7 +45,7 @@ class Bar(tqdm.tqdm):
             mininterval=1 if terminal else LOG_INTERVAL,
             miniters=1,
             smoothing=0,
-            delay=2,
+            delay=DELAY,
             leave=False,
             dynamic_ncols=terminal,
         )

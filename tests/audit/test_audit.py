@@ -65,6 +65,7 @@ def stub(*arrays, num_classes, **options):
 def test_the_command_writes_table_figure_and_numbers(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(examination, "probe", stub)
     monkeypatch.setattr(progress, "LOG_INTERVAL", 0)
+    monkeypatch.setattr(progress, "DELAY", 0)
     run_command(
         "audit", f"--model={runs / 'cdcgm'}", f"--rivals=twin={runs / 'cdcgm'}", f"--out={tmp_path}", "--limit=80"
     )
