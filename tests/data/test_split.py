@@ -14,7 +14,7 @@ LABELS = np.random.default_rng(0).integers(7, size=500)
 
 def config(**changed):
     values = {"dataset": "shapes", "data_dir": None, "image_size": None, "validation_fraction": 0.1}
-    values |= {"background_bias": 0.0, "train_limit": None, "crop_area": None, "seed": 0}
+    values |= {"background_bias": 0.0, "difficulty": 0.0, "train_limit": None, "crop_area": None, "seed": 0}
     return types.SimpleNamespace(**(values | changed))
 
 
