@@ -142,7 +142,8 @@ def test_values_are_counted_once_in_a_circle_of_links(tmp_path):
 )
 def test_a_place_that_is_none_is_one_sentence(place, monkeypatch):
     monkeypatch.setenv("CDC_KERAS_ZOO", place)
-    with pytest.raises(UserError, match="CDC_KERAS_ZOO is a folder or an http, https or file URL, not|home folder ~nosuch is not known"):
+    said = "CDC_KERAS_ZOO is a folder or an http, https or file URL, not|home folder ~nosuch is not known"
+    with pytest.raises(UserError, match=said):
         zoo.names()
 
 
