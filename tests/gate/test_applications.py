@@ -27,13 +27,15 @@ HEAD = """# The gate in keras.applications
 Model classes without released weights, at the smallest size that they take of 32, 128 and 224 px. *Identity*: the
 largest difference between the answers of the gated model, before training, and those of the plain one. *Trains*: three
 steps move every kernel of the gate. *Reloaded*: after `save` and `load_model` the trained model answers the same.
-*Exported*: its SavedModel answers the same but for rounding. `python tests/gate/test_applications.py` writes this page.
+*Exported*: its SavedModel answers as `predict` does, but for rounding. `python tests/gate/test_applications.py` writes
+this page.
 
 Keras' `export` leaves augmentation on, such as a `RandomFlip` inside the model, with a gate and without. A model called
 for inference is exported without it: `keras.Model(images, gated(images, training=False)).export(...)`.
 
-Run as one compiled graph, as by `predict`, a convolution and the operations that follow it are fused and rounded once
-less, which a gate between them prevents. There the gated and the plain model differ by some millionths.
+Compiled, as by `predict`, oneDNN computes a convolution and the batch norm behind it in one. A gate between the two,
+which is no default site, then starts with a difference of some millionths. Initial weights magnify every rounding in
+the deepest of these networks: between compiled and not, the plain EfficientNetV2B3 differs by 28%.
 
 Small `ResNetBackbone`, `VGGBackbone` and `DenseNetBackbone` models of keras_hub 0.32 at 32 px start with a difference
 of 0 and answer the same after `load_model`. `ViTBackbone` has no feature maps and is refused in one sentence. So is
@@ -84,7 +86,8 @@ def row(name):
         reloaded = np.array_equal(keras.models.load_model(f"{folder}/gated.keras")(images, training=False), answer)
         gated.export(f"{folder}/exported", verbose=False)
         served = keras.layers.TFSMLayer(f"{folder}/exported", call_endpoint="serve")(images)
-        exported = abs(np.asarray(served) - answer).max() < 1e-3 * abs(answer).max()
+        compiled = gated.predict(images, verbose=0)
+        exported = abs(np.asarray(served) - compiled).max() < 1e-3 * abs(compiled).max()
     sites = ", ".join(f"{gate.name} ({'x'.join(map(str, shape(gated, gate.name)))})" for gate in parts(gated).sites)
     checks = " | ".join("yes" if passed else "no" for passed in (trains, reloaded, exported))
     return f"| {name} | {size} | {sites} | {identity:g} | {checks} |"

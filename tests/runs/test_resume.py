@@ -38,11 +38,9 @@ def teacher(tmp_path_factory):
     return train(dataclasses.replace(CLASSIFIER, epochs=1), folder, pictures=False).path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(
-    "name", ["extractor", *(pytest.param(x, marks=pytest.mark.long) for x in ("classifier", "attention transfer"))]
-)
+@pytest.mark.parametrize("name", ["extractor", "classifier", "attention transfer"])
 def test_a_killed_run_ends_as_one_that_was_not_killed(name, request, tmp_path):
     config = EXTRACTOR if name == "extractor" else CLASSIFIER
     if name == "attention transfer":
