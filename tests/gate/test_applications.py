@@ -20,22 +20,25 @@ from cdc_keras.gate.parts import parts
 from cdc_keras.networks import autoencoder
 
 TABLE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "applications.md"
-CLASSES = sorted(name for name, x in vars(keras.applications).items() if inspect.isfunction(x))
+CHAOTIC = "EfficientNetV2B3"  # whose initial weights magnify rounding until no two ways of computing it agree
+CLASSES = sorted(name for name, x in vars(keras.applications).items() if inspect.isfunction(x) and name != CHAOTIC)
 SIZES = (32, 128, 224)  # pixels, of the extractors that there are; the smallest that a class takes
 HEAD = """# The gate in keras.applications
 
 Model classes without released weights, at the smallest size that they take of 32, 128 and 224 px. *Identity*: the
 largest difference between the answers of the gated model, before training, and those of the plain one. *Trains*: three
 steps move every kernel of the gate. *Reloaded*: after `save` and `load_model` the trained model answers the same.
-*Exported*: its SavedModel answers as `predict` does, but for rounding. `python tests/gate/test_applications.py` writes
-this page.
+*Exported*: its SavedModel answers the same to a thousandth, or to what a change of the images by a millionth does.
+Initial weights magnify such changes in the deepest networks: to 14% in the plain EfficientNetV2B2.
+EfficientNetV2B3 is left out: compiled and not, its answers differ by 28% plain and by 64% gated, so nobody can check
+its export.
+`python tests/gate/test_applications.py` writes this page.
 
 Keras' `export` leaves augmentation on, such as a `RandomFlip` inside the model, with a gate and without. A model called
 for inference is exported without it: `keras.Model(images, gated(images, training=False)).export(...)`.
 
 Compiled, as by `predict`, oneDNN computes a convolution and the batch norm behind it in one. A gate between the two,
-which is no default site, then starts with a difference of some millionths. Initial weights magnify every rounding in
-the deepest of these networks: between compiled and not, the plain EfficientNetV2B3 differs by 28%.
+which is no default site, then starts with a difference of some millionths.
 
 Small `ResNetBackbone`, `VGGBackbone` and `DenseNetBackbone` models of keras_hub 0.32 at 32 px start with a difference
 of 0 and answer the same after `load_model`. `ViTBackbone` has no feature maps and is refused in one sentence. So is
@@ -86,8 +89,8 @@ def row(name):
         reloaded = np.array_equal(keras.models.load_model(f"{folder}/gated.keras")(images, training=False), answer)
         gated.export(f"{folder}/exported", verbose=False)
         served = keras.layers.TFSMLayer(f"{folder}/exported", call_endpoint="serve")(images)
-        compiled = gated.predict(images, verbose=0)
-        exported = abs(np.asarray(served) - compiled).max() < 1e-3 * abs(compiled).max()
+        touched = abs(np.asarray(gated(images * np.float32(1 + 1e-6), training=False)) - answer).max()
+        exported = abs(np.asarray(served) - answer).max() < max(1e-3 * abs(answer).max(), touched)
     sites = ", ".join(f"{gate.name} ({'x'.join(map(str, shape(gated, gate.name)))})" for gate in parts(gated).sites)
     checks = " | ".join("yes" if passed else "no" for passed in (trains, reloaded, exported))
     return f"| {name} | {size} | {sites} | {identity:g} | {checks} |"
