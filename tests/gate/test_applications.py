@@ -132,7 +132,7 @@ def written():
 
 def page(rows):
     missing = [name for name in CLASSES if name not in rows]
-    end = textwrap.fill(f"These have not been tried yet: {', '.join(missing)}.", 120) if missing else ""
+    end = textwrap.fill(f"These have no row yet: {', '.join(missing)}.", 120) if missing else ""
     return HEAD + "".join(f"{rows[name]}\n" for name in sorted(rows)) + (f"\n{end}\n" if end else "")
 
 
