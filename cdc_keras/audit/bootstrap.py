@@ -17,3 +17,9 @@ def interval(values, seed):
     # In batches, which bound the memory.
     result = stats.bootstrap(sample, np.mean, n_resamples=1000, batch=100, method="percentile", rng=rng)
     return tuple(map(float, result.confidence_interval))
+
+
+def with_interval(values, seed):
+    """Returns {"mean", "low", "high"} of (N,) numbers or bools: their mean and its `interval`."""
+    low, high = interval(values, seed)
+    return {"mean": float(values.mean()), "low": low, "high": high}

@@ -78,23 +78,6 @@ def spread(disentangler, context, size):
     return in_batches(of_batch, context)
 
 
-def overlap(maps, masks):
-    """Returns (IoU, pointing) of maps with masks: (N,) shares in [0, 1], (N,) booleans.
-
-    A map is taken to mark as many places as the mask has. IoU: places in both over places in either. Pointing: whether
-    the map's highest place lies in the mask.
-
-    Args:
-        maps: (N, h, w) floats.
-        masks: (N, h, w) bool, each with one place at least.
-    """
-    flat, inside = maps.reshape(len(maps), -1), masks.reshape(len(masks), -1)
-    rank = np.argsort(np.argsort(-flat, axis=1, kind="stable"), axis=1)
-    marked = rank < inside.sum(axis=1, keepdims=True)
-    iou = (marked & inside).sum(axis=1) / (marked | inside).sum(axis=1)
-    return iou, np.take_along_axis(inside, flat.argmax(axis=1)[:, None], axis=1)[:, 0]
-
-
 def other_labels(labels, num_classes, seed):
     """Returns for each of (N,) labels another one, drawn uniformly from the rest."""
     steps = np.random.default_rng(seed).integers(1, num_classes, size=len(labels))

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from cdc_keras.audit import decoding, scenes
-from cdc_keras.audit.bootstrap import interval
+from cdc_keras.audit.bootstrap import interval, with_interval
 from cdc_keras.audit.erasure import leace
 from cdc_keras.audit.probes import PROBES, probe, small_pixels, standardized
 from cdc_keras.progress import Bar
@@ -91,8 +91,7 @@ class Examination:
         if model.adversarial:
             self._add("category", name, "discriminator", decoding.discriminated(model, context))
         errors = decoding.reconstruction_errors(model, self.scored.images, context, labels)
-        low, high = interval(errors, self.seed)
-        self.errors[name] = {"mean": float(errors.mean()), "low": low, "high": high}
+        self.errors[name] = with_interval(errors, self.seed)
         if classifier is None:
             return
         predictions = decoding.classified_decoded(classifier, model, context, labels)

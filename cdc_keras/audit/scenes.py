@@ -3,8 +3,9 @@
 import numpy as np
 
 from cdc_keras.audit import decoding
-from cdc_keras.audit.bootstrap import interval
+from cdc_keras.audit.bootstrap import with_interval
 from cdc_keras.data.shapes import counterfactual_shapes
+from cdc_keras.visualize.maps import iou, pointing
 from cdc_keras.zoo.findings import features_title
 
 INSIDE = 0.25  # a place of a map counts as the object's if so much of it lies in the mask
@@ -32,31 +33,22 @@ def measured(extractor, disentangler, config, count, seed):
     side = config.image_size // size
     masks = split.factors["mask"].reshape(count, size, side, size, side).mean(axis=(2, 4)) > INSIDE
     maps = decoding.spread(disentangler, context, size)
-    iou, pointing = decoding.overlap(maps, masks)
     values = {
         "counterfactual_mse": decoding.reconstruction_errors(disentangler, images, context, others),
-        "spread_iou": iou,
-        "spread_iou_of_another": decoding.overlap(np.roll(maps, 1, axis=0), masks)[0],
-        "spread_pointing": pointing,
+        "spread_iou": iou(maps, masks),
+        "spread_iou_of_another": iou(np.roll(maps, 1, axis=0), masks),
+        "spread_pointing": pointing(maps, masks),
     }
-    bounds = {name: interval(x, seed) for name, x in values.items()}
-    return {
-        name: {"mean": float(x.mean()), "low": bounds[name][0], "high": bounds[name][1]} for name, x in values.items()
-    }
+    return {name: with_interval(x, seed) for name, x in values.items()}
 
 
 def sentences(name, found):
     """Returns what `measured` found on T of `name`, "context" or that of a rival, as sentences."""
     title = features_title(name)
-    error, iou, another, pointing = (f"{x['mean']:.3f} ({x['low']:.3f} to {x['high']:.3f})" for x in found.values())
+    error, own, another, inside = (f"{x['mean']:.3f} ({x['low']:.3f} to {x['high']:.3f})" for x in found.values())
     return [
         f"Counterfactual MSE from {title}: {error}. It compares fresh scenes, decoded under another category, with "
         "the same scenes drawn in that category.",
-        f"V of {title} shows where the decoded image changes with the category. Its IoU with the object is {iou}, that "
-        f"of another image's V {another}. Its highest place lies in the object for a share of {pointing}.",
+        f"V of {title} shows where the decoded image changes with the category. Its IoU with the object is {own}, that "
+        f"of another image's V {another}. Its highest place lies in the object for a share of {inside}.",
     ]
-
-
-def _with_interval(values, seed):
-    low, high = interval(values, seed)
-    return {"mean": float(values.mean()), "low": low, "high": high}

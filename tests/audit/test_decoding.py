@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cdc_keras.audit import decoding
+from cdc_keras.visualize.maps import iou, pointing
 
 
 def painter():
@@ -37,6 +38,5 @@ def test_the_overlap_of_a_map_is_counted_over_as_many_places_as_the_mask_has():
     right, half = np.zeros((1, 4, 4)), np.zeros((1, 4, 4))
     right[0, :2, :2] = [[4, 3], [2, 1]]
     half[0, :2, 1:3] = [[3, 9], [4, 3]]
-    assert [x.tolist() for x in decoding.overlap(right, mask)] == [[1.0], [True]]
-    iou, pointing = decoding.overlap(half, mask)
-    assert iou[0] == pytest.approx(2 / 6) and not pointing[0]
+    assert [of(right, mask).tolist() for of in (iou, pointing)] == [[1.0], [True]]
+    assert iou(half, mask)[0] == pytest.approx(2 / 6) and not pointing(half, mask)[0]
