@@ -23,7 +23,7 @@ __all__ = ["attach", "decode_predictions", "load", "preprocess_input", "usable_s
 
 @functools.wraps(gate.attach)
 def attach(model, extractor, sites=None, **options):
-    return gate.attach(model, _extractor(extractor), sites, **options)
+    return gate.attach(model, _extractor(extractor, options.get("init") == "spread"), sites, **options)
 
 
 @functools.wraps(gate_sites.usable_sites)
@@ -108,10 +108,10 @@ def decode_predictions(
     return [[(class_names[k], float(row[k])) for k in best] for best, row in zip(order, probabilities, strict=True)]
 
 
-def _extractor(extractor):
-    """Returns the extractor that is given as a network, or by the place of a trained one."""
+def _extractor(extractor, spread=False):
+    """Returns the extractor that is given as a network, or by the place of a trained one; with V if `spread`."""
     if isinstance(extractor, str | os.PathLike):
-        return load_trained(extractor, "extractor").network
+        return load(extractor, spread=True) if spread else load_trained(extractor, "extractor").network
     return extractor
 
 

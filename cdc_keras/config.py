@@ -148,6 +148,9 @@ class RunConfig:
     discriminator_reset_epochs: int = _experiment(
         0, "epochs after which one discriminator in turn starts from new weights; 0 is never (paper: never)", low=0
     )
+    annealing: float = _experiment(
+        0.0, "share of an extractor's training, at its end, in which its rate falls to 0 (paper: 0)", low=0.0, high=1.0
+    )
     clip_norm: float = _experiment(
         5.0, "largest norm of the gradient of auto-encoder and discriminator (Lample et al.: 5)", low=0.0
     )
@@ -191,8 +194,12 @@ class RunConfig:
     )
     gate_init: str = _experiment(
         "identity",
-        "start of the gate: identity changes nothing, neutral has M at 0.95, centred at 1; he is He's (paper: open)",
+        "start of the gate: identity changes nothing, neutral has M at 0.95, centred at 1, spread at V; he is He's "
+        "(paper: open)",
         choices=choices.GATE_INITS,
+    )
+    gate_spread: bool = _gate(
+        False, "M is also inferred from V, where the extractor's picture changes with the category (paper: no)"
     )
     gate_reduction: int = _experiment(
         None,
@@ -250,7 +257,7 @@ class RunConfig:
 
         Two configs with equal ones say the same run, but for `runs.folder.FREE_TO_CHANGE`.
         """
-        idle = () if self.gate_attention else ("gate_context", "gate_compatibility")
+        idle = () if self.gate_attention else ("gate_context", "gate_compatibility", "gate_spread")
         values = dataclasses.asdict(self)
         return {k: v for k, v in values.items() if k not in idle and (self.gated or not k.startswith("gate_"))}
 

@@ -30,6 +30,10 @@ def check_together(config):
         raise UserError("crop_area is above 0 and takes the place of crop_padding; give one of the two")
     if not config.gate_attention and config.gate_context != "own":
         raise UserError("gate_attention=False uses no context; leave gate_context out, or gate_attention on")
+    if config.gate_init == "spread" and not config.gate_spread:
+        raise UserError("gate_init=spread starts M at V; set gate_spread=true")
+    if config.gate_spread and not config.gate_attention:
+        raise UserError("gate_attention=False uses no V; leave gate_spread out, or gate_attention on")
     if config.teacher is not None and config.task != "classifier":
         raise UserError("teacher transfers attention to a classifier; leave it out, or set task=classifier")
     if config.task == "classifier" and not config.gate_attention and config.extractor is not None:

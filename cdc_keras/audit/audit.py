@@ -19,6 +19,7 @@ from cdc_keras.audit.probes import PROBES
 from cdc_keras.choices import record_name
 from cdc_keras.data.dataset import Split
 from cdc_keras.data.load import load_dataset
+from cdc_keras.data.shapes import shapes
 from cdc_keras.data.split import stratified_cut
 from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
@@ -29,14 +30,16 @@ from cdc_keras.weights import make_folder, write_text
 from cdc_keras.zoo.findings import FEATURES, Audit, features_title
 from cdc_keras.zoo.strict import NAME
 
-LIMIT = 10_000  # images
+LIMIT = 20_000  # images
+FRESH = 1  # with the audit's seed, of the scenes that probes learn from; no data set is drawn by two numbers
 
 
 def audit(model, *, rivals=None, classifier=None, data_dir=None, out=None, limit=LIMIT, seed=0):
     """Returns the audit of an extractor as a JSON-ready dict, having written audit.json, audit.md and audit.png.
 
-    The test images, which neither extractor nor discriminator saw, are cut into two halves, every class in proportion:
-    probes are trained on one half, everything is scored on the other. `findings` in the result are `Finding`s as dicts.
+    Probes are trained on images that neither extractor nor discriminator saw, and everything is scored on others of the
+    kind. On `shapes` they learn from `limit` fresh scenes and are scored on the test images. Elsewhere the test images
+    are cut into two halves, every class in proportion. `findings` in the result are `Finding`s as dicts.
     Probes read the category, and `NUISANCES` where they are known, from T, from rivals' T, from pixels, from T with
     shuffled training labels and from T after linear erasure of the category. D reads the category from T. The
     classifier judges T decoded under its own and under another category.
@@ -50,7 +53,7 @@ def audit(model, *, rivals=None, classifier=None, data_dir=None, out=None, limit
         classifier: path or "zoo:<name>" of a classifier of the same images, to judge what is decoded; none by default.
         data_dir: where the data are now, if not where they were in training.
         out: folder for the three files; the run folder by default.
-        limit: at most this many test images, and so many of training for the erasure, drawn at random.
+        limit: at most this many test images and fresh scenes, and so many of training for the erasure, drawn at random.
         seed: decides which images are taken, their halves, and everything random in the probes.
 
     Raises:
@@ -78,7 +81,7 @@ def measure(model, *, rivals=None, classifier=None, data_dir=None, limit=LIMIT, 
     others = [(places[name], of) for name, of in trained.items() if name != "context"]
     for place, other in others if judge is None else [*others, (classifier, judge)]:
         _check_same_test(place, other, subject, dataset, config)
-    parts = halves(dataset, limit, seed)
+    parts = _learned_and_scored(dataset, config, limit, seed)
 
     examination = Examination(*parts, dataset.train.sample(seed, limit), len(dataset.class_names), seed)
     networks = {name: of.network for name, of in trained.items()}
@@ -154,6 +157,14 @@ def _check_same_test(place, other, subject, dataset, config):
             f"{place} may have been trained on images that the extractor's seed {subject.config.seed} holds out for "
             f"testing, its own seed being {other.config.seed}; give one of the same seed"
         )
+
+
+def _learned_and_scored(dataset, config, limit, seed):
+    """Returns two `Split`s, for probes to learn from and to be scored on, of images that no player saw."""
+    if dataset.name != "shapes":
+        return halves(dataset, limit, seed)
+    shown = {"difficulty": config.difficulty, "image_size": dataset.image_size}
+    return shapes(limit, seed=(seed, FRESH), **shown), dataset.test.sample(seed, limit)
 
 
 def halves(dataset, limit, seed, split="test"):

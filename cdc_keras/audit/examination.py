@@ -1,4 +1,4 @@
-"""One examination: two halves of the test images, and every finding on them with its interval."""
+"""One examination: images for probes to learn from and to be scored on, and every finding with its interval."""
 
 import itertools
 
@@ -8,15 +8,17 @@ from cdc_keras.audit import decoding, scenes
 from cdc_keras.audit.bootstrap import interval, with_interval
 from cdc_keras.audit.erasure import leace
 from cdc_keras.audit.probes import PROBES, probe, small_pixels, standardized
+from cdc_keras.networks import autoencoder
 from cdc_keras.progress import Bar
 from cdc_keras.zoo.findings import Finding
 
 NUISANCES = ("texture", "hue")  # factors that are probed for where they are known
+DRAWS = 4  # of a noisy T of each image that probes learn from
 BINS = 6  # a factor that is a real number becomes so many classes
 
 
 class Examination:
-    """The two halves, and all that is found on them.
+    """The images of both kinds, and all that is found on them.
 
     Args:
         train, scored: `Split`s, for the probes to learn from and to be scored on.
@@ -49,7 +51,7 @@ class Examination:
             if classifier is not None:
                 self._add("category", "images", "classifier", decoding.classified(classifier, self.scored.images))
             for name, extractor in extractors.items():
-                features = [decoding.contexts(extractor, half.images) for half in (self.train, self.scored)]
+                features = [self._learned(extractor), decoding.contexts(extractor, self.scored.images)]
                 self._probe_all(name, *features)
                 if name in disentanglers:
                     self._judge_players(name, disentanglers[name], features[1], classifier)
@@ -59,8 +61,13 @@ class Examination:
                         )
                 if name == "context":
                     self._controls(extractor, *features)
-            self._probe_all("pixels", *(small_pixels(half.images) for half in (self.train, self.scored)))
+            self._probe_all("pixels", *(small_pixels(split.images) for split in (self.train, self.scored)))
         self.findings.sort(key=lambda finding: self.order.index(finding.target))
+
+    def _learned(self, extractor):
+        """Returns T of the images that probes learn from, (N, h, w, C); of a noisy T all `DRAWS` times, one by one."""
+        draws = 1 if autoencoder.mean_encoder(extractor) is extractor else DRAWS
+        return np.concatenate([decoding.contexts(extractor, self.train.images) for _ in range(draws)])
 
     def _controls(self, network, train, scored):
         """Probes T under shuffled labels and after erasure."""
@@ -68,7 +75,10 @@ class Examination:
         self._probe_all("shuffled", train, scored, {"category": shuffled})
         before = decoding.contexts(network, self.before.images)
         train, scored, before = standardized(train, scored, before)
-        fits = {"erased": (train, self.train.labels), "erased-before": (before, self.before.labels)}
+        fits = {
+            "erased": (train, np.resize(self.train.labels, len(train))),
+            "erased-before": (before, self.before.labels),
+        }
         for name, (features, labels) in fits.items():
             eraser = leace(features, labels, self.num_classes)
             clean = eraser(scored)
@@ -78,9 +88,10 @@ class Examination:
     def _probe_all(self, name, train, scored, train_labels=None):
         """Has every probe read every target, or those of which other `train_labels` are given, {target: labels}."""
         train_labels = train_labels or {target: values[0] for target, values in self.targets.items()}
+        draws = len(train) // len(self.train)
         for target, kind in itertools.product(train_labels, PROBES):
-            num_classes = self.targets[target][2]
-            predictions = probe(train, train_labels[target], scored, kind=kind, num_classes=num_classes, seed=self.seed)
+            options = {"kind": kind, "num_classes": self.targets[target][2], "seed": self.seed, "draws": draws}
+            predictions = probe(train, np.tile(train_labels[target], draws), scored, **options)
             self._add(target, name, kind, predictions)
             self.bar.metrics = {f"{target} from {name} by {kind}": self.findings[-1].accuracy}
             self.bar.update()

@@ -13,9 +13,10 @@ HUE_SPREAD = 0.02
 # Every shape lies inside the image: a centre is at least 0.36 from the border and no shape reaches beyond its scale.
 SCALE_RANGE = (0.22, 0.34)
 CENTRE_RANGE = (0.36, 0.64)
-# HSV value: the shape is lighter than the lightest background, whatever the two hues are.
+# HSV value: the shape is lighter than the lightest background, whatever the two hues are. Half of it is
+# darker, so that every category shows its rotation: otherwise a T that keeps it would tell a circle from an arrow.
 BACKGROUND_VALUE = (0.15, 0.45)
-SHAPE_VALUE = 1.0
+SHAPE_VALUE = (0.75, 1.0)
 BAR_VALUE = 0.7
 BACKGROUND_SATURATION = 0.75
 SHAPE_SATURATION = 0.45
@@ -96,9 +97,14 @@ def render(labels, foregrounds, backgrounds, rng, image_size, difficulty=0.0):
                 pixels = _cover(pixels, *_bar(bar, image_size))
         if foregrounds is not None:
             chunk = take(foregrounds, rows)
-            value = np.float32(SHAPE_VALUE - LOST_CONTRAST * difficulty)
-            distance = _signed_distance(labels[rows], chunk, image_size)
-            pixels = _cover(pixels, hsv_to_rgb(chunk["shape_hue"][:, None, None], SHAPE_SATURATION, value), distance)
+            x, y = _own_axes(chunk, image_size)
+            distance = _signed_distance(labels[rows], x, y)
+            low, high = SHAPE_VALUE
+            scale = chunk["scale"][:, None, None]
+            lighter = np.clip(0.5 + x * scale * image_size, 0, 1)  # within a pixel
+            value = low + (high - low) * lighter - np.float32(LOST_CONTRAST * difficulty)
+            colour = hsv_to_rgb(chunk["shape_hue"][:, None, None], SHAPE_SATURATION, value)
+            pixels = _cover(pixels, colour, distance * scale)
             masks[rows] = distance < 0
         pixels += np.float32(NOISE + MORE_NOISE * difficulty) * rng.standard_normal(pixels.shape, np.float32)
         images[rows] = np.clip(pixels * 255 + 0.5, 0, 255)
@@ -144,14 +150,19 @@ def _background_value(backgrounds, image_size):
     return low + (high - low) * np.clip(level, 0, 1)
 
 
-def _signed_distance(labels, foregrounds, image_size):
-    """Returns (N, S, S) distance to the shape's outline, negative inside, fractions of the side."""
+def _own_axes(foregrounds, image_size):
+    """Returns x, y of every pixel centre in the axes of each shape, (N, S, S): 0 at its centre, 1 at its radius."""
     x, y = pixel_centres(image_size)
     x, y = x - foregrounds["x"][:, None, None], foregrounds["y"][:, None, None] - y
     x, y = rotate(x, y, foregrounds["rotation"])
     scale = foregrounds["scale"][:, None, None]
+    return x / scale, y / scale
+
+
+def _signed_distance(labels, x, y):
+    """Returns (N, S, S) distance to the outline of a shape of radius 1, negative inside; x and y are its own axes."""
     distance = np.empty(x.shape, np.float32)
     for index, name in enumerate(CLASS_NAMES):
         rows = labels == index
-        distance[rows] = OUTLINES[name](x[rows] / scale[rows], y[rows] / scale[rows])
-    return distance * scale
+        distance[rows] = OUTLINES[name](x[rows], y[rows])
+    return distance

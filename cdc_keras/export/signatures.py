@@ -30,7 +30,8 @@ def functions_of_pixels(trained):
     layers = {f"channel_weights_{site.name}": site.compatibility for site in gate.sites}
     layers |= {"attention": gate.attention, "context": gate.extractor}
     inside = {output: tensors[layer] for output, layer in layers.items() if layer in tensors}
-    context = {"context": inside.pop("context")} if "context" in inside else {}
+    given = keras.tree.flatten(inside.pop("context", ()))  # T, and V where the gate has it
+    context = dict(zip(("context", "spread"), given, strict=False))
     inside |= {"logits": network.outputs[0], "features": tensors[last_features(trained.network)]}
     classify, explain, extract = (
         keras.Model(network.inputs, outputs) if outputs else None

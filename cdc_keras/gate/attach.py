@@ -8,14 +8,16 @@ from keras import layers
 
 from cdc_keras.choices import COMPATIBILITIES, GATE_INITS
 from cdc_keras.gate.context_input import image_source, to_unit_range
-from cdc_keras.gate.parts import ATTENTION, EMBEDDED, EXTRACTOR, L1, L2, POOL, SHUFFLED, of_site
+from cdc_keras.gate.parts import ATTENTION, EMBEDDED, EXTRACTOR, L1, L2, POOL, SHUFFLED, SPREAD, of_site
 from cdc_keras.gate.sites import Site, chosen, context_shape, has_activation, traced
-from cdc_keras.networks import graph
+from cdc_keras.networks import autoencoder, graph
 from cdc_keras.networks.common import HE_NORMAL, batch_norm, conv
 from cdc_keras.networks.layers import ChannelCompatibility, ChannelPool, FrozenExtractor, ShuffledContext, UnitSigmoid
+from cdc_keras.networks.spread import RelativeSpread
 
 HIDDEN = 4  # channels inside L1 and L2; with these they hold 504 weights and the gate the paper's 0.034M
 BIAS = 3.0  # where on its sigmoid M starts, sigmoid(3) = 0.95, with "neutral" and "identity"
+LEAST = 0.2  # of M where V is 0, with "spread"
 SMALL = 32  # pixels up to which R and L3 reduce by 2, and by 4 above (A.1)
 
 
@@ -46,8 +48,9 @@ def attach(
         model: functional or Sequential classifier with one image input (B, S, S, 3) in [-1, 1], or in the range of the
             `Rescaling` or `Normalization` that it begins with. Any number of outputs.
         extractor: functional model, images (B, S, S, 3) in [-1, 1] -> T (B, h, w, C), as `networks.autoencoder.encoder`
-            builds it. None if `attention` is False. `cdc_keras.attach` also takes the place of a trained one:
-            "zoo:cifar100", or the path of a run.
+            builds it, or -> [T, V], as `networks.spread.spread_extractor` does. With V, P is [mean; max; V]. Noise in T
+            is left out, so that the same image has the same M. None if `attention` is False. `cdc_keras.attach` also
+            takes the place of a trained one: "zoo:cifar100", or the path of a run.
         sites: the layers, by name or as a `Site`, whose outputs F (B, H, W, C), before activation, are gated; H a
             multiple of h or h of H. By default the ends of the groups at twice and once T's resolution (A.1), the first
             that `usable_sites` returns.
@@ -55,7 +58,8 @@ def attach(
         reduction: r, by which R and L3 reduce the channels; 2 up to 32 px and 4 above (A.1) by default.
         init: one of `choices.GATE_INITS`. All but "he" (He everywhere) start with R = 0 and C = 2 sigmoid(0) = 1, and
             differ in M. "identity": M = sigmoid(z + 3) / sigmoid(3), exactly 1 at z = 0, where it starts, and at most
-            1.05. "neutral": M = sigmoid(3), 0.95. "centred": M = 2 sigmoid(0) = 1, at most 2.
+            1.05. "neutral": M = sigmoid(3), 0.95. "centred": M = 2 sigmoid(0) = 1, at most 2. "spread": M = V over
+            twice its mean, scaled to [0.2, 1], times the M of "centred"; the extractor has to give V.
             Deviation: the paper gives no initialisation. Started at random, M times C is about a quarter, and a short
             run spends its epochs undoing that (docs/gate.md). From there C can reach 2 and so amplify, M of "identity"
             by 5%, where the paper's end at 1. A sigmoid's slope is 0.25 in its middle and 0.05 at 3.
@@ -95,6 +99,8 @@ def attach(
         raise ValueError("a gate without residual and without attention does nothing; leave one of them on")
     if attention and extractor is None:
         raise ValueError("attention is inferred from the context: give an extractor, or attention=False")
+    if attention and init == "spread" and len(extractor.outputs) < 2:
+        raise ValueError("init='spread' starts M from V, which this extractor does not give; see networks.spread")
     if copy:
         weights, model = model.get_weights(), keras.models.clone_model(model)
         model.set_weights(weights)
@@ -112,8 +118,10 @@ def attach(
 
     def infer(images):
         images = images if to_context_input is None else to_context_input(images)
-        context = FrozenExtractor(extractor, name=EXTRACTOR)(images)
-        gate.infer(ShuffledContext(name=SHUFFLED)(context) if shuffle_context else context)
+        given = FrozenExtractor(autoencoder.mean_encoder(extractor), name=EXTRACTOR)(images)
+        if shuffle_context:
+            given = ShuffledContext(name=SHUFFLED)(given)
+        gate.infer(*given) if isinstance(given, list) else gate.infer(given)
 
     def call(layer, *args, **kwargs):
         if layer.name in sites and has_activation(layer) and not after_relu:
@@ -155,12 +163,19 @@ class _Gate:
     activation: str
     maps: dict = dataclasses.field(default_factory=dict)
 
-    def infer(self, context):
-        """Computes M and Me from T, (B, h, w, C)."""
+    def infer(self, context, spread=None):
+        """Computes M and Me from T, (B, h, w, C), and V, (B, h, w, 1), if it is given."""
         pooled = ChannelPool(name=POOL)(context)  # (B, h, w, 2)
-        self.maps[context.shape[1:3]] = self._attention(pooled), self._embedded(pooled)
+        if spread is not None:
+            spread = RelativeSpread(name=SPREAD)(spread)
+            pooled = layers.Concatenate(name=f"{POOL}_with_spread")([pooled, spread])  # (B, h, w, 3)
+        attention = self._attention(pooled, ATTENTION if self.init != "spread" else f"{ATTENTION}_over_spread")
+        if self.init == "spread":
+            least = layers.Rescaling(1 - LEAST, LEAST, name=f"{SPREAD}_start")(spread)
+            attention = layers.Multiply(name=ATTENTION)([least, attention])
+        self.maps[context.shape[1:3]] = attention, self._embedded(pooled)
 
-    def _attention(self, pooled):
+    def _attention(self, pooled, name):
         """Returns M, (B, h, w, 1)."""
         x = conv(_conv_bn_relu(pooled, f"{L1}_conv1"), 1, 3, f"{L1}_conv2")
         start = {}
@@ -169,9 +184,9 @@ class _Gate:
             beta = keras.initializers.Constant(BIAS if self.init == "neutral" else 0.0)
             start = {"gamma_initializer": "zeros", "beta_initializer": beta}
         x = batch_norm(x, f"{L1}_conv2_bn", **start)
-        if self.init in ("identity", "centred"):
-            return UnitSigmoid(BIAS if self.init == "identity" else 0.0, name=ATTENTION)(x)
-        return layers.Activation("sigmoid", name=ATTENTION)(x)
+        if self.init in ("neutral", "he"):
+            return layers.Activation("sigmoid", name=name)(x)
+        return UnitSigmoid(BIAS if self.init == "identity" else 0.0, name=name)(x)
 
     def _embedded(self, pooled):
         """Returns Me, (B, h, w, 1)."""

@@ -6,6 +6,7 @@ import re
 PREFIX = "gate_"  # of the names of all layers with weights of a gate
 EXTRACTOR, ATTENTION = "extractor", "gate_attention"  # names of the layers that give T and M
 EMBEDDED, SHUFFLED, POOL = "gate_embedded_context", "gate_shuffled_context", "gate_context_pool"  # Me; T, P of T
+SPREAD = "gate_spread"  # prefix of the layers between V and M
 L1, L2 = "gate_l1", "gate_l2"  # prefixes of the networks that give M and Me
 CONTEXT_INPUT = "gate_context_input"  # brings what the model takes to [-1, 1]
 

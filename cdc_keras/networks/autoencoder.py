@@ -65,7 +65,7 @@ def encoder(image_size, *, context_size=None, context_channels=CONTEXT_CHANNELS,
 
 def mean_encoder(encoder):
     """Returns the network images -> T without its noise: `encoder` itself where there is none. They share weights."""
-    if all(layer.name != MEAN for layer in encoder.layers):
+    if not any(isinstance(layer, ContextNoise) for layer in encoder.layers):
         return encoder
     return keras.Model(encoder.input, encoder.get_layer(MEAN).output, name=encoder.name)
 

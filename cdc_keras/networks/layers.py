@@ -167,7 +167,7 @@ class FrozenExtractor(keras.layers.Layer):
     images that no policy around it has rounded, and gives T in float32.
 
     Args:
-        network: functional model, images (B, H, W, 3) in [-1, 1] -> T (B, h, w, C).
+        network: functional model, images (B, H, W, 3) in [-1, 1] -> T (B, h, w, C), or -> [T, V], V (B, h, w, 1).
     """
 
     def __init__(self, network, **kwargs):
@@ -185,7 +185,8 @@ class FrozenExtractor(keras.layers.Layer):
         del value  # an outer `model.trainable = True` sets every layer; the extractor is not to follow
 
     def call(self, images):
-        return ops.cast(ops.stop_gradient(self.network(images, training=False)), self.compute_dtype)
+        given = self.network(images, training=False)
+        return keras.tree.map_structure(lambda x: ops.cast(ops.stop_gradient(x), self.compute_dtype), given)
 
     def compute_output_shape(self, input_shape):
         return self.network.compute_output_shape(input_shape)
@@ -202,14 +203,14 @@ class FrozenExtractor(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("cdc_keras")
 class ShuffledContext(keras.layers.Layer):
-    """The context of another image: (B, h, w, C) -> (B, h, w, C), that of the image before it in the batch.
+    """The context of another image: (B, h, w, C) -> (B, h, w, C), that of the image before it in the batch; or several.
 
     A control: what a gate gains from it has nothing to do with the image. In a batch of one T stays as it is, and in
     images stored class by class it stays one of the category; score images in random order.
     """
 
     def call(self, context):
-        return ops.roll(context, 1, axis=0)
+        return keras.tree.map_structure(lambda x: ops.roll(x, 1, axis=0), context)
 
 
 @keras.saving.register_keras_serializable("cdc_keras")

@@ -72,7 +72,7 @@ class RunFolder:
             raise UserError(f"cannot write the run folder {self.path}: {error.strerror}") from error
         if extractor is not None:
             write_text(self.extractor_config, extractor.config.to_json())
-            self.note(extractor_sha256=extractor.sha256)
+            self.note(extractor_sha256=extractor.sha256, extractor_categories=len(extractor.class_names))
         write_text(self.path / "flags.txt", flagfile(config))
         write_text(self.config_path, config.to_json())  # last: a folder with it is complete
 

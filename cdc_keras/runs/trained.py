@@ -15,7 +15,7 @@ from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
 from cdc_keras.networks import registry
 from cdc_keras.runs.folder import RunFolder
-from cdc_keras.trainers.build import build, in_precision, untrained_extractor
+from cdc_keras.trainers.build import build, in_precision, untrained_extractor, with_spread
 from cdc_keras.trainers.distillation import pair_by_resolution
 from cdc_keras.weights import load_weights, sha256
 from cdc_keras.zoo import loading
@@ -40,23 +40,26 @@ class Trained:
     record_sha256: str | None = None
 
 
-def load(place: str | os.PathLike[str]) -> keras.Model:
+def load(place: str | os.PathLike[str], *, spread: bool = False) -> keras.Model:
     """Returns a trained network as a functional `keras.Model`, in float32.
 
     An extractor maps images (B, S, S, 3) in [-1, 1] to T (B, h, h, C), a classifier to logits (B, num_classes).
 
     Args:
         place: path of a finished run, or "zoo:<name>".
+        spread: True returns an extractor's network images -> [T, V]; V, (B, h, h, 1), is where its picture would change
+            if the category did (`networks.spread`).
 
     Raises:
-        UserError: it is neither, or its weights are damaged.
+        UserError: it is neither, its weights are damaged, or `spread` is asked of what has no decoder that is told the
+            category.
 
     Example:
         >>> import cdc_keras
         >>> cdc_keras.load("zoo:shapes").output_shape
         (None, 8, 8, 64)
     """
-    return load_trained(place).network
+    return _context(place, "float32", spread).network if spread else load_trained(place).network
 
 
 @keras_defaults()
@@ -96,17 +99,29 @@ def load_context(config):
 
     Args:
         config: a `RunConfig`. Under gate_context=untrained the network has initial weights, drawn by the config's seed;
-            what else is known is that of the trained one, in whose form it is built.
+            what else is known is that of the trained one, in whose form it is built. Under gate_spread it gives [T, V],
+            in float32.
 
     Raises:
-        UserError: as for `load_trained`.
+        UserError: as for `load_trained`; under gate_spread, it has no decoder that is told the category.
     """
-    trained = load_trained(config.extractor, "extractor", precision=config.precision)
+    trained = _context(config.extractor, config.precision, config.gate_spread)
     if config.gate_context != "untrained":
         return trained
     random.seed(f"context {config.seed}")  # Keras draws the seeds of initial weights from it
-    network = untrained_extractor(in_precision(trained.config, config.precision))
+    categories = len(trained.class_names) if config.gate_spread else None
+    network = untrained_extractor(in_precision(trained.config, config.precision), categories)
     return dataclasses.replace(trained, network=network)
+
+
+def _context(place, precision, spread):
+    """Returns the `Trained` extractor of a place, its network with V if `spread`."""
+    trained = load_trained(place, "extractor", precision=precision)
+    if not spread:
+        return trained
+    if trained.config.classifies or trained.config.context == "gm":
+        raise UserError(f"{place} has no decoder that is told the category, which V needs; take a cgm or a cdcgm")
+    return dataclasses.replace(trained, network=with_spread(load_disentangler(place)))
 
 
 def load_teacher(config, class_names):
@@ -152,7 +167,8 @@ def untrained_model(config, num_classes, run, steps_per_epoch, extractor=None, t
 
     if config.gated and config.gate_attention and extractor is None:
         stored = RunConfig.from_json(run.extractor_config.read_text(encoding="utf-8"))
-        extractor = untrained_extractor(in_precision(stored, config.precision))
+        categories = run.notes()["extractor_categories"] if config.gate_spread else None
+        extractor = untrained_extractor(in_precision(stored, config.precision), categories)
     elif extractor is not None:
         extractor = extractor.network
     return build(

@@ -1,5 +1,6 @@
 """What a trained gate does: how M, C and R move, and what of the accuracy is lost without each."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -46,7 +47,7 @@ def gate_use(gated, split, config):
             constant = _replaced(gated, layers, lambda name, x, means=means: x * 0 + means[name])
             top1[f"{key}_constant"] = top1_of(constant)
     if gate.extractor:
-        top1["t_shuffled"] = top1_of(_replaced(gated, [gate.extractor], lambda name, x: ops.roll(x, 1, axis=0)))
+        top1["t_shuffled"] = top1_of(_replaced(gated, [gate.extractor], _of_another_image))
     return {
         "images": len(split),
         "top1": top1,
@@ -54,6 +55,10 @@ def gate_use(gated, split, config):
         "c": {name.removeprefix(PREFIX): _spread(seen[name], _largest(gated, name)) for name in c},
         "residual": {residual.removeprefix(PREFIX): rms[residual] / rms[f] for residual, f in r.items()},
     }
+
+
+def _of_another_image(name, given):
+    return keras.tree.map_structure(lambda x: ops.roll(x, 1, axis=0), given)  # T, or T and V
 
 
 def _largest(gated, name):

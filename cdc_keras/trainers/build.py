@@ -11,6 +11,7 @@ from cdc_keras.devices.precision import policy
 from cdc_keras.errors import UserError
 from cdc_keras.gate.attach import attach
 from cdc_keras.networks import autoencoder, graph, registry
+from cdc_keras.networks.spread import spread_extractor
 from cdc_keras.trainers import optimizers
 from cdc_keras.trainers.classifier import Classifier
 from cdc_keras.trainers.counterfactual import CounterfactualDisentangler
@@ -42,7 +43,9 @@ def build(config, num_classes, steps_per_epoch, *, extractor=None, teacher=None,
     try:
         if not config.classifies:
             model = _disentangler(config, num_classes, steps_per_epoch)
-            model.compile(config.learning_rate, clip_norm=config.clip_norm, steps_per_execution=calls)
+            steps = config.epochs * steps_per_epoch
+            rate = optimizers.annealed(config.learning_rate, steps, config.annealing)
+            model.compile(config.learning_rate, clip_norm=config.clip_norm, steps_per_execution=calls, annealing=rate)
             return model
         network = classifier(config, num_classes, extractor)
         if config.task == "extractor":
@@ -102,8 +105,15 @@ def in_precision(config, precision):
     return dataclasses.replace(config, precision=precision, strategy="none")
 
 
-def untrained_extractor(config):
-    """Returns the extractor of a run of task extractor, with initial weights."""
+def untrained_extractor(config, spread_over=None):
+    """Returns the extractor of a run of task extractor, with initial weights.
+
+    Args:
+        config: a resolved `RunConfig`.
+        spread_over: the number of categories that it is trained on, if it is to give V beside T, all in float32.
+    """
+    if spread_over is not None:
+        return with_spread(untrained_disentangler(in_precision(config, "float32"), spread_over))
     with policy(config.precision):
         if config.context == "dm":
             return _features(_plain_network(config, num_classes=2), config)  # without the head, any number will do
@@ -114,6 +124,11 @@ def untrained_extractor(config):
             skip=config.skip,
             noise=config.context_noise,
         )
+
+
+def with_spread(disentangler):
+    """Returns the network images -> [T, V] of a `Disentangler`, see `networks.spread.spread_extractor`."""
+    return spread_extractor(disentangler.encoder, disentangler.decoder)
 
 
 def untrained_disentangler(config, num_classes):
@@ -166,7 +181,7 @@ def _sites(config, network, extractor):
     """Returns the names of the layers to gate; by default those at T's resolution and at twice it (A.1)."""
     names = config.gate_sites
     if not names:
-        size = extractor.output_shape[1] if extractor is not None else _context_size(config)
+        size = extractor.outputs[0].shape[1] if extractor is not None else _context_size(config)
         if size is None:
             raise UserError("give gate_sites: without a context there is no resolution to choose default sites by")
         names = (f"{2 * size}x{2 * size}", f"{size}x{size}")

@@ -64,15 +64,24 @@ class Disentangler(StepModel):
         networks = {"autoencoder": (self.encoder, self.decoder)}
         return networks | ({"discriminator": (self.discriminator,)} if self.adversarial else {})
 
-    def compile(self, learning_rate=2e-4, beta_1=0.5, beta_2=0.999, clip_norm=5.0, steps_per_execution=1):
+    def compile(
+        self, learning_rate=2e-4, beta_1=0.5, beta_2=0.999, clip_norm=5.0, steps_per_execution=1, annealing=None
+    ):
         """Gives each player its own Adam, the gradients' global norm clipped at `clip_norm` (Lample et al. 2017).
 
-        Where the networks compute in float16, each has its own loss scale, too.
+        Where the networks compute in float16, each has its own loss scale, too. `annealing` is a schedule in the place
+        of `learning_rate` for the auto-encoder alone: its adversaries catch up with it while it slows down.
         """
         networks = self.networks()
+        rates = {"autoencoder": learning_rate if annealing is None else annealing}
         adams = {
             name: optimizers.Adam(
-                learning_rate, beta_1, beta_2, epsilon=1e-8, global_clipnorm=clip_norm, name=f"{name}_adam"
+                rates.get(name, learning_rate),
+                beta_1,
+                beta_2,
+                epsilon=1e-8,
+                global_clipnorm=clip_norm,
+                name=f"{name}_adam",
             )
             for name in networks
         }

@@ -118,3 +118,28 @@ def step_schedule(learning_rate, *, epochs, steps_per_epoch, warmup_epochs, drop
     if not boundaries:
         return learning_rate
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
+
+
+def annealed(learning_rate, steps, share):
+    """Returns `learning_rate`, which falls linearly to 0 over the last `share` of `steps`; itself if that is no step.
+
+    Args:
+        learning_rate: before it falls.
+        steps: of the whole training.
+        share: in [0, 1].
+    """
+    last = round(share * steps)
+    return learning_rate if not last else _Annealed(learning_rate, steps, last)
+
+
+@keras.saving.register_keras_serializable("cdc_keras")
+class _Annealed(keras.optimizers.schedules.LearningRateSchedule):
+    def __init__(self, learning_rate, steps, last):
+        self.learning_rate, self.steps, self.last = learning_rate, steps, last
+
+    def __call__(self, step):
+        left = self.steps - ops.cast(step, keras.config.floatx())
+        return self.learning_rate * ops.clip(left / self.last, 0.0, 1.0)
+
+    def get_config(self):
+        return {"learning_rate": self.learning_rate, "steps": self.steps, "last": self.last}

@@ -96,11 +96,11 @@ class Audit:
     """The audit of one extractor, and what it takes to make it again.
 
     Attributes:
-        seed: decided the halves and everything random in the probes.
-        limit: at most so many test images were used.
+        seed: decided which images were used, and everything random in the probes.
+        limit: at most so many test images, and fresh scenes of `shapes`, were used.
         rivals: {name in the table: sha256 of the weights' file} of the extractors beside it.
         classifier: sha256 of the weights' file of the classifier that judged what was decoded, None without.
-        probe_images, scored_images: size of the half that probes were trained on, and of the one they were scored on.
+        probe_images, scored_images: how many images probes were trained on, and how many they were scored on.
         erased: {features: mean squared change of standardised T by that erasure, as a share of its variance}.
         findings: all of them.
         tolerance: how well all that comes out again.
@@ -151,7 +151,7 @@ def headline(audit):
 def introduction(audit):
     """Returns how the numbers of an `Audit` were measured."""
     return (
-        f"Fresh probes were trained on {audit.probe_images} test images and scored on {audit.scored_images} others. "
+        f"Fresh probes were trained on {audit.probe_images} images and scored on {audit.scored_images} others. "
         "Extractor and discriminator saw neither. In brackets stands the 95% bootstrap interval over the scored images."
     )
 

@@ -144,8 +144,9 @@ def _build(zoo, record, precision):
     """Returns the untrained network of a record."""
     config, extractor = in_precision(record.run_config(), precision), None
     if record.extractor is not None:
-        stored = _record_of_extractor(zoo, record.extractor).run_config()
-        extractor = untrained_extractor(in_precision(stored, precision))
+        of_extractor = _record_of_extractor(zoo, record.extractor)
+        categories = len(of_extractor.class_names) if config.gate_spread else None
+        extractor = untrained_extractor(in_precision(of_extractor.run_config(), precision), categories)
     try:
         if record.kind == "extractor":
             return untrained_extractor(config)

@@ -51,7 +51,7 @@ def test_the_swap_tells_decoders_that_draw_their_condition(obeys, monkeypatch):
         return 50 * gray(condition.argmax(-1)) / 127.5 - 1 if obeys else context
 
     def predicts(function):
-        return types.SimpleNamespace(predict_on_batch=function)
+        return types.SimpleNamespace(predict_on_batch=function, layers=())
 
     model = types.SimpleNamespace(
         decoder=predicts(draw),
@@ -87,3 +87,25 @@ def test_chance_is_the_share_of_the_probes_most_frequent():
     examined._add("category", "pixels", "linear", np.int32([0, 0, 0, 0]))
     (finding,) = examined.findings
     assert (finding.chance, finding.accuracy) == (0.25, 0.75)
+
+
+def test_probes_see_several_draws_of_a_noisy_context_and_each_as_often_as_ever(monkeypatch):
+    asked = []
+
+    def stub(train, labels, features, *, draws, **options):
+        asked.append((train, labels, len(features), draws))
+        return np.zeros(len(features), int)
+
+    monkeypatch.setattr(examination, "probe", stub)
+    train, scored = shapes(30, seed=0), shapes(20, seed=1)
+    for noise, draws in ((0.5, 4), (0.0, 1)):
+        examined = examination.Examination(train, scored, train, 10, seed=0)
+        examined.run({"context": autoencoder.encoder(32, context_channels=4, noise=noise)}, {}, None)
+        features, labels, count, told = asked[0]
+        assert (features.shape, count, told) == ((30 * draws, 8, 8, 4), 20, draws)
+        assert np.array_equal(labels, np.tile(train.labels, draws))
+        assert asked[-1][3] == 1 and len(asked[-1][0]) == 30  # pixels have no noise
+        if noise:
+            assert not np.array_equal(features[:30], features[30:60])
+            np.testing.assert_allclose(features[:30], features[30:60], atol=6)  # ten deviations of the difference
+        asked.clear()
