@@ -1,7 +1,7 @@
-"""The whole method on one machine in a few minutes: cdc-keras demo --out=runs/demo (or make demo).
+"""The idea in a few minutes: cdc-keras demo --out=runs/demo (or make demo).
 
-On `shapes`, whose training backgrounds give the category away, it trains an extractor, a small VGG plain and the same
-VGG gated by the context, and asks fresh probes what the context still knows.
+It shows what the zoo's extractor of `shapes` makes of T and V. Then it trains a small VGG on images whose backgrounds
+give the category away: plain, gated from V, and, as a control, gated from the V of another image.
 """
 
 import dataclasses
@@ -9,66 +9,117 @@ import json
 import sys
 import time
 
-from cdc_keras.audit.audit import audit
+import numpy as np
+
+from cdc_keras.audit import decoding, scenes
 from cdc_keras.config import RunConfig
+from cdc_keras.data.pipeline import scale
+from cdc_keras.data.shapes import shapes
 from cdc_keras.errors import UserError
+from cdc_keras.gate.parts import ATTENTION
 from cdc_keras.markdown import markdown_table
+from cdc_keras.networks import graph
 from cdc_keras.paths import expanded
+from cdc_keras.runs.environment import environment
 from cdc_keras.runs.evaluation import evaluate
+from cdc_keras.runs.trained import load, load_disentangler, load_trained
 from cdc_keras.runs.training import train
-from cdc_keras.weights import write_text
+from cdc_keras.visualize import figures
+from cdc_keras.visualize.maps import iou
+from cdc_keras.weights import make_folder, write_text
 
-SHAPES = dict(dataset="shapes", background_bias=0.8, train_limit=6000, validation_fraction=0.15, steps_per_call=5)
-EXTRACTOR = RunConfig(task="extractor", **SHAPES, epochs=6, batch_size=32, fool_weight=0.1, fool_ramp_fraction=0.3)
+EXTRACTOR = "zoo:shapes"
 PLAIN = RunConfig(
-    task="classifier", **SHAPES, network="vgg13_slim", epochs=5, batch_size=64, learning_rate=0.02, warmup_epochs=0.5
+    task="classifier",
+    network="vgg13_slim",
+    dataset="shapes",
+    background_bias=0.95,
+    seed=1,  # the extractor has seen the images of seed 0
+    train_limit=1000,
+    validation_fraction=0.2,
+    epochs=25,
+    batch_size=64,
+    learning_rate=0.02,
+    warmup_epochs=0.0,
+    steps_per_call=5,
 )
+FROM_V = {"gate_spread": True, "gate_init": "spread"}
+ARMS = {
+    "plain": {},
+    "gated": FROM_V,
+    "control": {**FROM_V, "gate_context": "shuffled"},
+}
+TITLES = {"plain": "plain", "gated": "gated", "control": "gated by another image's T and V"}
+SCENES = 1000  # fresh ones, on which V and M are compared with the object
+SHOWN = 6  # images in a picture
 
 
-def demo(out, extractor=EXTRACTOR, plain=PLAIN):
-    """Returns the demo's table as Markdown text, having trained into `out` and drawn the pictures there.
+def demo(out, plain=PLAIN, extractor=EXTRACTOR):
+    """Returns the demo's tables as Markdown text, having trained into `out` and drawn the pictures there.
 
     Args:
-        out: folder for the three runs; finished ones are not trained again.
-        extractor, plain: configs of the extractor and of the plain classifier.
+        out: folder for the runs and pictures; finished runs are not trained again.
+        plain: config of the plain classifier.
+        extractor: "zoo:<name>" or path of an extractor of `shapes`.
     """
-    out = expanded(out)
-    started = time.monotonic()
-    gated = dataclasses.replace(plain, extractor=str(out / "extractor"))
+    out, started = expanded(out), time.monotonic()
+    make_folder(out)
+    print(f"== what {extractor} holds", file=sys.stderr)
+    fresh = shapes(SCENES, seed=(plain.seed, 1))
+    maps = {"V": np.asarray(load(extractor, spread=True).predict(scale(fresh.images), verbose=0)[1])[..., 0]}
+    model = load_disentangler(extractor)
+    examples = fresh.take(slice(SHOWN))
+    names = load_trained(extractor, "extractor").class_names
+    figures.condition_swaps(model, examples.images, examples.labels, names, out / "swaps.png", conditions=len(names))
+
     scores = {}
-    for name, config in (("extractor", extractor), ("plain", plain), ("gated", gated)):
-        print(f"== {name}", file=sys.stderr)
-        if not train(config, out / name).finished:
+    for name, settings in ARMS.items():
+        print(f"== {TITLES[name]}", file=sys.stderr)
+        gate = {"extractor": extractor, **settings} if settings else {}
+        if not train(dataclasses.replace(plain, **gate), out / name).finished:
             raise UserError("the demo was stopped; the same command goes on from there")
-    evaluate(out / "extractor")
-    for name in ("plain", "gated"):
-        plain_run = out / "plain" if name == "gated" else None
-        scores[name] = {s: evaluate(out / name, split=s, plain=plain_run) for s in ("validation", "test")}
+        scores[name] = {split: evaluate(out / name, split=split)["top1"] for split in ("validation", "test")}
+    maps["M"] = _attention(load(out / "gated"), fresh.images)
+    overlap = {name: _overlap(values, fresh.factors["mask"]) for name, values in maps.items()}
+    _draw(maps, fresh, out / "attention.png")
 
-    print("== audit", file=sys.stderr)
-    # On test images, whose background says nothing of the category, or probes would read that.
-    audited = audit(out / "extractor", classifier=out / "plain", seed=extractor.seed)
-    text = _table(scores, audited["findings"])
-    write_text(out / "demo.json", json.dumps({"accuracy": scores, "audit": audited}, indent=2) + "\n")
+    text = _tables(scores, overlap)
+    numbers = {"accuracy": scores, "iou": overlap, "extractor": extractor, "environment": environment()}
+    write_text(out / "demo.json", json.dumps(numbers, indent=2) + "\n")
     write_text(out / "demo.md", text)
-    pictures = [str(out / "extractor" / "audit.png"), *sorted(str(p) for p in out.glob("*/pictures/*.png"))]
     minutes = (time.monotonic() - started) / 60
-    return text + f"\n{minutes:.1f} min. Pictures:\n" + "\n".join(f"  {p}" for p in pictures)
+    pictures = [out / "swaps.png", out / "attention.png", *sorted(out.glob("*/pictures/*.png"))]
+    return text + f"\n{minutes:.1f} min. Pictures:\n" + "\n".join(f"  {path}" for path in pictures)
 
 
-def _table(scores, findings):
-    """Returns both halves of the result as Markdown tables."""
+def _attention(network, images):
+    """Returns M of images, (N, h, w)."""
+    gated, tensors = graph.outputs(network)
+    return decoding.contexts(type(gated)(gated.inputs, tensors[ATTENTION]), images)[..., 0]
+
+
+def _overlap(values, masks):
+    """Returns the mean IoU of maps (N, h, w) with masks (N, S, S), and that of another image's maps."""
+    at = scenes.masks_at(masks, values.shape[1])
+    return {"own": float(iou(values, at).mean()), "another": float(iou(np.roll(values, 1, axis=0), at).mean())}
+
+
+def _draw(maps, split, path):
+    """Writes the images with V and M over them."""
+    count, size = SHOWN, split.images.shape[1]
+    shown = {}
+    for name, values in maps.items():
+        values = values[:count] / values[:count].max(axis=(1, 2), keepdims=True)
+        factor = size // values.shape[1]
+        shown[f"{name} over the image"] = values.repeat(factor, axis=1).repeat(factor, axis=2)
+    figures.draw_strip(split.images[:count], shown, path, title="V and M", masks=split.factors["mask"][:count])
+
+
+def _tables(scores, overlap):
+    """Returns the results as Markdown tables."""
     splits = {"backgrounds as in training": "validation", "backgrounds independent of the category": "test"}
-    rows = [
-        (text, *(f"{scores[name][split]['top1']:.1%}" for name in ("plain", "gated"))) for text, split in splits.items()
-    ]
-    accuracies = markdown_table(("accuracy of the classifier on", "plain", "gated"), rows)
-    read = {(x["target"], x["features"], x["reader"]): x for x in findings}
-    targets = {"the category": "category", "the background's texture": "texture", "the background's hue": "hue"}
-    rows = []
-    for name, target in targets.items():
-        pairs = [[read[target, features, kind] for kind in ("linear", "conv")] for features in ("context", "pixels")]
-        cells = [", ".join(f"{x['accuracy']:.1%}" for x in pair) for pair in pairs]
-        rows.append((name, *cells, f"{pairs[0][1]['chance']:.1%}"))
-    head = ("a fresh probe reads", "from T (linear, conv)", "from pixels (linear, conv)", "chance")
-    return f"{accuracies}\n\n{markdown_table(head, rows)}\n"
+    rows = [(text, *(f"{scores[name][split]:.1%}" for name in ARMS)) for text, split in splits.items()]
+    accuracies = markdown_table(("accuracy of the classifier on", *TITLES.values()), rows)
+    rows = [(name, *(f"{of[key]:.2f}" for key in ("own", "another"))) for name, of in overlap.items()]
+    overlaps = markdown_table(("IoU with the object", "of the image's own", "of another image's"), rows)
+    return f"{accuracies}\n\n{overlaps}\n"

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from cdc_keras.data.pipeline import in_batches, scale
+from cdc_keras.networks.spread import spread_of
 
 
 def contexts(extractor, images):
@@ -57,25 +58,14 @@ def classified_decoded(classifier, disentangler, context, labels):
     )
 
 
-def spread(disentangler, context, size):
-    """Returns V(T), where the picture would change if the category did: (N, size, size) floats.
-
-    V is the standard deviation of G2(T, y) over all categories y, averaged over the colour channels and over the pixels
-    of each of size x size squares.
+def spread(disentangler, context):
+    """Returns V(T), where the picture would change if the category did (`networks.spread`): (N, h, w) floats.
 
     Args:
         disentangler: a trained `Disentangler`.
         context: (N, h, w, C) T.
-        size: a divisor of the images' height.
     """
-
-    def of_batch(t):
-        categories = range(disentangler.num_classes)
-        decoded = np.stack([_decoded(disentangler, t, np.full(len(t), y)) for y in categories])
-        deviation = decoded.std(axis=0).mean(axis=-1)
-        return deviation.reshape(len(t), size, -1, size, deviation.shape[2] // size).mean(axis=(2, 4))
-
-    return in_batches(of_batch, context)
+    return in_batches(spread_of(disentangler.decoder).predict_on_batch, context)[..., 0]
 
 
 def other_labels(labels, num_classes, seed):

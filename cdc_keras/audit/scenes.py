@@ -30,9 +30,8 @@ def measured(extractor, disentangler, config, count, seed):
     shown = {"difficulty": config.difficulty, "image_size": config.image_size}
     split, others, images = counterfactual_shapes(count, seed=seed, **shown)
     context = decoding.contexts(extractor, split.images)
-    side = config.image_size // size
-    masks = split.factors["mask"].reshape(count, size, side, size, side).mean(axis=(2, 4)) > INSIDE
-    maps = decoding.spread(disentangler, context, size)
+    masks = masks_at(split.factors["mask"], size)
+    maps = decoding.spread(disentangler, context)
     values = {
         "counterfactual_mse": decoding.reconstruction_errors(disentangler, images, context, others),
         "spread_iou": iou(maps, masks),
@@ -40,6 +39,12 @@ def measured(extractor, disentangler, config, count, seed):
         "spread_pointing": pointing(maps, masks),
     }
     return {name: with_interval(x, seed) for name, x in values.items()}
+
+
+def masks_at(masks, size):
+    """Returns masks (N, S, S) at another resolution, (N, size, size) bool."""
+    count, side = len(masks), masks.shape[1] // size
+    return masks.reshape(count, size, side, size, side).mean(axis=(2, 4)) > INSIDE
 
 
 def sentences(name, found):

@@ -136,6 +136,16 @@ def decoder(
     return keras.Model(inputs, x, name=name)
 
 
+def split(decoder):
+    """Returns a conditional decoder in two networks: T -> features, which do not depend on the condition, and the rest.
+
+    The rest takes [features, condition]. Both share the decoder's weights.
+    """
+    context, condition = decoder.inputs
+    features = decoder.get_layer(FIRST_DECODED).output
+    return keras.Model(context, features), keras.Model([features, condition], decoder.outputs[0])
+
+
 def _film(x, condition, name):
     """Returns x, (B, H, W, C), scaled and shifted channel by channel as the condition, (B, K), says."""
     channels = x.shape[-1]

@@ -25,13 +25,23 @@ def spread_extractor(encoder, decoder):
     Raises:
         ValueError: the decoder is told no category.
     """
-    if len(decoder.inputs) < 2:
-        raise ValueError("V needs a decoder that is told the category, and a GM's is not; take a CGM or a CDCGM")
     encoder = autoencoder.mean_encoder(encoder)
     images, context = encoder.inputs[0], encoder.outputs[0]
+    return graph.flatten(keras.Model(images, [context, spread_of(decoder)(context)], name=encoder.name))
+
+
+def spread_of(decoder):
+    """Returns the network T (B, h, h, C) -> V (B, h, h, 1) of a decoder, whose weights it shares.
+
+    Raises:
+        ValueError: the decoder is told no category.
+    """
+    if len(decoder.inputs) < 2:
+        raise ValueError("V needs a decoder that is told the category, and a GM's is not; take a CGM or a CDCGM")
+    context = keras.Input(decoder.inputs[0].shape[1:])
     repeated, conditions = EveryCategory(decoder.inputs[1].shape[-1], name="spread_categories")(context)
     spread = Spread(context.shape[1], name="spread")([context, decoder([repeated, conditions])])
-    return graph.flatten(keras.Model(images, [context, spread], name=encoder.name))
+    return keras.Model(context, spread)
 
 
 @keras.saving.register_keras_serializable("cdc_keras")

@@ -69,8 +69,8 @@ class Disentangler(StepModel):
     ):
         """Gives each player its own Adam, the gradients' global norm clipped at `clip_norm` (Lample et al. 2017).
 
-        Where the networks compute in float16, each has its own loss scale, too. `annealing` is a schedule in the place
-        of `learning_rate` for the auto-encoder alone: its adversaries catch up with it while it slows down.
+        Where the networks compute in float16, each has its own loss scale, too. `annealing` takes the place of
+        `learning_rate` for the auto-encoder, whose adversaries catch up with it while it slows down.
         """
         networks = self.networks()
         rates = {"autoencoder": learning_rate if annealing is None else annealing}
@@ -166,11 +166,7 @@ class Disentangler(StepModel):
         )
 
     def _split_decoder(self):
-        """Makes `decode` in two parts: what does not depend on the condition, and the rest."""
-        context, condition = self.decoder.inputs
-        features = self.decoder.get_layer(autoencoder.FIRST_DECODED).output
-        first = keras.Model(context, features)
-        rest = keras.Model([features, condition], self.decoder.outputs[0])
+        first, rest = autoencoder.split(self.decoder)
         # In functions, which Keras does not look into: as attributes they would be saved a second time.
         self._decode_first = lambda context: first(context, training=True)
         self._decode_rest = lambda features, condition: rest([features, condition], training=True)
@@ -200,8 +196,7 @@ class Disentangler(StepModel):
 
     def _update_autoencoder(self, images, labels):
         """Moves encoder and decoder only: MSE + lambda_fool L_fool + L_repul, D in inference mode (Eqs. 1 and 2)."""
-        condition, settings = self.condition(labels), self.settings
-        metrics = {}
+        condition, settings, metrics = self.condition(labels), self.settings, {}
 
         def loss():
             context, mean = self._encoded(images)
@@ -210,11 +205,9 @@ class Disentangler(StepModel):
             else:
                 reconstructions = self.decode(context, condition, training=True)
             total = metrics["reconstruction_loss"] = losses.reconstruction_loss(images, reconstructions)
-            if self.settings.repulsive:
-                repulsion, active = losses.repulsive_loss(
-                    reconstructions, counterfactuals, self.settings.repulsive_delta
-                )
-                total += self.settings.repulsive_weight * repulsion
+            if settings.repulsive:
+                repulsion, active = losses.repulsive_loss(reconstructions, counterfactuals, settings.repulsive_delta)
+                total += settings.repulsive_weight * repulsion
                 metrics.update(repulsive_loss=repulsion, repulsive_active=active)
             if self.adversarial:
                 # D is differentiated once, at T. The inner product has the gradient lambda_fool dL_fool/dT at T, and so

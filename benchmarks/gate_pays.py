@@ -1,0 +1,133 @@
+"""Does the gate pay where labels are few, or backgrounds misleading? python -m benchmarks.gate_pays
+
+Slim VGG13 on images of `shapes`, plain and gated, with every control, `STEPS` steps each. The extractor was taught by
+10,000 other images whose backgrounds tell nothing; `--same` trains one for each seed on the very images and labels that
+the classifier gets. Arms of one seed have the same images, the same order and, as far as they share layers, the same
+initial weights. Runs on record are not made again. Writes docs/results/gate_pays.json; docs/fill.py makes the tables.
+"""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+import time
+
+import keras
+import numpy as np
+from absl import app, flags
+
+from cdc_keras.audit.scenes import masks_at
+from cdc_keras.config import RunConfig
+from cdc_keras.data.load import load_dataset
+from cdc_keras.data.pipeline import in_batches, scale, training_batches
+from cdc_keras.data.shapes import shapes
+from cdc_keras.gate.parts import ATTENTION
+from cdc_keras.networks import graph
+from cdc_keras.runs.environment import environment
+from cdc_keras.runs.scoring import score
+from cdc_keras.runs.trained import load_context
+from cdc_keras.runs.training import train
+from cdc_keras.trainers.build import build
+from cdc_keras.visualize.maps import iou
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results" / "gate_pays.json"
+STEPS = 400
+SEEDS = (1, 2, 3, 4, 5)  # the extractor's is 0, and so are its images
+CLASSIFIER = RunConfig(
+    task="classifier",
+    network="vgg13_slim",
+    dataset="shapes",
+    batch_size=64,
+    learning_rate=0.02,
+    warmup_epochs=0.0,
+    validation_fraction=0.0,
+    steps_per_call=5,
+)
+REGIMES = {
+    "few labels": {"train_limit": 200},
+    "telltale backgrounds, bias 0.8": {"train_limit": 1000, "background_bias": 0.8},
+    "telltale backgrounds, bias 0.95": {"train_limit": 1000, "background_bias": 0.95},
+}
+V = {"gate_spread": True, "gate_init": "spread"}
+ARMS = {
+    "plain": {},
+    "plain, as many weights": {"network": "vgg13_w17"},
+    "R alone": {"gate_attention": False},
+    "gate, P without V": {"extractor": True},
+    "gate, P with V": {"extractor": True, "gate_spread": True},
+    "gate, start from V": {"extractor": True, **V},
+    "the same, T and V of another image": {"extractor": True, **V, "gate_context": "shuffled"},
+    "the same, untrained extractor": {"extractor": True, **V, "gate_context": "untrained"},
+}
+
+
+def measured(arm, regime, seed, extractor):
+    """Returns the record of one training: what was set, the top-1 on test images, and of a gate the IoU of M."""
+    settings = {**REGIMES[regime], **ARMS[arm], "seed": seed}
+    if "extractor" in settings:
+        settings["extractor"] = extractor
+    config = dataclasses.replace(CLASSIFIER, **settings)
+    data = load_dataset(config)
+    per_epoch = len(data.train) // config.batch_size
+    config = dataclasses.replace(config, epochs=-(-STEPS // per_epoch)).resolved(data.image_size)
+    context = load_context(config).network if config.gated and config.gate_attention else None
+    started = time.monotonic()
+    model = build(config, len(data.class_names), per_epoch, extractor=context)
+    plan = {"batch_size": config.batch_size, "seed": seed, "crop_padding": config.crop_padding, "flip": config.flip}
+    for epoch in range(config.epochs):
+        batches = training_batches(data.train, data.image_size, epoch=epoch, steps_per_call=5, **plan)
+        model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0)
+    seconds = time.monotonic() - started
+    found = {"top1": score(model, data.test, config).check_finite().metrics["top1"]}
+    if context is not None:
+        found |= attention(model.network, seed)
+    return {"arm": arm, "regime": regime, "seed": seed, **found, "seconds": seconds, "settings": config.without_paths()}
+
+
+def attention(network, seed):
+    """Returns the IoU of M with the mask at its resolution, of another image's M, and M's deviation in an image."""
+    split = shapes(1000, seed=(seed, 2))
+    tensors = graph.outputs(network)
+    model = keras.Model(tensors[0].inputs, tensors[1][ATTENTION])
+    maps = in_batches(lambda x: model(scale(x), training=False), split.images)[..., 0]
+    masks = masks_at(split.factors["mask"], maps.shape[1])
+    return {
+        "m_iou": float(iou(maps, masks).mean()),
+        "m_iou_of_another": float(iou(np.roll(maps, 1, axis=0), masks).mean()),
+        "m_deviation": float(maps.std(axis=(1, 2)).mean()),
+    }
+
+
+def main(argv):
+    del argv
+    records = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
+    known = {(r["arm"], r["regime"], r["seed"], r["taught"]) for r in records}
+    taught = "the same images" if flags.FLAGS.same else "other images"
+    for seed, regime, arm in itertools.product(SEEDS[: flags.FLAGS.seeds], flags.FLAGS.regimes or REGIMES, ARMS):
+        if (arm, regime, seed, taught) in known or (flags.FLAGS.same and "extractor" not in ARMS[arm]):
+            continue
+        extractor = same(regime, seed) if flags.FLAGS.same else flags.FLAGS.extractor
+        record = measured(arm, regime, seed, extractor)
+        records.append(record | {"taught": taught} | environment())
+        print({k: record[k] for k in ("regime", "arm", "seed", "top1", "m_iou", "seconds") if k in record}, flush=True)
+        RESULTS.write_text(json.dumps(records, indent=1) + "\n")
+
+
+def same(regime, seed):
+    """Returns the path of an extractor of the released one's settings, trained on the images of a regime and seed."""
+    source = load_context(dataclasses.replace(CLASSIFIER, extractor=flags.FLAGS.extractor)).config
+    data = load_dataset(dataclasses.replace(CLASSIFIER, **REGIMES[regime], seed=seed))
+    epochs = round(source.epochs * 10_000 / len(data.train))
+    config = dataclasses.replace(source, **REGIMES[regime], seed=seed, epochs=epochs, validation_fraction=0.0)
+    folder = pathlib.Path(flags.FLAGS.out) / f"{regime} {seed}".replace(" ", "_")
+    return str(train(config, folder, pictures=False).path)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("extractor", "zoo:shapes", "trained extractor that gates: runs/... or zoo:<name>")
+    flags.DEFINE_boolean("same", False, "gate by extractors that the classifier's own images and labels have taught")
+    flags.DEFINE_integer("seeds", 5, "how many seeds", lower_bound=1, upper_bound=5)
+    flags.DEFINE_list("regimes", [], "which regimes; all if not given")
+    flags.DEFINE_string("out", "runs/gate_pays", "folder for the extractors of --same")
+    app.run(main)
