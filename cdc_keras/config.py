@@ -140,6 +140,12 @@ class RunConfig:
     reencoding_weight: float = _experiment(
         0.0, "weight of the loss that rewards them for having the same T again; rises likewise (paper: none)", low=0.0
     )
+    critic_weight: float = _experiment(
+        0.0,
+        "weight of the loss that rewards them for hiding from a second image classifier which category the image had; "
+        "rises likewise (paper: none)",
+        low=0.0,
+    )
     discriminator_width: int = _experiment(64, "channels of the discriminator's first layer (paper: not given)", low=1)
     discriminators: int = _experiment(1, "number of discriminators; fooling losses are averaged (paper: 1)", low=1)
     discriminator_steps: int = _experiment(

@@ -44,7 +44,7 @@ def check_together(config):
     changed = [name for name in gate if getattr(config, name) != type(config).__dataclass_fields__[name].default]
     if changed and not config.gated:
         raise UserError(f"{', '.join(changed)} would do nothing: there is no gate without extractor")
-    players = ("counterfactual_weight", "reencoding_weight")
+    players = ("counterfactual_weight", "reencoding_weight", "critic_weight")
     named = [name for name in players if getattr(config, name)]
     if named and config.context not in ("cdcgm", "cgm"):
         raise UserError(f"{', '.join(named)} need a decoder that is told the category; set context=cdcgm or cgm")

@@ -20,6 +20,7 @@ IMAGE_CLASSIFIER = "vgg13_slim"
 # Deviations of the noise on images in [-1, 1]: at most, where the classifier learns; always, where it judges. Without,
 # it takes grids that nobody sees for a category. On what is encoded again, so that no message hides in it.
 LEARNING_NOISE, JUDGING_NOISE, REENCODING_NOISE = 0.6, 0.3, 0.05
+CRITIC_NOISE = 0.1  # on all that the critic sees
 
 
 class CounterfactualDisentangler(Disentangler):
@@ -33,8 +34,10 @@ class CounterfactualDisentangler(Disentangler):
       decoded under it.
     * re-encoding: the squared difference between T of that image and T, over the variance of each channel. It moves the
       encoder only.
+    * critic: how surely a second image classifier tells from that image which category it had before, its probability
+      of the right one. It takes from the decoder the use of what T knows of the category.
 
-    The last two rise as lambda_fool does.
+    The last three rise as lambda_fool does.
 
     Args:
         image_size, num_classes, **settings: as for `Disentangler`.
@@ -44,6 +47,8 @@ class CounterfactualDisentangler(Disentangler):
         super().__init__(image_size, num_classes, **settings)
         if self.settings.counterfactual_weight:
             self.image_classifier = registry.build(IMAGE_CLASSIFIER, image_size, num_classes=num_classes)
+        if self.settings.critic_weight:
+            self.critic = registry.build(IMAGE_CLASSIFIER, image_size, num_classes=num_classes)
         encoder = self.encoder
         both = keras.Model(encoder.input, [autoencoder.mean_encoder(encoder).output, encoder.output])
         noise = next((layer for layer in encoder.layers if isinstance(layer, ContextNoise)), keras.layers.Identity())
@@ -52,13 +57,16 @@ class CounterfactualDisentangler(Disentangler):
         self._with_noise = lambda mean: noise(mean)
 
     def networks(self):
-        more = {"image_classifier": (self.image_classifier,)} if self.settings.counterfactual_weight else {}
+        weights = {"image_classifier": "counterfactual_weight", "critic": "critic_weight"}
+        more = {name: (getattr(self, name),) for name, weight in weights.items() if getattr(self.settings, weight)}
         return super().networks() | more
 
     def update(self, images, labels):
         """Trains all players on one batch, and returns the means of the metrics so far."""
         if self.settings.counterfactual_weight:
             self._update_image_classifier(images, labels)
+        if self.settings.critic_weight:
+            self._update_critic(images, labels)
         return super().update(images, labels)
 
     def _update_image_classifier(self, images, labels):
@@ -70,10 +78,26 @@ class CounterfactualDisentangler(Disentangler):
             value = losses.discriminator_loss(self.image_classifier(noisy, training=True), labels)
             return value, value
 
-        variables = self.image_classifier.trainable_variables
-        value, gradients = self.gradients(loss, variables, self.player.image_classifier)
-        self.player.image_classifier.apply(gradients, variables)
-        self._track(images, image_classifier_loss=value)
+        self._track(images, image_classifier_loss=self._moved("image_classifier", loss))
+
+    def _update_critic(self, images, labels):
+        """Moves the critic only: cross-entropy of the category an image had before it was decoded under another."""
+        others = losses.draw_wrong_labels(labels, self.num_classes, self.draws)
+        decoded = ops.stop_gradient(self.decode(self.encoder(images, training=False), self.condition(others)))
+        noisy = decoded + CRITIC_NOISE * self._draw(keras.random.normal, images)
+
+        def loss():
+            logits = self.critic(noisy, training=True)
+            return losses.discriminator_loss(logits, labels), ops.mean(hits(logits, labels))
+
+        self._track(images, critic_accuracy=self._moved("critic", loss))
+
+    def _moved(self, player, loss):
+        """Moves one player by the gradient of a loss, and returns what the loss gives besides."""
+        (network,), optimizer = self.networks()[player], getattr(self.player, player)
+        value, gradients = self.gradients(loss, network.trainable_variables, optimizer)
+        optimizer.apply(gradients, network.trainable_variables)
+        return value
 
     def _encoded(self, images):
         mean, context = self._both(images)
@@ -96,6 +120,10 @@ class CounterfactualDisentangler(Disentangler):
             metrics["counterfactual_loss"] = losses.discriminator_loss(logits, others)
             metrics["counterfactual_accuracy"] = ops.mean(hits(logits, others))
             total += self.ramp * settings.counterfactual_weight * metrics["counterfactual_loss"]
+        if settings.critic_weight:
+            noisy = images + CRITIC_NOISE * self._draw(keras.random.normal, images)
+            metrics["critic_loss"] = losses.fooling_loss(self.critic(noisy, training=False), labels)
+            total += self.ramp * settings.critic_weight * metrics["critic_loss"]
         if settings.reencoding_weight:
             metrics["reencoding_loss"] = self._reencoding_loss(images, mean)
             total += self.ramp * settings.reencoding_weight * metrics["reencoding_loss"]

@@ -38,6 +38,7 @@ class Settings:
     prior_weight: float = 0.0
     counterfactual_weight: float = 0.0
     reencoding_weight: float = 0.0
+    critic_weight: float = 0.0
     discriminator_width: int = 64
     discriminators: int = 1
     discriminator_steps: int = 1
@@ -67,7 +68,7 @@ class Settings:
     @property
     def counterfactual(self) -> bool:
         """Whether images are decoded under other categories, to be judged or encoded again."""
-        return self.counterfactual_weight > 0 or self.reencoding_weight > 0
+        return max(self.counterfactual_weight, self.reencoding_weight, self.critic_weight) > 0
 
     @property
     def repulsive(self) -> bool:
@@ -84,4 +85,5 @@ class Settings:
         names += ["prior_loss"] if self.prior_weight else []
         if self.counterfactual_weight:
             names += ["image_classifier_loss", "counterfactual_loss", "counterfactual_accuracy"]
+        names += ["critic_accuracy", "critic_loss"] if self.critic_weight else []
         return names + (["reencoding_loss"] if self.reencoding_weight else [])
