@@ -22,11 +22,13 @@ from cdc_keras.data.load import load_dataset
 from cdc_keras.data.pipeline import in_batches, scale, training_batches
 from cdc_keras.data.shapes import shapes
 from cdc_keras.gate.parts import ATTENTION
+from cdc_keras.markdown import markdown_table
 from cdc_keras.networks import graph
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.scoring import score
 from cdc_keras.runs.trained import load_context
 from cdc_keras.runs.training import train
+from cdc_keras.tables.statistics import paired, summary
 from cdc_keras.trainers.build import build
 from cdc_keras.visualize.maps import iou
 
@@ -50,13 +52,15 @@ REGIMES = {
     "telltale backgrounds, bias 0.95": {"train_limit": 1000, "background_bias": 0.95},
 }
 V = {"gate_spread": True, "gate_init": "spread"}
+OWN = "gate, start from V"
+OTHERS, THE_SAME = "other images", "the same images"  # by which the extractor was taught
 ARMS = {
     "plain": {},
     "plain, as many weights": {"network": "vgg13_w17"},
     "R alone": {"gate_attention": False},
     "gate, P without V": {"extractor": True},
     "gate, P with V": {"extractor": True, "gate_spread": True},
-    "gate, start from V": {"extractor": True, **V},
+    OWN: {"extractor": True, **V},
     "the same, T and V of another image": {"extractor": True, **V, "gate_context": "shuffled"},
     "the same, untrained extractor": {"extractor": True, **V, "gate_context": "untrained"},
 }
@@ -99,11 +103,56 @@ def attention(network, seed):
     }
 
 
+def table(records):
+    """Returns the records as Markdown: a row for each arm, means over seeds, and what V of its own image gains."""
+    records = list(records)
+    regimes = [name for name in REGIMES if any(r["regime"] == name for r in records)]
+    ordered = sorted(records, key=lambda record: list(ARMS).index(record["arm"]))
+    shown = list(dict.fromkeys((r["arm"], r["taught"] if "extractor" in ARMS[r["arm"]] else "") for r in ordered))
+    rows = []
+    for arm, taught in shown:
+        cells = [arm, taught]
+        for regime in regimes:
+            of_this = _top1(records, arm, regime, taught)
+            own = _top1(records, OWN, regime, taught or OTHERS)
+            cells += [_spread(summary(of_this.values())), "" if arm == OWN else _spread(paired(own, of_this), "+")]
+        rows.append(cells)
+    head = ["network", "the extractor was taught by"]
+    for regime in regimes:
+        head += [f"{regime}: top-1, %", "gate from V minus this"]
+    overlaps = [
+        f"{regime}: {_spread(summary(r['m_iou'] for r in chosen), scale=1)} (M of another image "
+        f"{_spread(summary(r['m_iou_of_another'] for r in chosen), scale=1)})"
+        for regime in regimes
+        if (chosen := [r for r in records if (r["arm"], r["regime"]) == (OWN, regime)])
+    ]
+    last = records[-1]
+    return (
+        f"{markdown_table(head, rows)}\n\nMeans over seeds and half of their 95% intervals; differences are paired. "
+        f"IoU of the trained M with the object: {'; '.join(overlaps)}. {STEPS} steps of batch 64, seeds "
+        f"{', '.join(map(str, sorted({r['seed'] for r in records})))}; {last['hardware']}; commit "
+        f"{', '.join(sorted({r['commit'] for r in records}))}."
+    )
+
+
+def _top1(records, arm, regime, taught):
+    """Returns {seed: top-1} of an arm; what has no extractor was not taught twice."""
+    alike = [r for r in records if (r["arm"], r["regime"]) == (arm, regime)]
+    return {r["seed"]: r["top1"] for r in alike if "extractor" not in ARMS[arm] or r["taught"] == taught}
+
+
+def _spread(found, sign="", scale=100):
+    if found is None:
+        return ""
+    half = "" if found.interval is None else f" ± {scale * found.interval:.{1 if scale == 100 else 2}f}"
+    return f"{scale * found.mean:{sign}.{1 if scale == 100 else 2}f}{half}"
+
+
 def main(argv):
     del argv
     records = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
     known = {(r["arm"], r["regime"], r["seed"], r["taught"]) for r in records}
-    taught = "the same images" if flags.FLAGS.same else "other images"
+    taught = THE_SAME if flags.FLAGS.same else OTHERS
     for seed, regime, arm in itertools.product(SEEDS[: flags.FLAGS.seeds], flags.FLAGS.regimes or REGIMES, ARMS):
         if (arm, regime, seed, taught) in known or (flags.FLAGS.same and "extractor" not in ARMS[arm]):
             continue

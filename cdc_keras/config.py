@@ -147,6 +147,9 @@ class RunConfig:
         low=0.0,
     )
     discriminator_width: int = _experiment(64, "channels of the discriminator's first layer (paper: not given)", low=1)
+    discriminator_dropout: float = _experiment(
+        0.3, "share of values dropped in it (Lample et al.: 0.3)", low=0.0, high=0.9
+    )
     discriminators: int = _experiment(1, "number of discriminators; fooling losses are averaged (paper: 1)", low=1)
     discriminator_steps: int = _experiment(
         1, "steps of the discriminators for each step of the auto-encoder (paper: 1)", low=1

@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 
-from benchmarks import augmentation, disentangling, input_path, latency, settings, training_step
+from benchmarks import augmentation, disentangling, gate_pays, input_path, latency, settings, training_step
 from cdc_keras.markdown import markdown_table
 from cdc_keras.tables import markdown
 from cdc_keras.zoo.findings import PLAYERS, READERS
@@ -199,6 +199,7 @@ def parts(path):
         "latency": lambda: speed("latency"),
         "input_path": lambda: speed("input_path"),
         "augmentation": augmented,
+        "gate_pays": lambda: gate_pays.table(json.loads((RESULTS / "gate_pays.json").read_text(encoding="utf-8"))),
     }
 
 

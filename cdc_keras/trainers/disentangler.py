@@ -158,16 +158,13 @@ class Disentangler(StepModel):
                     variable.assign(drawn.numpy())
 
     def _new_discriminator(self):
-        return autoencoder.discriminator(
-            self.encoder.output_shape[1:],
-            num_classes=self.num_classes,
-            width=self.settings.discriminator_width,
-            members=self.settings.discriminators,
-        )
+        like = {name: getattr(self.settings, f"discriminator_{name}") for name in ("width", "dropout")}
+        shape, members = self.encoder.output_shape[1:], self.settings.discriminators
+        return autoencoder.discriminator(shape, num_classes=self.num_classes, members=members, **like)
 
     def _split_decoder(self):
         first, rest = autoencoder.split(self.decoder)
-        # In functions, which Keras does not look into: as attributes they would be saved a second time.
+        # In functions, which Keras does not look into: as attributes it would save them a second time.
         self._decode_first = lambda context: first(context, training=True)
         self._decode_rest = lambda features, condition: rest([features, condition], training=True)
 
@@ -258,9 +255,8 @@ class Disentangler(StepModel):
         scale, kind = self.player.autoencoder.scale_loss, self.settings.fool_loss
 
         def loss(context):
-            wrong = None
-            if kind == "wrong_class_ce":
-                wrong = losses.draw_wrong_labels(labels, self.num_classes, self.draws)
+            draws = kind == "wrong_class_ce"
+            wrong = losses.draw_wrong_labels(labels, self.num_classes, self.draws) if draws else None
             logits = self.discriminate(context)
             value = sum(losses.fooling_loss(member, labels, kind, wrong) for member in logits) / len(logits)
             return scale(value), value

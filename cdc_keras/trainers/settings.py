@@ -40,6 +40,7 @@ class Settings:
     reencoding_weight: float = 0.0
     critic_weight: float = 0.0
     discriminator_width: int = 64
+    discriminator_dropout: float = 0.3
     discriminators: int = 1
     discriminator_steps: int = 1
     seed: int = 0

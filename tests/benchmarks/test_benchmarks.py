@@ -1,7 +1,7 @@
 import json
 import sys
 
-from benchmarks import input_path, latency, settings
+from benchmarks import gate_pays, input_path, latency, settings
 from cdc_keras.choices import AUGMENTATIONS
 
 
@@ -38,3 +38,32 @@ def test_a_server_is_compared_with_the_better_of_its_peers_round_by_round():
     lines = latency.table({"plain": {1: times}, "gated": {64: {side: times[side] for side in ("ours", "onnx")}}})
     assert "| plain | 1 | 3000.00 | 2000.00 | 3000.00 | 2.00 | NO |" in lines
     assert "| gated | 64 | 3000.00 | 2000.00 |  | 1.00 | yes |" in lines
+
+
+def test_a_gate_is_compared_with_every_arm_seed_by_seed():
+    top1 = {
+        "plain": [0.5, 0.6],
+        gate_pays.OWN: [0.7, 0.7],
+        "the same, T and V of another image": [0.6, 0.6],
+    }
+    records = [
+        {
+            "arm": arm,
+            "regime": "few labels",
+            "seed": seed,
+            "top1": value,
+            "taught": gate_pays.OTHERS,
+            "m_iou": 0.5 + 0.1 * seed,
+            "m_iou_of_another": 0.3,
+            "hardware": "2 CPU cores",
+            "commit": "abc",
+        }
+        for arm, values in top1.items()
+        for seed, value in enumerate(values, 1)
+    ]
+    text = gate_pays.table(records)
+    # Of two seeds half an interval is 12.706 standard errors: of 50 and 60, 63.5 points.
+    assert "| plain |  | 55.0 ± 63.5 | +15.0 ± 63.5 |" in text
+    assert "| gate, start from V | other images | 70.0 ± 0.0 |  |" in text
+    assert "| the same, T and V of another image | other images | 60.0 ± 0.0 | +10.0 ± 0.0 |" in text
+    assert "few labels: 0.65 ± 0.64 (M of another image 0.30 ± 0.00)" in text and "seeds 1, 2;" in text

@@ -23,11 +23,13 @@ RECIPE = {
     "prior_weight": 1e-3,
     "counterfactual_weight": 1.0,
     "reencoding_weight": 1.0,
+    "critic_weight": 1.0,
     "repulsive_weight": 0.0,
     "fool_weight": 1.0,
     "fool_ramp_steps": 2,
     "discriminator_width": 8,
 }
+WITHOUT = {"counterfactual_weight": 0.0, "reencoding_weight": 0.0, "critic_weight": 0.0}
 
 
 def build(step=1, **settings):
@@ -59,6 +61,7 @@ def test_every_player_moves_its_own_weights_and_no_others(model):
     for step, player in (
         (model._update_discriminator, "discriminator"),
         (model._update_image_classifier, "image_classifier"),
+        (model._update_critic, "critic"),
         (model._update_autoencoder, "autoencoder"),
     ):
         own = [v for network in model.networks()[player] for v in without_seeds(network.variables)]
@@ -78,11 +81,11 @@ def test_every_player_moves_its_own_weights_and_no_others(model):
 def test_the_optimizers_share_all_weights_between_them(model):
     of_players = [v for name in model.networks() for v in model._variables_of(name)]
     assert len(of_players) == len({id(v) for v in of_players}) == len(model.trainable_variables)
-    assert set(vars(model.player)) == {"autoencoder", "discriminator", "image_classifier"}
+    assert set(vars(model.player)) == {"autoencoder", "discriminator", "image_classifier", "critic"}
 
 
 def test_the_statistics_are_those_of_real_images_under_their_own_category():
-    model, twin = build(), build(counterfactual_weight=0.0, reencoding_weight=0.0)
+    model, twin = build(), build(**WITHOUT)
     for x in (model, twin):
         x._update_autoencoder(IMAGES, LABELS)
     of_model, of_twin = (
@@ -96,7 +99,7 @@ def test_the_statistics_are_those_of_real_images_under_their_own_category():
 
 def test_the_prior_is_half_the_squared_length_of_t_without_noise(model):
     mean = RNG.normal(size=(3, 8, 8, 8)).astype("float32")
-    _, metrics = build(counterfactual_weight=0.0, reencoding_weight=0.0)._more_losses(mean, LABELS[:3])
+    _, metrics = build(**WITHOUT)._more_losses(mean, LABELS[:3])
     np.testing.assert_allclose(metrics["prior_loss"], (mean**2).sum() / 3 / 2, rtol=1e-5)
     assert set(metrics) == {"prior_loss"}
 
@@ -105,7 +108,9 @@ def test_the_losses_add_up_by_their_weights_and_rise_with_the_ramp(monkeypatch):
     model = build(step=1)  # half of the ramp
     mean = model._both(IMAGES)[0]
     total, metrics = model._more_losses(mean, LABELS)
-    expected = 1e-3 * metrics["prior_loss"] + 0.5 * (metrics["counterfactual_loss"] + metrics["reencoding_loss"])
+    expected = 1e-3 * metrics["prior_loss"] + 0.5 * sum(
+        metrics[name] for name in ("counterfactual_loss", "reencoding_loss", "critic_loss")
+    )
     np.testing.assert_allclose(total, expected, rtol=1e-5)
 
 
@@ -119,7 +124,7 @@ def test_the_judge_is_asked_for_another_category(monkeypatch):
 
 
 def test_the_reencoding_loss_moves_the_encoder_alone():
-    model = build(prior_weight=0.0, counterfactual_weight=0.0)
+    model = build(prior_weight=0.0, counterfactual_weight=0.0, critic_weight=0.0)
     variables = model.autoencoder_variables
     with tf.GradientTape() as tape:
         tape.watch([v.value for v in variables])
@@ -175,3 +180,29 @@ def test_a_config_builds_what_it_says():
 def test_players_need_a_decoder_that_is_told_the_category():
     with pytest.raises(UserError, match="counterfactual_weight need a decoder that is told the category"):
         RunConfig(context="gm", counterfactual_weight=0.1)
+
+
+def test_the_critic_is_asked_for_the_category_that_an_image_had(monkeypatch):
+    model = build()
+    seen = []
+    monkeypatch.setattr(model, "_moved", lambda player, loss: seen.append((player, loss())) or 0.25)
+    model._update_critic(IMAGES, LABELS)
+    (player, (value, accuracy)), *_ = seen
+    assert player == "critic" and 0 <= float(accuracy) <= 1 and float(value) > 0
+    assert float(model.trackers["critic_accuracy"].result()) == 0.25
+
+
+def test_the_autoencoder_alone_slows_down():
+    config = RunConfig(epochs=4, learning_rate=0.01, annealing=0.5).resolved(32)
+    players = vars(build_run(config, 4, 10).player)
+    rates = {name: optimizer._learning_rate for name, optimizer in players.items()}
+    assert float(rates["autoencoder"](30)) == pytest.approx(0.005)
+    assert float(rates["discriminator"]) == pytest.approx(0.01)
+
+
+def test_d_may_go_without_dropout():
+    rates = {}
+    for dropout in (0.3, 0.0):
+        model = build_run(RunConfig(discriminator_dropout=dropout).resolved(32), 4, 10)
+        rates[dropout] = {layer.rate for layer in model.discriminator.layers if "dropout" in layer.name}
+    assert rates == {0.3: {0.3}, 0.0: {0.0}}

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from cdc_keras.trainers.optimizers import CoupledSGD, recipe, step_schedule
+from cdc_keras.trainers.optimizers import CoupledSGD, annealed, recipe, step_schedule
 
 
 def torch_sgd(w, gradients, learning_rates, momentum, decay, nesterov):
@@ -76,6 +76,15 @@ def test_the_schedule_is_that_of_the_paper_at_200_epochs():
 def test_a_warm_up_longer_than_the_first_piece_is_refused():
     with pytest.raises(ValueError, match="does not fit"):
         step_schedule(0.1, epochs=4, steps_per_epoch=10, warmup_epochs=2)
+
+
+def test_a_rate_may_fall_to_zero_at_the_end_of_the_training():
+    schedule = annealed(0.2, steps=100, share=0.4)
+    found = [float(schedule(step)) for step in (0, 60, 70, 80, 100, 120)]
+    assert found == pytest.approx([0.2, 0.2, 0.15, 0.1, 0.0, 0.0])
+    again = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))
+    assert float(again(80)) == pytest.approx(0.1)
+    assert annealed(0.2, steps=100, share=0.0) == 0.2
 
 
 def test_a_gate_may_go_without_decay_and_at_a_rate_of_its_own():
