@@ -14,6 +14,7 @@ import numpy as np
 from cdc_keras.audit import decoding, scenes
 from cdc_keras.config import RunConfig
 from cdc_keras.data.pipeline import scale
+from cdc_keras.data.scenes import CLASS_NAMES
 from cdc_keras.data.shapes import shapes
 from cdc_keras.errors import UserError
 from cdc_keras.gate.parts import ATTENTION
@@ -22,7 +23,7 @@ from cdc_keras.networks import graph
 from cdc_keras.paths import expanded
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.evaluation import evaluate
-from cdc_keras.runs.trained import load, load_disentangler, load_trained
+from cdc_keras.runs.trained import load, load_decoder
 from cdc_keras.runs.training import train
 from cdc_keras.visualize import figures
 from cdc_keras.visualize.maps import iou
@@ -67,10 +68,7 @@ def demo(out, plain=PLAIN, extractor=EXTRACTOR):
     print(f"== what {extractor} holds", file=sys.stderr)
     fresh = shapes(SCENES, seed=(plain.seed, 1))
     maps = {"V": np.asarray(load(extractor, spread=True).predict(scale(fresh.images), verbose=0)[1])[..., 0]}
-    model = load_disentangler(extractor)
-    examples = fresh.take(slice(SHOWN))
-    names = load_trained(extractor, "extractor").class_names
-    figures.condition_swaps(model, examples.images, examples.labels, names, out / "swaps.png", conditions=len(names))
+    _draw_swaps(extractor, fresh.take(slice(SHOWN)), out / "swaps.png")
 
     scores = {}
     for name, settings in ARMS.items():
@@ -102,6 +100,17 @@ def _overlap(values, masks):
     """Returns the mean IoU of maps (N, h, w) with masks (N, S, S), and that of another image's maps."""
     at = scenes.masks_at(masks, values.shape[1])
     return {"own": float(iou(values, at).mean()), "another": float(iou(np.roll(values, 1, axis=0), at).mean())}
+
+
+def _draw_swaps(extractor, split, path):
+    """Writes the images, and their T decoded under every category."""
+    context, decoder = load(extractor)(scale(split.images)), load_decoder(extractor)
+    count = decoder.inputs[1].shape[-1]
+
+    def decode(categories):
+        return decoder([context, np.eye(count, dtype="float32")[categories]], training=False)
+
+    figures.condition_swaps(decode, split.images, split.labels, CLASS_NAMES, path, conditions=count)
 
 
 def _draw(maps, split, path):

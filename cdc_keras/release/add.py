@@ -22,7 +22,18 @@ from cdc_keras.weights import fingerprint, save_weights, sha256, write_text
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.files import FolderZoo
 from cdc_keras.zoo.loading import name_of_weights
-from cdc_keras.zoo.record import CARD, DISENTANGLER, FLAGS, INDEX, PRESET, Record, Weights, check_name, tolerance
+from cdc_keras.zoo.record import (
+    CARD,
+    DECODER,
+    DISENTANGLER,
+    FLAGS,
+    INDEX,
+    PRESET,
+    Record,
+    Weights,
+    check_name,
+    tolerance,
+)
 
 PREPROCESSING = "uint8 / 127.5 - 1"
 LICENCE = "Apache-2.0"
@@ -146,7 +157,9 @@ def _write(folder, zoo, name, run, extractor, metrics, paper):
         network = load(run.path)
         shutil.copyfile(run.extractor_weights, path)  # to the bit: gated classifiers know it by its sha256
         if not config.classifies:
-            save_weights(_disentangler(run), folder / DISENTANGLER)
+            model = _disentangler(run)
+            save_weights(model, folder / DISENTANGLER)
+            save_weights(model.decoder, folder / DECODER)
     else:
         network = load_trainer(run).network
         save_weights(network, path)
@@ -189,9 +202,12 @@ def _write(folder, zoo, name, run, extractor, metrics, paper):
 
 def _disentangler(run):
     """Returns the `Disentangler` of an extractor run at its newest checkpoint, uncompiled: without optimizers."""
-    config = in_precision(run.config(), "float32")
+    trained, config = load_trainer(run), in_precision(run.config(), "float32")
     model = untrained_disentangler(config, len(run.notes()["data"]["classes"]))
-    run.load_checkpoint(model)
+    for name, networks in model.networks().items():
+        for ours, theirs in zip(networks, trained.networks()[name], strict=True):
+            ours.set_weights(theirs.get_weights())
+    model.steps.assign(trained.steps)
     return model
 
 

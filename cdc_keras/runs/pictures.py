@@ -5,6 +5,7 @@ import sys
 import numpy as np
 
 from cdc_keras.data.dataset import Split, StreamSplit
+from cdc_keras.data.pipeline import scale
 from cdc_keras.gate.parts import ATTENTION
 from cdc_keras.trainers.disentangler import Disentangler
 from cdc_keras.visualize import figures
@@ -45,7 +46,13 @@ def draw_extractor(model, examples, class_names, run):
     figures.reconstructions(model, examples.images, examples.labels, run.pictures / "reconstructions.png")
     if model.conditional:
         path = run.pictures / "condition_swaps.png"
-        figures.condition_swaps(model, examples.images, examples.labels, class_names, path)
+        images, labels = (x[: figures.SWAPPED] for x in (examples.images, examples.labels))
+        context = model(scale(images), training=False)
+
+        def decode(categories):
+            return model.decode(context, model.condition(categories))
+
+        figures.condition_swaps(decode, images, labels, class_names, path)
 
 
 def draw_strips(plain, gated, examples, run):

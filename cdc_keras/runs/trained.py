@@ -14,8 +14,9 @@ from cdc_keras.config import RunConfig
 from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
 from cdc_keras.networks import registry
+from cdc_keras.networks.spread import spread_extractor
 from cdc_keras.runs.folder import RunFolder
-from cdc_keras.trainers.build import build, in_precision, untrained_extractor, with_spread
+from cdc_keras.trainers.build import build, in_precision, untrained_extractor
 from cdc_keras.trainers.distillation import pair_by_resolution
 from cdc_keras.weights import load_weights, sha256
 from cdc_keras.zoo import loading
@@ -57,7 +58,7 @@ def load(place: str | os.PathLike[str], *, spread: bool = False) -> keras.Model:
     Example:
         >>> import cdc_keras
         >>> cdc_keras.load("zoo:shapes").output_shape
-        (None, 8, 8, 64)
+        (None, 8, 8, 16)
     """
     return _context(place, "float32", spread).network if spread else load_trained(place).network
 
@@ -116,12 +117,12 @@ def load_context(config):
 
 def _context(place, precision, spread):
     """Returns the `Trained` extractor of a place, its network with V if `spread`."""
-    trained = load_trained(place, "extractor", precision=precision)
+    trained = load_trained(place, "extractor", precision="float32" if spread else precision)
     if not spread:
         return trained
     if trained.config.classifies or trained.config.context == "gm":
         raise UserError(f"{place} has no decoder that is told the category, which V needs; take a cgm or a cdcgm")
-    return dataclasses.replace(trained, network=with_spread(load_disentangler(place)))
+    return dataclasses.replace(trained, network=spread_extractor(trained.network, load_decoder(place)))
 
 
 def load_teacher(config, class_names):
@@ -211,6 +212,21 @@ def load_disentangler(place):
     if name is not None:
         return loading.load_disentangler(*loading.find(name))
     return load_trainer(RunFolder(place))
+
+
+def load_decoder(place):
+    """Returns the trained decoder of an extractor: [T (B, h, h, C), condition (B, N)] -> images; a GM's takes T alone.
+
+    Args:
+        place: path of a run of an extraction network, or "zoo:<name>" of an extractor's record that has one.
+
+    Raises:
+        UserError: it is damaged, or not there.
+    """
+    name = record_name(place)
+    if name is not None:
+        return loading.load_decoder(*loading.find(name))
+    return load_trainer(RunFolder(place)).decoder
 
 
 def _extractor_of_run(run, config, precision):

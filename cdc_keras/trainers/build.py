@@ -113,7 +113,8 @@ def untrained_extractor(config, spread_over=None):
         spread_over: the number of categories that it is trained on, if it is to give V beside T, all in float32.
     """
     if spread_over is not None:
-        return with_spread(untrained_disentangler(in_precision(config, "float32"), spread_over))
+        model = untrained_disentangler(in_precision(config, "float32"), spread_over)
+        return spread_extractor(model.encoder, model.decoder)
     with policy(config.precision):
         if config.context == "dm":
             return _features(_plain_network(config, num_classes=2), config)  # without the head, any number will do
@@ -126,18 +127,16 @@ def untrained_extractor(config, spread_over=None):
         )
 
 
-def with_spread(disentangler):
-    """Returns the network images -> [T, V] of a `Disentangler`, see `networks.spread.spread_extractor`."""
-    return spread_extractor(disentangler.encoder, disentangler.decoder)
-
-
 def untrained_disentangler(config, num_classes):
     """Returns the `Disentangler` of a run of task extractor, uncompiled and with initial weights; not to train.
+
+    It has an encoder, a decoder and D, but none of the players that nobody asks once the training is over.
 
     Args:
         config: a resolved `RunConfig`, of any context but dm.
         num_classes: number of categories.
     """
+    config = dataclasses.replace(config, counterfactual_weight=0.0, critic_weight=0.0)
     return _disentangler(config, num_classes, steps_per_epoch=1)  # which matter in training alone
 
 

@@ -24,6 +24,7 @@ DPI = 100
 CELL = 1.3  # inches, side of one image in a picture
 LABEL_WIDTH = 16  # characters that fit beside one
 DIFFERENCE_GAIN = 4  # reconstruction errors are drawn this many times as bright
+SWAPPED = 6  # images decoded under other categories
 NAMED_CLASSES = 20  # a confusion matrix of more classes has no room for names and numbers
 HEAT = "turbo"
 
@@ -64,14 +65,15 @@ def reconstructions(disentangler, images, labels, path, count=8):
     save_figure(figure, path)
 
 
-def condition_swaps(disentangler, images, labels, class_names, path, count=6, conditions=6):
+def condition_swaps(decode, images, labels, class_names, path, count=SWAPPED, conditions=6):
     """Writes rows of an image, its reconstruction, and its T decoded under other categories.
 
     The columns are the same categories in all rows, spread evenly over all there are; where one is the image's own, it
     is framed. If T holds the category, the columns of a row look alike, as they do for a GM, which has no condition.
 
     Args:
-        disentangler: a trained `Disentangler`.
+        decode: function of categories, (B,) integers, that returns T of the first B images decoded under them,
+            (B, H, W, 3) in [-1, 1].
         images, labels: (N, H, W, 3) uint8 and (N,) integers; the first `count` are drawn, one in a row.
         class_names: one per label.
         path: PNG to write.
@@ -80,14 +82,9 @@ def condition_swaps(disentangler, images, labels, class_names, path, count=6, co
     images, labels = images[:count], labels[:count]
     names = [label(name, LABEL_WIDTH) for name in class_names]
     categories = np.unique(np.linspace(0, len(class_names) - 1, conditions).round().astype(int))
-    context = disentangler(scale(images), training=False)
-
-    def decode(y):
-        return _to_uint8(disentangler.decode(context, disentangler.condition(y)))
-
     figure, axes = _grid(len(images), 2 + len(categories), "One T under several conditions (framed: the true category)")
-    columns = [("input", images), ("reconstruction", decode(labels))]
-    columns += [(names[c], decode(np.full_like(labels, c))) for c in categories]
+    columns = [("input", images), ("reconstruction", _to_uint8(decode(labels)))]
+    columns += [(names[c], _to_uint8(decode(np.full_like(labels, c)))) for c in categories]
     for column, (name, pictures) in zip(axes.T, columns, strict=True):
         column[0].set_title(name, fontsize=9, **text_style(name))
         for ax, picture in zip(column, pictures, strict=True):

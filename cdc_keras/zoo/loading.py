@@ -16,7 +16,7 @@ from cdc_keras.trainers.build import classifier, in_precision, untrained_disenta
 from cdc_keras.weights import fingerprint, load_weights
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.files import FolderZoo
-from cdc_keras.zoo.record import DISENTANGLER, INDEX, PRESET, File, Record
+from cdc_keras.zoo.record import DECODER, DISENTANGLER, INDEX, PRESET, File, Record
 
 
 def find(name):
@@ -98,6 +98,23 @@ def load_disentangler(zoo, name, record):
         raise UserError(f"the encoder in {path} is not the extractor in {record.weights.file}; get the record again")
     model.compile()
     return model
+
+
+@keras_defaults()
+def load_decoder(zoo, name, record):
+    """Returns the decoder of an extractor's record, in float32.
+
+    Args:
+        zoo, name, record: as for `load_disentangler`.
+
+    Raises:
+        UserError: the file is not the one that was released.
+    """
+    if DECODER not in record.files:
+        raise UserError(f"{zoo.path / name / PRESET} does not list {DECODER}; make the record again")
+    path, values = _bring(zoo, name, DECODER, record.files[DECODER])
+    config = in_precision(record.run_config(), "float32")
+    return _with_weights(path, values, lambda: untrained_disentangler(config, len(record.class_names)).decoder)
 
 
 def _bring(zoo, name, file, expected):
@@ -210,6 +227,6 @@ def load(name: str | os.PathLike[str]) -> keras.Model:
         >>> pixels = np.zeros((1, 32, 32, 3), "uint8")
         >>> extractor = cdc_keras.zoo.load("shapes")
         >>> tuple(extractor(cdc_keras.preprocess_input(pixels)).shape)
-        (1, 8, 8, 64)
+        (1, 8, 8, 16)
     """
     return load_network(*find(name))

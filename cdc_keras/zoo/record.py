@@ -11,7 +11,7 @@ from cdc_keras.zoo.findings import Audit
 from cdc_keras.zoo.strict import NAME, SHA256, demand, parse, read_json
 
 INDEX, PRESET, CARD, FLAGS = "index.json", "preset.json", "README.md", "flags.txt"
-DISENTANGLER = "disentangler.weights.h5"
+DISENTANGLER, DECODER = "disentangler.weights.h5", "decoder.weights.h5"
 FILE = re.compile(r"(?!.{101})[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")  # no separator and no ".."
 LARGEST_IMAGE = 2048  # pixels a side; a network for larger ones would be built at any price
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -205,7 +205,7 @@ class Record:
     @property
     def must_hold(self):
         """The names of the files that must be among `files`."""
-        return {CARD, FLAGS, DISENTANGLER} if self.has_disentangler else {CARD, FLAGS}
+        return {CARD, FLAGS, DISENTANGLER, DECODER} if self.has_disentangler else {CARD, FLAGS}
 
     @property
     def has_disentangler(self):

@@ -103,8 +103,14 @@ def test_reconstructions_show_the_images_and_the_measured_error(disentangler, sp
     assert np.array_equal(saved[0].axes[0].images[0].get_array(), split.images[0])
 
 
+def decode(disentangler, split):
+    context = disentangler(scale(split.images[:6]), training=False)
+    return lambda labels: disentangler.decode(context, disentangler.condition(labels))
+
+
 def test_a_swap_to_the_own_category_is_the_reconstruction(disentangler, split, tmp_path, saved):
-    visualize.condition_swaps(disentangler, split.images, split.labels, CLASS_NAMES, tmp_path / "s.png", conditions=10)
+    painted = decode(disentangler, split)
+    visualize.condition_swaps(painted, split.images, split.labels, CLASS_NAMES, tmp_path / "s.png", conditions=10)
     _, reconstructed = panels(saved[0], "reconstruction")
     for row, label in enumerate(split.labels[:6]):
         _, swapped = panels(saved[0], CLASS_NAMES[label])
@@ -112,7 +118,8 @@ def test_a_swap_to_the_own_category_is_the_reconstruction(disentangler, split, t
 
 
 def test_a_swap_to_another_category_changes_the_picture(disentangler, split, tmp_path, saved):
-    visualize.condition_swaps(disentangler, split.images, split.labels, CLASS_NAMES, tmp_path / "s.png", conditions=2)
+    painted = decode(disentangler, split)
+    visualize.condition_swaps(painted, split.images, split.labels, CLASS_NAMES, tmp_path / "s.png", conditions=2)
     assert (panels(saved[0], "circle")[1] != panels(saved[0], "arrow")[1]).any()
 
 
