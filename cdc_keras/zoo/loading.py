@@ -13,6 +13,7 @@ from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
 from cdc_keras.paths import expanded
 from cdc_keras.trainers.build import classifier, in_precision, untrained_disentangler, untrained_extractor
+from cdc_keras.trainers.disentangler import Disentangler
 from cdc_keras.weights import fingerprint, load_weights
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.files import FolderZoo
@@ -143,12 +144,19 @@ def _with_weights(path, values, build, record=None):
             f"{path} is of a network with fingerprint {record.fingerprint}, and this version of the library builds "
             f"{ours}; use the version it was trained with ({record.commit})"
         )
-    needed = sum(math.prod(variable.shape) for variable in plan.variables + plan.metrics_variables)
+    needed = sum(math.prod(variable.shape) for variable in _saved(plan))
     if values != needed:  # Keras only warns of some that are missing, and says nothing of more
         raise UserError(f"{path} has {values} values where its network has {needed}; get the record again")
     model = build()
     load_weights(model, path)
     return model
+
+
+def _saved(model):
+    """Returns the variables that a weights' file of a model holds; Keras leaves out the state of random draws."""
+    if isinstance(model, Disentangler):
+        return model.variables + model.metrics_variables
+    return [variable for variable in model.variables if not variable.path.endswith("seed_generator_state")]
 
 
 def _without_memory(build):
