@@ -27,7 +27,7 @@ from cdc_keras.runs.environment import environment
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.trained import load_disentangler, load_trained
 from cdc_keras.weights import make_folder, write_text
-from cdc_keras.zoo.findings import FEATURES, Audit, features_title
+from cdc_keras.zoo.findings import FEATURES, NOISY, Audit, Tolerance, features_title
 from cdc_keras.zoo.strict import NAME
 
 LIMIT = 20_000  # images
@@ -96,6 +96,7 @@ def measure(model, *, rivals=None, classifier=None, data_dir=None, limit=LIMIT, 
         scored_images=len(parts[1]),
         erased=examination.erased,
         findings=tuple(examination.findings),
+        tolerance=NOISY if subject.config.context_noise else Tolerance(),
     )
     result = {
         "dataset": dataset.name,

@@ -111,7 +111,7 @@ def _metrics(runs):
             "name": name,
             "split": split,
             "value": values[0],
-            "tolerance": tolerance(name, values[0]),
+            "tolerance": tolerance(name, values[0], runs[0].config().context_noise > 0),
             "mean": float(np.mean(values)),
             "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
             "n": len(values),

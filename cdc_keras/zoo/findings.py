@@ -91,6 +91,9 @@ class Tolerance:
         return self.players if finding.reader in PLAYERS else self.probes
 
 
+NOISY = Tolerance(probes=0.05, players=0.02)  # where T has noise, and every pass another
+
+
 @dataclasses.dataclass(frozen=True)
 class Audit:
     """The audit of one extractor, and what it takes to make it again.
