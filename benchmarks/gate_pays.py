@@ -48,8 +48,8 @@ CLASSIFIER = RunConfig(
 )
 REGIMES = {
     "few labels": {"train_limit": 200},
-    "telltale backgrounds, bias 0.8": {"train_limit": 1000, "background_bias": 0.8},
-    "telltale backgrounds, bias 0.95": {"train_limit": 1000, "background_bias": 0.95},
+    "telltale backgrounds (0.8)": {"train_limit": 1000, "background_bias": 0.8},
+    "telltale backgrounds (0.95)": {"train_limit": 1000, "background_bias": 0.95},
 }
 V = {"gate_spread": True, "gate_init": "spread"}
 OWN = "gate, start from V"
