@@ -59,7 +59,6 @@ ARMS = {
     "plain, as many weights": {"network": "vgg13_w17"},
     "R alone": {"gate_attention": False},
     "gate, P without V": {"extractor": True},
-    "gate, P with V": {"extractor": True, "gate_spread": True},
     OWN: {"extractor": True, **V},
     "the same, T and V of another image": {"extractor": True, **V, "gate_context": "shuffled"},
     "the same, untrained extractor": {"extractor": True, **V, "gate_context": "untrained"},

@@ -101,6 +101,59 @@ def released(dataset, link):
     return f"{markdown_table(head, rows)}\n\n{sentence}"
 
 
+def emptied():
+    """Returns what the audit of the extractor of `shapes` found on it and on its rivals, a column for each."""
+    found = json.loads((RESULTS / "shapes_audit.json").read_text(encoding="utf-8"))
+    accuracy = {(x["target"], x["features"], x["reader"]): x["accuracy"] for x in found["findings"]}
+    probes = [reader for reader in READERS if reader not in PLAYERS]
+    names = list(found["scenes"])
+
+    def best(target, features):
+        return f"{max(accuracy[target, features, reader] for reader in probes):.1%}"
+
+    def judged(target, features):
+        return f"{accuracy[target, features, 'classifier']:.1%}"
+
+    def scene(name, key):
+        return f"{found['scenes'][name][key]['mean']:.3f}"
+
+    rows = [("reconstruction MSE", *(f"{found['reconstruction_mse'][name]['mean']:.3f}" for name in names))]
+    rows.append(("counterfactual error (MSE)", *(scene(name, "counterfactual_mse") for name in names)))
+    rows.append(("decoded under y', seen as y'", *(judged("condition", f"{name} swap") for name in names)))
+    rows.append(("decoded under y', seen as the own category", *(judged("category", f"{name} swap") for name in names)))
+    rows.append(
+        ("decoded under the own, seen as it", *(judged("category", f"{name} reconstruction") for name in names))
+    )
+    rows += [(f"category, read by {READERS[x]}", *(f"{accuracy['category', n, x]:.1%}" for n in names)) for x in probes]
+    rows += [
+        (f"{what} of the background, strongest probe", *(best(what, n) for n in names)) for what in ("texture", "hue")
+    ]
+    rows.append(("IoU of V with the object", *(scene(name, "spread_iou") for name in names)))
+    rows.append(("the same, V of another image", *(scene(name, "spread_iou_of_another") for name in names)))
+    rows.append(("highest place of V in the object", *(scene(name, "spread_pointing") for name in names)))
+    titles = {"context": "counterfactual", "cgm": "CGM, noise and prior only", "paper": "the paper's settings"}
+    chance, pixels = accuracy["category", "shuffled", "conv"], best("category", "pixels")
+    table = markdown_table(["", *(titles[name] for name in names)], rows)
+    where = f"commit {found['environment']['commit']}, {found['environment']['hardware']}"
+    return (
+        f"{table}\n\nProbes learned from {found['probe_images']} fresh scenes and were scored on "
+        f"{found['scored_images']} others. From pixels the strongest reads {pixels}, with shuffled labels conv "
+        f"{chance:.1%} ({where})."
+    )
+
+
+def trials():
+    """Returns the trials that led to the recipe counterfactual."""
+    found = json.loads((RESULTS / "counterfactual_trials.json").read_text(encoding="utf-8"))
+    shares = {"swap": "seen as y'", "own": "seen as the own", "conv": "category, read by conv", "texture": "texture"}
+    rows = []
+    for trial in found:
+        errors = [f"{trial[key]:.3f}" for key in ("mse", "counterfactual_mse")]
+        rows.append((trial["name"], *errors, *(f"{trial[key]:.1%}" for key in shares)))
+    head = ("setting", "MSE", "counterfactual error", *shares.values())
+    return f"{markdown_table(head, rows)}\n\n{found[0]['settings']['epochs']} epochs, seed 0, {found[0]['hardware']}."
+
+
 def strongest(audit, features):
     """Returns what the strongest fresh probe reads of the category from features, as text."""
     best = audit and audit.strongest(features)
@@ -192,6 +245,8 @@ def parts(path):
         "tables": tables,
         "shapes": lambda: study("shapes"),
         "cifar100": lambda: study("cifar100"),
+        "emptied": emptied,
+        "trials": trials,
         "released_shapes": lambda: released("shapes", link),
         "released_cifar100": lambda: released("cifar100", link),
         "training_step": lambda: speed("training_step"),
