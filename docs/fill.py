@@ -2,7 +2,7 @@
 
 A generated part stands between `<!-- name -->` and `<!-- /name -->`, where `name` is one of `PARTS`, in any of these
 documents. With `--check` nothing is written, and a document that is not up to date is an error. `--demo FOLDER` first
-copies the table and a strip of a demo into docs/.
+copies the tables and pictures of a demo into docs/.
 """
 
 import argparse
@@ -279,13 +279,14 @@ def filled(path):
 
 
 def copy_demo(folder):
-    """Copies what is published of a demo: its table, its numbers and a strip."""
+    """Copies what is published of a demo: its tables, its numbers and two pictures."""
     notes = json.loads((folder / "gated" / "run.json").read_text(encoding="utf-8"))
     table = (folder / "demo.md").read_text(encoding="utf-8")
     numbers = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
     kept = {name: notes[name] for name in ("versions", "hardware", "commit", "started")}
     DEMO.write_text(json.dumps({"table": table, **kept, **numbers}, indent=1) + "\n", encoding="utf-8")
-    shutil.copy(folder / "gated" / "pictures" / "strips.png", ROOT / "docs" / "demo_strips.png")
+    for name in ("swaps", "attention"):
+        shutil.copy(folder / f"{name}.png", ROOT / "docs" / f"demo_{name}.png")
 
 
 def main():

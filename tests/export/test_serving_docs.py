@@ -141,6 +141,6 @@ def test_the_client_says_what_is_wrong(tmp_path):
     assert "there is no folder" in client(tmp_path / "nowhere").stderr
     assert "holds no file" in client(tmp_path).stderr
     assert "--batch is at least 1" in client(tmp_path, "--batch=0").stderr
-    shutil.copy(ROOT / "docs/demo_strips.png", tmp_path / "image.png")
+    shutil.copy(ROOT / "docs/demo_attention.png", tmp_path / "image.png")
     done = client(tmp_path, "--server=http://localhost:9")
     assert done.returncode == 1 and "start TensorFlow Serving" in done.stderr
