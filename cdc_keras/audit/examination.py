@@ -13,7 +13,7 @@ from cdc_keras.progress import Bar
 from cdc_keras.zoo.findings import Finding
 
 NUISANCES = ("texture", "hue")  # factors that are probed for where they are known
-DRAWS = 4  # of a noisy T of each image that probes learn from
+DRAWS = 3  # of a noisy T of each image that probes learn from
 BINS = 6  # a factor that is a real number becomes so many classes
 
 
@@ -90,7 +90,7 @@ class Examination:
         train_labels = train_labels or {target: values[0] for target, values in self.targets.items()}
         draws = len(train) // len(self.train)
         for target, kind in itertools.product(train_labels, PROBES):
-            options = {"kind": kind, "num_classes": self.targets[target][2], "seed": self.seed, "draws": draws}
+            options = {"kind": kind, "num_classes": self.targets[target][2], "seed": self.seed}
             predictions = probe(train, np.tile(train_labels[target], draws), scored, **options)
             self._add(target, name, kind, predictions)
             self.bar.metrics = {f"{target} from {name} by {kind}": self.findings[-1].accuracy}

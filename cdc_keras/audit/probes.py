@@ -18,7 +18,7 @@ BATCH_SIZE = 128
 PIXEL_SIDE = 32  # larger images are averaged down to about this before pixels are probed
 
 
-def probe(train_features, train_labels, features, *, kind, num_classes, seed, draws=1):
+def probe(train_features, train_labels, features, *, kind, num_classes, seed):
     """Returns what a fresh probe takes each of the features for: (N,) integers in [0, num_classes).
 
     Every channel is brought to mean 0 and deviation 1 of the training features first.
@@ -31,7 +31,6 @@ def probe(train_features, train_labels, features, *, kind, num_classes, seed, dr
             the largest cosine; "mlp", one hidden layer on all positions; "conv", two convolutions and a softmax layer.
         num_classes: number of classes.
         seed: decides the initial weights and the order of the examples.
-        draws: how often each example is among the training features, with another noise; it is seen as often as ever.
 
     Raises:
         ValueError: for an unknown kind.
@@ -53,7 +52,7 @@ def probe(train_features, train_labels, features, *, kind, num_classes, seed, dr
     )
     model.fit(
         _batches(train_features, train_labels, np.random.default_rng(seed)),
-        steps_per_epoch=_steps(train_labels) * PROBES[kind]["epochs"] // draws,
+        steps_per_epoch=_steps(train_labels) * PROBES[kind]["epochs"],
         shuffle=False,
         verbose=0,
     )
