@@ -42,20 +42,6 @@ def test_scores(record):
     return {metric.name: metric.value for metric in record.metrics if metric.split == "test"}
 
 
-def zoo_short(link):
-    """Returns one table of all records: name, what it is, and its main result."""
-    rows = []
-    for record in records("extractor"):
-        what = f"extractor of {record.dataset.name}, {record.run_config().context.upper()}"
-        probe = strongest(record.audit, "context")
-        rows.append((link(record), what, f"strongest probe of the category on T: {probe}" if probe else ""))
-    for record in records("classifier"):
-        gate = f", gated by {record.extractor.name}" if record.extractor else ""
-        what = f"{record.run_config().network} on {record.dataset.name}{gate}"
-        rows.append((link(record), what, f"test top-1 {test_scores(record)['top1']:.2%}"))
-    return markdown_table(("name", "what", "result"), rows)
-
-
 def zoo(link):
     """Returns the tables of the zoo's records: extractors, then classifiers."""
     extractors = []
@@ -241,7 +227,7 @@ def parts(path):
 
     return {
         "demo": demo,
-        "zoo": lambda: zoo_short(link) if path.name == "README.md" else zoo(link),
+        "zoo": lambda: zoo(link),
         "tables": tables,
         "shapes": lambda: study("shapes"),
         "cifar100": lambda: study("cifar100"),
