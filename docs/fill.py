@@ -89,7 +89,10 @@ def released(dataset, link):
 
 def emptied():
     """Returns what the audit of the extractor of `shapes` found on it and on its rivals, a column for each."""
-    found = json.loads((RESULTS / "shapes_audit.json").read_text(encoding="utf-8"))
+    path = RESULTS / "shapes_audit.json"
+    if not path.exists():
+        return "This has not been measured yet."
+    found = json.loads(path.read_text(encoding="utf-8"))
     accuracy = {(x["target"], x["features"], x["reader"]): x["accuracy"] for x in found["findings"]}
     probes = [reader for reader in READERS if reader not in PLAYERS]
     names = list(found["scenes"])
