@@ -10,6 +10,7 @@ import sys
 import time
 
 import numpy as np
+from keras import ops
 
 from cdc_keras.audit import decoding, scenes
 from cdc_keras.config import RunConfig
@@ -108,7 +109,7 @@ def _draw_swaps(extractor, split, path):
     count = decoder.inputs[1].shape[-1]
 
     def decode(categories):
-        return decoder([context, np.eye(count, dtype="float32")[categories]], training=False)
+        return decoder([context, ops.one_hot(categories, count)], training=False)
 
     figures.condition_swaps(decode, split.images, split.labels, CLASS_NAMES, path, conditions=count)
 

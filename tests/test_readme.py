@@ -28,6 +28,7 @@ from cdc_keras.devices import cluster, precision
 from cdc_keras.runs.training import train
 from cdc_keras.tables.jobs import read_flags
 from cdc_keras.tables.systems import rows
+from cdc_keras.zoo.record import Record
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -118,15 +119,16 @@ def percent(cell):
 def test_readme_states_the_findings_of_the_audits():
     own, without = (cells("disentangling.md", f"[{name}](../zoo/{name})") for name in ("cifar100", "cifar100_cgm"))
     strongest = [max(percent(row[probe]) for probe in ("linear", "k-NN", "MLP", "conv")) for row in (own, without)]
-    assert stated(r"from T in ([\d.]+)%") == strongest[0]
+    assert stated(r"A fresh probe reads it in ([\d.]+)%") == strongest[0]
     assert stated(r"Without the discriminator it reads ([\d.]+)%") == strongest[1]
-    assert stated(r"original category in ([\d.]+)%") == percent(own["the classifier, decoded under another category"])
+    seen = stated(r"Decoded under another one, ([\d.]+)% of the images are still seen as their own")
+    assert seen == percent(own["the classifier, decoded under another category"])
     text = (ROOT / "docs/disentangling.md").read_text()
     released = text[text.index("<!-- released_cifar100 -->") :]
     for pattern, where in (
         (r"from the pixels ([\d.]+)%", r"reads ([\d.]+)% from pixels"),
-        (r"chance is ([\d.]+)%", r"chance is ([\d.]+)%"),
-        (r"sees it in ([\d.]+)% of the unchanged", r"classifier reads ([\d.]+)% from the images"),
+        (r"and chance is ([\d.]+)%", r"chance is ([\d.]+)%"),
+        (r"of the unchanged images it is ([\d.]+)%", r"classifier reads ([\d.]+)% from the images"),
     ):
         assert stated(pattern) == float(re.search(where, released)[1])
 
@@ -135,16 +137,21 @@ def test_readme_states_the_findings_of_the_tables():
     gains = {
         r"gains ([\d.]+) points on the plain ResNet-20": "resnet20 + Ours (CDCGM)",
         r"With the T of another image it gains ([\d.]+)": "resnet20 + Ours with T of another image (control)",
-        r"with an untrained extractor ([\d.]+)": "resnet20 + Ours with an untrained extractor (control)",
         r"larger plain network gains ([\d.]+)": f"resnet26 ({WIDER})",
     }
     for pattern, row in gains.items():
         assert stated(pattern) == float(cells("tables.md", row)["gain over plain, 95% interval"].split()[0])
-    table = (ROOT / "docs/results/cifar100_short/table2.md").read_text()
-    parts = table[table.index("What the gates do") :]
-    for network, pattern in (("vgg13_slim", r"costs VGG13 ([\d.]+)"), ("resnet20", r"ResNet-20 ([\d.]+) \(")):
-        (row,) = re.findall(rf"^\| {network} \+ Ours \(CDCGM\) \|(.*)$", parts, flags=re.M)
-        assert stated(pattern) == -float(row.split("|")[2].split()[0])  # top-1, R off, M constant
+
+
+def test_readme_states_the_findings_on_shapes():
+    column = "gate from V minus this"
+    for pattern, row in (
+        (r"It gains (\d+) points on the plain network", "plain"),
+        (r"and (\d+) on the same gate with the V of another image", "the same, T and V of another image"),
+    ):
+        assert stated(pattern) == round(float(cells("gate.md", row)[column].split()[0]))
+    record = Record.from_json((ROOT / "zoo/shapes/preset.json").read_text(), "shapes")
+    assert stated(r"The strongest probe reads it in (\d+)%") == round(100 * record.audit.strongest("context").accuracy)
 
 
 # Commands

@@ -10,7 +10,7 @@ from cdc_keras.release.numbers import wrong_numbers
 from cdc_keras.zoo import files as zoo_files
 from cdc_keras.zoo.files import FolderZoo
 from cdc_keras.zoo.loading import load_disentangler, load_network, read_record
-from cdc_keras.zoo.record import CARD, DISENTANGLER, INDEX, PRESET
+from cdc_keras.zoo.record import CARD, DECODER, DISENTANGLER, INDEX, PRESET
 
 
 def verify(names=None, *, data_dir=None, numbers=True):
@@ -47,8 +47,9 @@ def verify(names=None, *, data_dir=None, numbers=True):
 
 def _left_out(zoo, name, record):
     """Returns the files of a record that an installed package comes without, and that nobody has put there."""
-    installed = zoo.path == zoo_files.own() and zoo.path.name == zoo_files.INSTALLED
-    files = [file for file in record.files if file == DISENTANGLER or file.endswith(".png")] if installed else []
+    if zoo.path != zoo_files.own() or zoo.path.name != zoo_files.INSTALLED:
+        return []
+    files = [file for file in record.files if file in (DISENTANGLER, DECODER) or file.endswith(".png")]
     return [file for file in files if not (zoo.path / name / file).exists()]
 
 

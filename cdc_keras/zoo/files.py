@@ -18,7 +18,7 @@ import pooch
 from cdc_keras.errors import UserError
 from cdc_keras.paths import expanded
 from cdc_keras.weights import sha256, write_text
-from cdc_keras.zoo.record import DISENTANGLER, INDEX, PRESET, File, check_name
+from cdc_keras.zoo.record import DECODER, DISENTANGLER, INDEX, PRESET, File, check_name
 from cdc_keras.zoo.strict import SHA256, read_json
 
 TEXT_LIMIT = 2**20  # bytes of an index or a preset.json
@@ -218,7 +218,9 @@ def read_text(path):
 def check_file(path, expected):
     """Raises UserError unless the file has the size and sha256 of `expected`, a `File`."""
     if not path.is_file():
-        raise UserError(f"{path} is missing; {WITHOUT if path.name == DISENTANGLER else 'get the record again'}")
+        raise UserError(
+            f"{path} is missing; {WITHOUT if path.name in (DISENTANGLER, DECODER) else 'get the record again'}"
+        )
     if (size := path.stat().st_size) != expected.bytes:
         raise UserError(f"{path} has {size} bytes where {PRESET} says {expected.bytes}; get the record again")
     if (digest := sha256(path)) != expected.sha256:

@@ -71,7 +71,7 @@ def test_the_command_writes_table_figure_and_numbers(runs, tmp_path, monkeypatch
     )
     printed = capsys.readouterr()
     found = json.loads((tmp_path / "audit.json").read_text())
-    assert (found["probe_images"], found["scored_images"], found["dataset"]) == (40, 40, "shapes")
+    assert (found["probe_images"], found["scored_images"], found["dataset"]) == (80, 80, "shapes")
     seen = {(r["target"], r["features"], r["reader"]) for r in found["findings"]}
     expected = set(itertools.product(("category", "texture", "hue"), ("context", "twin", "pixels"), probes.PROBES))
     expected |= set(itertools.product(["category"], ("shuffled", "erased", "erased-before"), probes.PROBES))
@@ -105,7 +105,6 @@ def test_the_command_writes_table_figure_and_numbers(runs, tmp_path, monkeypatch
             ["--model={runs}/cdcgm", "--classifier={runs}/cdcgm"],
             "is a run of task extractor; give one of task",
         ),
-        (["--model={runs}/cdcgm", "--limit=15"], "two of each are needed"),
     ],
 )
 def test_bad_input_is_answered_with_one_sentence(arguments, sentence, runs, tmp_path, monkeypatch):
