@@ -12,11 +12,9 @@ import json
 import pathlib
 import time
 
-import keras
-import numpy as np
 from absl import app, flags
 
-from cdc_keras.audit.scenes import masks_at
+from cdc_keras.audit.scenes import overlaps
 from cdc_keras.config import RunConfig
 from cdc_keras.data.load import load_dataset
 from cdc_keras.data.pipeline import in_batches, scale, training_batches
@@ -30,7 +28,6 @@ from cdc_keras.runs.trained import load_context
 from cdc_keras.runs.training import train
 from cdc_keras.tables.statistics import paired, summary
 from cdc_keras.trainers.build import build
-from cdc_keras.visualize.maps import iou
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "gate_pays.json"
@@ -79,7 +76,9 @@ def measured(arm, regime, seed, extractor):
     model = build(config, len(data.class_names), per_epoch, extractor=context)
     plan = {"batch_size": config.batch_size, "seed": seed, "crop_padding": config.crop_padding, "flip": config.flip}
     for epoch in range(config.epochs):
-        batches = training_batches(data.train, data.image_size, epoch=epoch, steps_per_call=5, **plan)
+        batches = training_batches(
+            data.train, data.image_size, epoch=epoch, steps_per_call=config.steps_per_call, **plan
+        )
         model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0)
     seconds = time.monotonic() - started
     found = {"top1": score(model, data.test, config).check_finite().metrics["top1"]}
@@ -91,13 +90,12 @@ def measured(arm, regime, seed, extractor):
 def attention(network, seed):
     """Returns the IoU of M with the mask at its resolution, of another image's M, and M's deviation in an image."""
     split = shapes(1000, seed=(seed, 2))
-    tensors = graph.outputs(network)
-    model = keras.Model(tensors[0].inputs, tensors[1][ATTENTION])
-    maps = in_batches(lambda x: model(scale(x), training=False), split.images)[..., 0]
-    masks = masks_at(split.factors["mask"], maps.shape[1])
+    tapped = graph.activations(network, [ATTENTION])
+    maps = in_batches(lambda x: tapped(scale(x), training=False)[ATTENTION], split.images)[..., 0]
+    own, another = overlaps(maps, split.factors["mask"])
     return {
-        "m_iou": float(iou(maps, masks).mean()),
-        "m_iou_of_another": float(iou(np.roll(maps, 1, axis=0), masks).mean()),
+        "m_iou": float(own.mean()),
+        "m_iou_of_another": float(another.mean()),
         "m_deviation": float(maps.std(axis=(1, 2)).mean()),
     }
 

@@ -12,9 +12,9 @@ import time
 import numpy as np
 from keras import ops
 
-from cdc_keras.audit import decoding, scenes
+from cdc_keras.audit import scenes
 from cdc_keras.config import RunConfig
-from cdc_keras.data.pipeline import scale
+from cdc_keras.data.pipeline import in_batches, scale
 from cdc_keras.data.scenes import CLASS_NAMES
 from cdc_keras.data.shapes import shapes
 from cdc_keras.errors import UserError
@@ -27,7 +27,6 @@ from cdc_keras.runs.evaluation import evaluate
 from cdc_keras.runs.trained import load, load_decoder
 from cdc_keras.runs.training import train
 from cdc_keras.visualize import figures
-from cdc_keras.visualize.maps import iou
 from cdc_keras.weights import make_folder, write_text
 
 EXTRACTOR = "zoo:shapes"
@@ -93,14 +92,14 @@ def demo(out, plain=PLAIN, extractor=EXTRACTOR):
 
 def _attention(network, images):
     """Returns M of images, (N, h, w)."""
-    gated, tensors = graph.outputs(network)
-    return decoding.contexts(type(gated)(gated.inputs, tensors[ATTENTION]), images)[..., 0]
+    tapped = graph.activations(network, [ATTENTION])
+    return in_batches(lambda x: tapped(scale(x), training=False)[ATTENTION], images)[..., 0]
 
 
 def _overlap(values, masks):
     """Returns the mean IoU of maps (N, h, w) with masks (N, S, S), and that of another image's maps."""
-    at = scenes.masks_at(masks, values.shape[1])
-    return {"own": float(iou(values, at).mean()), "another": float(iou(np.roll(values, 1, axis=0), at).mean())}
+    own, another = scenes.overlaps(values, masks)
+    return {"own": float(own.mean()), "another": float(another.mean())}
 
 
 def _draw_swaps(extractor, split, path):

@@ -26,19 +26,24 @@ def measured(extractor, disentangler, config, count, seed):
         with a 95% bootstrap interval. The error is that of G2(T(x), y') against x drawn as y'. The others compare V
         (`decoding.spread`), and V of another image, with the mask at T's resolution.
     """
-    size = extractor.output_shape[1]
     shown = {"difficulty": config.difficulty, "image_size": config.image_size}
     split, others, images = counterfactual_shapes(count, seed=seed, **shown)
     context = decoding.contexts(extractor, split.images)
-    masks = masks_at(split.factors["mask"], size)
-    maps = decoding.spread(disentangler, context)
+    maps, masks = decoding.spread(disentangler, context), split.factors["mask"]
+    own, another = overlaps(maps, masks)
     values = {
         "counterfactual_mse": decoding.reconstruction_errors(disentangler, images, context, others),
-        "spread_iou": iou(maps, masks),
-        "spread_iou_of_another": iou(np.roll(maps, 1, axis=0), masks),
-        "spread_pointing": pointing(maps, masks),
+        "spread_iou": own,
+        "spread_iou_of_another": another,
+        "spread_pointing": pointing(maps, masks_at(masks, maps.shape[1])),
     }
     return {name: with_interval(x, seed) for name, x in values.items()}
+
+
+def overlaps(maps, masks):
+    """Returns the IoU of maps (N, h, w) with masks (N, S, S) at their resolution, and of another image's: (N,) each."""
+    at = masks_at(masks, maps.shape[1])
+    return iou(maps, at), iou(np.roll(maps, 1, axis=0), at)
 
 
 def masks_at(masks, size):

@@ -224,9 +224,7 @@ def load_decoder(place):
         UserError: it is damaged, or not there.
     """
     name = record_name(place)
-    if name is not None:
-        return loading.load_decoder(*loading.find(name))
-    return load_trainer(RunFolder(place)).decoder
+    return load_disentangler(place).decoder if name is None else loading.load_decoder(*loading.find(name))
 
 
 def _extractor_of_run(run, config, precision):
