@@ -150,6 +150,9 @@ class RunConfig:
     discriminator_dropout: float = _experiment(
         0.3, "share of values dropped in it (Lample et al.: 0.3)", low=0.0, high=0.9
     )
+    discriminator_noise: float = _experiment(
+        1.0, "share of T's noise that it sees: it learns sooner from a clearer T (paper: no noise)", low=0.0, high=1.0
+    )
     discriminators: int = _experiment(1, "number of discriminators; fooling losses are averaged (paper: 1)", low=1)
     discriminator_steps: int = _experiment(
         1, "steps of the discriminators for each step of the auto-encoder (paper: 1)", low=1

@@ -37,7 +37,8 @@ class CounterfactualDisentangler(Disentangler):
     * critic: how surely a second image classifier tells from that image which category it had before, its probability
       of the right one. It takes from the decoder the use of what T knows of the category.
 
-    The last three rise as lambda_fool does.
+    The last three rise as lambda_fool does. D sees T with the share `discriminator_noise` of its noise: the clearer T
+    is, the sooner D finds the category in it.
 
     Args:
         image_size, num_classes, **settings: as for `Disentangler`.
@@ -53,7 +54,7 @@ class CounterfactualDisentangler(Disentangler):
         both = keras.Model(encoder.input, [autoencoder.mean_encoder(encoder).output, encoder.output])
         noise = next((layer for layer in encoder.layers if isinstance(layer, ContextNoise)), keras.layers.Identity())
         # In functions, which Keras does not look into: as attributes they would be saved a second time.
-        self._both = lambda images: both(images, training=True)
+        self._both = lambda images, training=True: both(images, training=training)
         self._with_noise = lambda mean: noise(mean)
 
     def networks(self):
@@ -99,9 +100,9 @@ class CounterfactualDisentangler(Disentangler):
         optimizer.apply(gradients, network.trainable_variables)
         return value
 
-    def _encoded(self, images):
-        mean, context = self._both(images)
-        return context, mean
+    def _encoded(self, images, training):
+        mean, context = self._both(images, training)
+        return context, mean + self.settings.discriminator_noise * (context - mean), mean
 
     def _more_losses(self, mean, labels):
         settings, mean = self.settings, to_float32(mean)

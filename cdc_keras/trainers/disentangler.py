@@ -177,10 +177,10 @@ class Disentangler(StepModel):
 
     def _update_discriminator(self, images, labels):
         """Moves D only: cross-entropy of the category on D(T), the auto-encoder in inference mode, D in training."""
-        context = ops.stop_gradient(self.encoder(images, training=False))
+        seen = ops.stop_gradient(self._encoded(images, training=False)[1])
 
         def loss():
-            logits = self.discriminate(context, training=True)
+            logits = self.discriminate(seen, training=True)
             values = [losses.discriminator_loss(member, labels) for member in logits]
             # A sum, so that each member learns as it would alone, but for the clipping.
             return sum(values), (sum(values) / len(values), self._accuracy(logits, labels))
@@ -196,7 +196,7 @@ class Disentangler(StepModel):
         condition, settings, metrics = self.condition(labels), self.settings, {}
 
         def loss():
-            context, mean = self._encoded(images)
+            context, seen, mean = self._encoded(images, training=True)
             if settings.repulsive:
                 reconstructions, counterfactuals = self._both_decoded(context, condition)
             else:
@@ -209,8 +209,8 @@ class Disentangler(StepModel):
             if self.adversarial:
                 # D is differentiated once, at T. The inner product has the gradient lambda_fool dL_fool/dT at T, and so
                 # the right one at every weight of the encoder, while its norm costs nothing more.
-                fooling, gradient = self._fooling_gradient(context, labels)
-                total += self.lambda_fool * ops.sum(ops.stop_gradient(gradient) * to_float32(context))
+                fooling, gradient = self._fooling_gradient(seen, labels)
+                total += self.lambda_fool * ops.sum(ops.stop_gradient(gradient) * to_float32(seen))
                 metrics.update(fooling_loss=fooling, fooling_gradient_norm=distribution.norm_over_replicas(gradient))
                 metrics["lambda_fool"] = self.lambda_fool
             more, values = self._more_losses(mean, labels)
@@ -221,10 +221,10 @@ class Disentangler(StepModel):
         self.player.autoencoder.apply(gradients, variables)
         self._track(images, **metrics)
 
-    def _encoded(self, images):
-        """Returns (T, T without noise) in training mode."""
-        context = self.encoder(images, training=True)
-        return context, context
+    def _encoded(self, images, training):
+        """Returns (T, T as D sees it, T without noise), which are the same here."""
+        context = self.encoder(images, training=training)
+        return context, context, context
 
     def _more_losses(self, mean, labels):
         """Returns (the sum of further losses, their metrics), given T without noise; none here."""
@@ -267,11 +267,11 @@ class Disentangler(StepModel):
     def assess(self, images, labels):
         """Returns the metrics that need no training step, everything in inference mode; labels of -1 are padding."""
         counted, labels = labels >= 0, ops.maximum(labels, 0)
-        context = self.encoder(images, training=False)
+        context, seen, _ = self._encoded(images, training=False)
         reconstructions = self.decode(context, self.condition(labels))
         measured = {"reconstruction_loss": ops.mean(ops.square(images - reconstructions), axis=(1, 2, 3))}
         if self.adversarial:
-            logits = self.discriminate(context)
+            logits = self.discriminate(seen)
             measured["discriminator_loss"] = sum(losses.cross_entropies(labels, x) for x in logits) / len(logits)
             measured["discriminator_accuracy"] = self._accuracy(logits, labels)
         for name, values in measured.items():

@@ -41,6 +41,7 @@ class Settings:
     critic_weight: float = 0.0
     discriminator_width: int = 64
     discriminator_dropout: float = 0.3
+    discriminator_noise: float = 1.0
     discriminators: int = 1
     discriminator_steps: int = 1
     seed: int = 0

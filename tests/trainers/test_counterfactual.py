@@ -206,3 +206,22 @@ def test_d_may_go_without_dropout():
         model = build_run(RunConfig(discriminator_dropout=dropout).resolved(32), 4, 10)
         rates[dropout] = {layer.rate for layer in model.discriminator.layers if "dropout" in layer.name}
     assert rates == {0.3: {0.3}, 0.0: {0.0}}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_d_sees_a_share_of_the_noise_where_it_learns_and_where_it_is_fooled(share, monkeypatch):
+    model, made, seen = build(discriminator_noise=share), [], []
+    encoded, discriminate = model._encoded, model.discriminate
+
+    def tapped(images, training):
+        made.append(encoded(images, training))
+        return made[-1]
+
+    monkeypatch.setattr(model, "_encoded", tapped)
+    monkeypatch.setattr(model, "discriminate", lambda t, training=False: seen.append(t) or discriminate(t, training))
+    model._update_discriminator(IMAGES, LABELS)
+    model._update_autoencoder(IMAGES, LABELS)
+    assert len(made) == len(seen) == 2
+    for (context, _, mean), given in zip(made, seen, strict=True):
+        assert np.std(context - mean) == pytest.approx(RECIPE["context_noise"], rel=0.05)
+        np.testing.assert_allclose(given, mean + share * (context - mean), rtol=1e-5, atol=1e-5)
