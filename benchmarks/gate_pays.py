@@ -24,7 +24,7 @@ from cdc_keras.markdown import markdown_table
 from cdc_keras.networks import graph
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.scoring import score
-from cdc_keras.runs.trained import load_context
+from cdc_keras.runs.trained import load_context, load_painter
 from cdc_keras.runs.training import train
 from cdc_keras.tables.statistics import paired, summary
 from cdc_keras.trainers.build import build
@@ -56,24 +56,35 @@ ARMS = {
     "plain, as many weights": {"network": "vgg13_w17"},
     "R alone": {"gate_attention": False},
     "gate, P without V": {"extractor": True},
+    "gate, P with V": {"extractor": True, "gate_spread": True},
     OWN: {"extractor": True, **V},
     "the same, T and V of another image": {"extractor": True, **V, "gate_context": "shuffled"},
     "the same, untrained extractor": {"extractor": True, **V, "gate_context": "untrained"},
+    "plain, half of the images painted under another category": {"painter": True, "counterfactual_share": 0.5},
+    "plain, half of them painted under their own": {
+        "painter": True,
+        "counterfactual_share": 0.5,
+        "counterfactual_control": True,
+    },
 }
+TAUGHT = {arm for arm, settings in ARMS.items() if {"extractor", "painter"} & set(settings)}
 
 
 def measured(arm, regime, seed, extractor):
     """Returns the record of one training: what was set, the top-1 on test images, and of a gate the IoU of M."""
     settings = {**REGIMES[regime], **ARMS[arm], "seed": seed}
-    if "extractor" in settings:
-        settings["extractor"] = extractor
+    settings |= {name: extractor for name in ("extractor", "painter") if name in settings}
     config = dataclasses.replace(CLASSIFIER, **settings)
     data = load_dataset(config)
     per_epoch = len(data.train) // config.batch_size
     config = dataclasses.replace(config, epochs=-(-STEPS // per_epoch)).resolved(data.image_size)
     context = load_context(config).network if config.gated and config.gate_attention else None
+    painting = None
+    if config.counterfactual_share:
+        painter, decoder = load_painter(config, data.class_names)
+        painting = painter.network, decoder
     started = time.monotonic()
-    model = build(config, len(data.class_names), per_epoch, extractor=context)
+    model = build(config, len(data.class_names), per_epoch, extractor=context, painting=painting)
     plan = {"batch_size": config.batch_size, "seed": seed, "crop_padding": config.crop_padding, "flip": config.flip}
     for epoch in range(config.epochs):
         batches = training_batches(
@@ -105,7 +116,7 @@ def table(records):
     records = list(records)
     regimes = [name for name in REGIMES if any(r["regime"] == name for r in records)]
     ordered = sorted(records, key=lambda record: list(ARMS).index(record["arm"]))
-    shown = list(dict.fromkeys((r["arm"], r["taught"] if "extractor" in ARMS[r["arm"]] else "") for r in ordered))
+    shown = list(dict.fromkeys((r["arm"], r["taught"] if r["arm"] in TAUGHT else "") for r in ordered))
     rows = []
     for arm, taught in shown:
         cells = [arm, taught]
@@ -135,7 +146,7 @@ def table(records):
 def _top1(records, arm, regime, taught):
     """Returns {seed: top-1} of an arm; what has no extractor was not taught twice."""
     alike = [r for r in records if (r["arm"], r["regime"]) == (arm, regime)]
-    return {r["seed"]: r["top1"] for r in alike if "extractor" not in ARMS[arm] or r["taught"] == taught}
+    return {r["seed"]: r["top1"] for r in alike if arm not in TAUGHT or r["taught"] == taught}
 
 
 def _spread(found, sign="", scale=100):
@@ -151,7 +162,7 @@ def main(argv):
     known = {(r["arm"], r["regime"], r["seed"], r["taught"]) for r in records}
     taught = THE_SAME if flags.FLAGS.same else OTHERS
     for seed, regime, arm in itertools.product(SEEDS[: flags.FLAGS.seeds], flags.FLAGS.regimes or REGIMES, ARMS):
-        if (arm, regime, seed, taught) in known or (flags.FLAGS.same and "extractor" not in ARMS[arm]):
+        if (arm, regime, seed, taught) in known or (flags.FLAGS.same and arm not in TAUGHT):
             continue
         extractor = same(regime, seed) if flags.FLAGS.same else flags.FLAGS.extractor
         record = measured(arm, regime, seed, extractor)

@@ -14,7 +14,7 @@ from cdc_keras.conflicts import check_together
 from cdc_keras.errors import UserError
 from cdc_keras.fields import GROUPS, check, field
 
-PATHS = ("data_dir", "extractor", "teacher")  # the settings that are places on one machine
+PATHS = ("data_dir", "extractor", "teacher", "painter")  # the settings that are places on one machine
 
 
 _run, _data, _training, _devices, _extractor, _classifier, _gate, _teacher, _experiment = (
@@ -186,6 +186,11 @@ class RunConfig:
     learning_rate_factor: float = _classifier(
         0.2, "what a drop multiplies the learning rate by (paper: 0.2; ImageNet 0.1)", low=0.0, high=1.0
     )
+    painter: str = _classifier(None, "extractor whose decoder paints training images: runs/... (default: --extractor)")
+    counterfactual_share: float = _experiment(
+        0.0, "share of a classifier's batch that it paints under another category (paper: 0)", low=0.0, high=1.0
+    )
+    counterfactual_control: bool = _experiment(False, "paint them under their own category instead, as a control")
     teacher: str = _teacher(
         None, "trained classifier whose attention maps are imitated (AT in Tables 3 to 6): runs/... or zoo:<name>"
     )

@@ -44,6 +44,12 @@ def check_together(config):
     changed = [name for name in gate if getattr(config, name) != type(config).__dataclass_fields__[name].default]
     if changed and not config.gated:
         raise UserError(f"{', '.join(changed)} would do nothing: there is no gate without extractor")
+    if config.counterfactual_share and (config.task != "classifier" or not (config.painter or config.extractor)):
+        raise UserError("counterfactual_share paints images of a classifier; set task=classifier and painter")
+    if not config.counterfactual_share and (config.painter or config.counterfactual_control):
+        raise UserError("painter and counterfactual_control would do nothing; set counterfactual_share")
+    if config.counterfactual_share and config.augmentation in ("cutmix", "mixup"):
+        raise UserError(f"{config.augmentation} gives an image several categories; leave counterfactual_share out")
     players = ("counterfactual_weight", "reencoding_weight", "critic_weight")
     named = [name for name in players if getattr(config, name)]
     if named and config.context not in ("cdcgm", "cgm"):

@@ -120,8 +120,7 @@ def _context(place, precision, spread):
     trained = load_trained(place, "extractor", precision="float32" if spread else precision)
     if not spread:
         return trained
-    if trained.config.classifies or trained.config.context == "gm":
-        raise UserError(f"{place} has no decoder that is told the category, which V needs; take a cgm or a cdcgm")
+    _check_told(place, trained, "V")
     return dataclasses.replace(trained, network=spread_extractor(trained.network, load_decoder(place)))
 
 
@@ -137,17 +136,43 @@ def load_teacher(config, class_names):
     """
     place = config.teacher
     teacher = load_trained(place, "classifier", role="teacher", precision=config.precision)
-    if teacher.config.image_size != config.image_size:
-        raise UserError(
-            f"the teacher {place} sees images of {teacher.config.image_size} px, the student of {config.image_size} "
-            "px; train both at one size"
-        )
-    if teacher.class_names != tuple(class_names):
-        raise UserError(f"the teacher {place} was trained on other categories than {config.dataset} has")
+    _check_alike(f"the teacher {place}", teacher, config, class_names)
     return teacher
 
 
-def untrained_model(config, num_classes, run, steps_per_epoch, extractor=None, teacher=None):
+def load_painter(config, class_names):
+    """Returns (`Trained` extractor, its decoder) that paint a classifier's images anew, in float32.
+
+    Args:
+        config: of the classifier; it names them.
+        class_names: the classifier's.
+
+    Raises:
+        UserError: they are not there, of other images or categories, or the decoder is told no category.
+    """
+    place = config.painter or config.extractor
+    trained = load_trained(place, "extractor", role="painter")
+    _check_alike(f"the painter {place}", trained, config, class_names)
+    _check_told(place, trained, "counterfactual_share")
+    return trained, load_decoder(place)
+
+
+def _check_alike(whose, trained, config, class_names):
+    if trained.config.image_size != config.image_size:
+        raise UserError(
+            f"{whose} sees images of {trained.config.image_size} px, the classifier of {config.image_size} px; train "
+            "both at one size"
+        )
+    if trained.class_names != tuple(class_names):
+        raise UserError(f"{whose} was trained on other categories than {config.dataset} has")
+
+
+def _check_told(place, trained, what):
+    if trained.config.classifies or trained.config.context == "gm":
+        raise UserError(f"{place} has no decoder that is told the category, which {what} needs; take a cgm or a cdcgm")
+
+
+def untrained_model(config, num_classes, run, steps_per_epoch, extractor=None, teacher=None, painting=None):
     """Returns the untrained model of a run, see `trainers.build.build`.
 
     Args:
@@ -156,6 +181,7 @@ def untrained_model(config, num_classes, run, steps_per_epoch, extractor=None, t
         run: the `RunFolder`. Once it has checkpoints, they hold the extractor's weights.
         steps_per_epoch: for the schedules.
         extractor, teacher: `Trained`s of a run that starts or goes on; none for a model that is only evaluated.
+        painting: (encoder, decoder) of one that paints its images; likewise.
     """
     pairs = None
     if config.teacher is not None:
@@ -172,8 +198,9 @@ def untrained_model(config, num_classes, run, steps_per_epoch, extractor=None, t
         extractor = untrained_extractor(in_precision(stored, config.precision), categories)
     elif extractor is not None:
         extractor = extractor.network
+    network = teacher and teacher.network
     return build(
-        config, num_classes, steps_per_epoch, extractor=extractor, teacher=teacher and teacher.network, pairs=pairs
+        config, num_classes, steps_per_epoch, extractor=extractor, teacher=network, pairs=pairs, painting=painting
     )
 
 

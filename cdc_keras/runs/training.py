@@ -16,7 +16,7 @@ from cdc_keras.runs.environment import environment
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.pictures import draw_training
 from cdc_keras.runs.scoring import score
-from cdc_keras.runs.trained import load_context, load_teacher, untrained_model
+from cdc_keras.runs.trained import load_context, load_painter, load_teacher, untrained_model
 from cdc_keras.trainers.build import extractor_of, ramp_steps
 from cdc_keras.trainers.disentangler import Disentangler
 from cdc_keras.weights import save_weights, sha256
@@ -63,12 +63,16 @@ def _train(config, run, pictures):
     run.check(config)
     if not distribution.agreed(max(run.steps(), default=0)):
         raise UserError(f"{run.path} is not the same folder on every worker; put it on a file system that all share")
-    extractor = teacher = None
+    extractor = teacher = painter = None
     if config.gated and config.gate_attention and not run.steps():
         extractor = load_context(config)
     if config.teacher is not None and not run.finished:
         teacher = load_teacher(config, dataset.class_names)
-    model = untrained_model(config, len(dataset.class_names), run, steps_per_epoch, extractor, teacher)
+    painting = None
+    if config.counterfactual_share and not run.finished:
+        painter, decoder = load_painter(config, dataset.class_names)
+        painting = painter.network, decoder
+    model = untrained_model(config, len(dataset.class_names), run, steps_per_epoch, extractor, teacher, painting)
     with distribution.chief_first():
         run.create(config, extractor)
         run.check_data(dataset)
@@ -78,6 +82,8 @@ def _train(config, run, pictures):
         if teacher is not None:
             _meet(teacher, run, dataset, config)
             run.note(transfer=model.pairs)
+        if painter is not None:
+            _check_painter(painter, run, config)
         _fit(Course(model, run, dataset, config, steps_per_epoch, rows=[]), pictures)
 
 
@@ -169,6 +175,16 @@ def _meet(teacher, run, dataset, config):
         _tell(run, f"teacher {config.teacher}: top-1 {metrics['top1']:.2%} on {name}")
     elif noted["sha256"] != teacher.sha256:
         raise UserError(f"the teacher in {config.teacher} has other weights than when {run.path} was started")
+
+
+def _check_painter(painter, run, config):
+    """Notes what paints, or checks that it is still the one of the start."""
+    noted = run.notes().get("painter_sha256")
+    if noted is None:
+        run.note(painter_sha256=painter.sha256)
+    elif noted != painter.sha256:
+        place = config.painter or config.extractor
+        raise UserError(f"the painter in {place} has other weights than when {run.path} was started")
 
 
 def _finish(course, pictures):

@@ -17,12 +17,13 @@ from cdc_keras.trainers.classifier import Classifier
 from cdc_keras.trainers.counterfactual import CounterfactualDisentangler
 from cdc_keras.trainers.disentangler import Disentangler
 from cdc_keras.trainers.distillation import AttentionTransfer, resolution
+from cdc_keras.trainers.painting import painter
 from cdc_keras.trainers.settings import Settings
 
 RESOLUTION = re.compile(r"(\d+)x\1")
 
 
-def build(config, num_classes, steps_per_epoch, *, extractor=None, teacher=None, pairs=None):
+def build(config, num_classes, steps_per_epoch, *, extractor=None, teacher=None, pairs=None, painting=None):
     """Returns the compiled, untrained `Disentangler`, `Classifier` or `AttentionTransfer` of a resolved config.
 
     Args:
@@ -32,6 +33,7 @@ def build(config, num_classes, steps_per_epoch, *, extractor=None, teacher=None,
         extractor: functional model that gates the classifier, if its config says so.
         teacher: trained functional classifier whose attention is transferred; none for a model that is only evaluated.
         pairs: with attention transfer, a function of the student's network that returns the pairs of layers.
+        painting: (encoder, decoder) that paint a share of a classifier's images, if its config says so.
 
     Raises:
         UserError: the config asks for what cannot be built, in one sentence.
@@ -50,10 +52,13 @@ def build(config, num_classes, steps_per_epoch, *, extractor=None, teacher=None,
         network = classifier(config, num_classes, extractor)
         if config.task == "extractor":
             _features(network, config)  # what will be kept of it exists
+        like = {"seed": config.seed}
+        if painting is not None:
+            like["paint"] = painter(*painting, share=config.counterfactual_share, control=config.counterfactual_control)
         if pairs is None:
-            model = Classifier(network)
+            model = Classifier(network, **like)
         else:
-            model = AttentionTransfer(network, pairs(network), teacher, config.transfer_weight)
+            model = AttentionTransfer(network, pairs(network), teacher, config.transfer_weight, **like)
         schedule = optimizers.step_schedule(
             config.learning_rate,
             epochs=config.epochs,

@@ -1,5 +1,6 @@
 """A classifier in training: any functional network, plain or gated, under cross-entropy."""
 
+import keras
 from keras import ops
 
 from cdc_keras.trainers import optimizers
@@ -13,14 +14,18 @@ class Classifier(StepModel):
 
     Args:
         network: functional model, images (B, S, S, 3) in [-1, 1] -> logits (B, num_classes).
+        paint: what alters every batch that is trained on, as `painting.painter` returns it; nothing by default.
+        seed: of its random draws.
 
     Attributes:
         confusion: `metrics.Confusion` of the images that were last evaluated.
     """
 
-    def __init__(self, network, **kwargs):
+    def __init__(self, network, paint=None, seed=0, **kwargs):
         super().__init__(**kwargs)
-        self.network = network
+        self.network, self.paint = network, paint
+        if paint is not None:
+            self.draws = keras.random.SeedGenerator(seed)
         self.confusion = Confusion(network.outputs[0].shape[-1])
         self.trackers = [Mean("loss"), Mean("top1"), Mean("top5")]
         self.built = True
@@ -47,6 +52,7 @@ class Classifier(StepModel):
             images: (B, S, S, 3) in [-1, 1].
             labels: (B,) integer categories, or (B, num_classes) shares that add up to 1, where images are mixed.
         """
+        images, labels = self.painted(images, labels)
 
         def loss():
             logits = self.network(images, training=True)
@@ -58,6 +64,10 @@ class Classifier(StepModel):
         (value, logits), gradients = self.gradients(loss, variables, self.optimizer)
         self.optimizer.apply(gradients, variables)
         return self.track(value, labels, logits)
+
+    def painted(self, images, labels):
+        """Returns the batch to train on."""
+        return (images, labels) if self.paint is None else self.paint(images, labels, self.draws)
 
     def assess(self, images, labels):
         """Returns loss, top-1 and top-5 so far, in inference mode; labels of -1 are padding."""

@@ -81,6 +81,7 @@ class AttentionTransfer(Classifier):
 
     def update(self, images, labels):
         """Moves the student's trainable variables by one step; returns the losses, top-1 and top-5 so far."""
+        images, labels = self.painted(images, labels)
         _, features = self.teacher_maps(images)
         targets = [ops.stop_gradient(attention_map(x)) for x in features]
 

@@ -380,7 +380,7 @@ def test_a_teacher_that_is_no_run_folder_is_refused(tmp_path):
 def test_a_teacher_of_another_image_size_is_refused(teacher_run, tmp_path):
     config = dataclasses.replace(STUDENT, image_size=16, teacher=str(teacher_run.path))
     sentence = refused(config, tmp_path / "run")
-    assert f"teacher {teacher_run.path} sees images of 32 px, the student of 16 px" in sentence
+    assert f"teacher {teacher_run.path} sees images of 32 px, the classifier of 16 px" in sentence
 
 
 @pytest.mark.slow
