@@ -148,7 +148,7 @@ class RunConfig:
     )
     discriminator_width: int = _experiment(64, "channels of the discriminator's first layer (paper: not given)", low=1)
     discriminator_dropout: float = _experiment(
-        0.3, "share of values dropped in it (Lample et al.: 0.3)", low=0.0, high=0.9
+        0.3, "share of its values dropped (Lample et al.: 0.3)", low=0.0, high=0.9
     )
     discriminator_noise: float = _experiment(
         1.0, "share of T's noise that it sees: it learns sooner from a clearer T (paper: no noise)", low=0.0, high=1.0
@@ -163,9 +163,10 @@ class RunConfig:
     annealing: float = _experiment(
         0.0, "share of an extractor's training, at its end, in which its rate falls to 0 (paper: 0)", low=0.0, high=1.0
     )
-    clip_norm: float = _experiment(
-        5.0, "largest norm of the gradient of auto-encoder and discriminator (Lample et al.: 5)", low=0.0
+    decoder_epochs: int = _experiment(
+        0, "epochs, at the end, in which the decoder learns alone and T stays as it is (paper: none)", low=0
     )
+    clip_norm: float = _experiment(5.0, "largest norm of a player's gradient (Lample et al.: 5)", low=0.0)
 
     network: str = _classifier("resnet20", f"network to train: {choices.NETWORKS}")
     block_attention: str = _classifier(

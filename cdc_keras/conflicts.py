@@ -50,6 +50,8 @@ def check_together(config):
         raise UserError("painter and counterfactual_control would do nothing; set counterfactual_share")
     if config.counterfactual_share and config.augmentation in ("cutmix", "mixup"):
         raise UserError(f"{config.augmentation} gives an image several categories; leave counterfactual_share out")
+    if config.decoder_epochs and (config.classifies or (config.epochs or 600) < config.decoder_epochs):
+        raise UserError("decoder_epochs are epochs of an extractor with a decoder, and no more than epochs")
     players = ("counterfactual_weight", "reencoding_weight", "critic_weight")
     named = [name for name in players if getattr(config, name)]
     if named and config.context not in ("cdcgm", "cgm"):

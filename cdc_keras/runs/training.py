@@ -111,6 +111,8 @@ def _fit(course, pictures):
             epoch, first_step = divmod(step, steps_per_epoch)
             if not first_step:
                 _renew(model, config, epoch)
+            if not config.classifies and epoch >= config.epochs - config.decoder_epochs:
+                model.freeze_encoder()
             model.resumes_in_mid_epoch = first_step > 0
             model.fit(
                 training_batches(

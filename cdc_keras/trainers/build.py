@@ -45,8 +45,8 @@ def build(config, num_classes, steps_per_epoch, *, extractor=None, teacher=None,
     try:
         if not config.classifies:
             model = _disentangler(config, num_classes, steps_per_epoch)
-            steps = config.epochs * steps_per_epoch
-            rate = optimizers.annealed(config.learning_rate, steps, config.annealing)
+            lengths = [n * steps_per_epoch for n in (config.epochs - config.decoder_epochs, config.decoder_epochs)]
+            rate = optimizers.annealed(config.learning_rate, lengths, config.annealing)
             model.compile(config.learning_rate, clip_norm=config.clip_norm, steps_per_execution=calls, annealing=rate)
             return model
         network = classifier(config, num_classes, extractor)

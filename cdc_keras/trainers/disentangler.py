@@ -18,7 +18,8 @@ from cdc_keras.trainers.step import StepModel, gradient_at, kept
 class Disentangler(StepModel):
     """The trainer of an extractor: its network E with a decoder G2 and a discriminator D (Fig. 2).
 
-    The extractor is kept as `encoder`, a functional model from images in [-1, 1] to T.
+    The extractor is kept as `encoder`, a functional model from images in [-1, 1] to T. After `freeze_encoder` T stays as
+    it is: the decoder goes on learning from it, and D goes on reading it.
 
     Args:
         image_size: 32, 128 or 224 pixels.
@@ -31,7 +32,7 @@ class Disentangler(StepModel):
 
     def __init__(self, image_size, num_classes, **settings):
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.decoder_alone = num_classes, False
         settings = self.settings = Settings(**settings)
         self.conditional, self.adversarial = settings.conditional, settings.adversarial
         self.encoder = autoencoder.encoder(
@@ -135,6 +136,10 @@ class Disentangler(StepModel):
         logits = self.discriminator(context, training=training)
         return logits if self.settings.discriminators > 1 else [logits]
 
+    def freeze_encoder(self):
+        """Leaves the decoder to learn alone from now on."""
+        self.decoder_alone, self.train_function = True, None  # Keras builds another step
+
     def renew_discriminator(self, member, epoch):
         """Gives one of D's members new initial weights, drawn from the seed and the epoch, so that it learns afresh.
 
@@ -196,7 +201,7 @@ class Disentangler(StepModel):
         condition, settings, metrics = self.condition(labels), self.settings, {}
 
         def loss():
-            context, seen, mean = self._encoded(images, training=True)
+            context, seen, mean = self._encoded(images, training=not self.decoder_alone)
             if settings.repulsive:
                 reconstructions, counterfactuals = self._both_decoded(context, condition)
             else:
@@ -216,7 +221,7 @@ class Disentangler(StepModel):
             more, values = self._more_losses(mean, labels)
             return total + more, metrics | values
 
-        variables = self.autoencoder_variables
+        variables = self.decoder.trainable_variables if self.decoder_alone else self.autoencoder_variables
         metrics, gradients = self.gradients(loss, variables, self.player.autoencoder)
         self.player.autoencoder.apply(gradients, variables)
         self._track(images, **metrics)
@@ -246,9 +251,8 @@ class Disentangler(StepModel):
     @property
     def ramp(self):
         """The share of its weight that L_fool has now: 1 after `fool_ramp_steps` steps, linear from 0 before."""
-        if not self.settings.fool_ramp_steps:
-            return 1.0
-        return ops.minimum(ops.cast(self.steps, keras.config.floatx()) / self.settings.fool_ramp_steps, 1.0)
+        steps = self.settings.fool_ramp_steps
+        return ops.minimum(ops.cast(self.steps, keras.config.floatx()) / steps, 1.0) if steps else 1.0
 
     def _fooling_gradient(self, context, labels):
         """Returns (L_fool, d L_fool / d T), the gradient in float32 and on its way through D scaled."""

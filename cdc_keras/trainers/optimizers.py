@@ -120,26 +120,30 @@ def step_schedule(learning_rate, *, epochs, steps_per_epoch, warmup_epochs, drop
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
 
 
-def annealed(learning_rate, steps, share):
-    """Returns `learning_rate`, which falls linearly to 0 over the last `share` of `steps`; itself if that is no step.
+def annealed(learning_rate, lengths, share):
+    """Returns `learning_rate`, which falls linearly to 0 over the last `share` of each stage; itself if none falls.
 
     Args:
-        learning_rate: before it falls.
-        steps: of the whole training.
+        learning_rate: at the beginning of each stage.
+        lengths: steps of the stages of the training, one after the other.
         share: in [0, 1].
     """
-    last = round(share * steps)
-    return learning_rate if not last else _Annealed(learning_rate, steps, last)
+    falls = [round(share * length) for length in lengths]
+    return learning_rate if not any(falls) else _Annealed(learning_rate, list(lengths), falls)
 
 
 @keras.saving.register_keras_serializable("cdc_keras")
 class _Annealed(keras.optimizers.schedules.LearningRateSchedule):
-    def __init__(self, learning_rate, steps, last):
-        self.learning_rate, self.steps, self.last = learning_rate, steps, last
+    def __init__(self, learning_rate, lengths, falls):
+        self.learning_rate, self.lengths, self.falls = learning_rate, lengths, falls
 
     def __call__(self, step):
-        left = self.steps - ops.cast(step, keras.config.floatx())
-        return self.learning_rate * ops.clip(left / self.last, 0.0, 1.0)
+        step, end, rate = ops.cast(step, keras.config.floatx()), 0, 0.0
+        for length, fall in zip(self.lengths, self.falls, strict=True):
+            begin, end = end, end + length
+            of_stage = self.learning_rate * ops.clip((end - step) / max(fall, 1), 0.0, 1.0)
+            rate = ops.where(step >= begin, of_stage, rate) if length else rate
+        return rate
 
     def get_config(self):
-        return {"learning_rate": self.learning_rate, "steps": self.steps, "last": self.last}
+        return {"learning_rate": self.learning_rate, "lengths": self.lengths, "falls": self.falls}

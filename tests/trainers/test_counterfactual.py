@@ -1,13 +1,18 @@
 """The counterfactual recipe: noise in T, and players who look at what is decoded under another category."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_runs import EXTRACTOR
 
 from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
 from cdc_keras.networks import autoencoder
+from cdc_keras.runs.trained import load
+from cdc_keras.runs.training import train
 from cdc_keras.trainers.build import build as build_run
 from cdc_keras.trainers.counterfactual import CounterfactualDisentangler
 from cdc_keras.trainers.disentangler import Disentangler
@@ -225,3 +230,30 @@ def test_d_sees_a_share_of_the_noise_where_it_learns_and_where_it_is_fooled(shar
     for (context, _, mean), given in zip(made, seen, strict=True):
         assert np.std(context - mean) == pytest.approx(RECIPE["context_noise"], rel=0.05)
         np.testing.assert_allclose(given, mean + share * (context - mean), rtol=1e-5, atol=1e-5)
+
+
+def test_a_frozen_encoder_stays_as_it_is_and_everybody_else_goes_on():
+    model = build()
+    before = {v.path: v.numpy() for v in model.variables}
+    model.freeze_encoder()
+    for _ in range(3):
+        model.update(IMAGES, LABELS)
+    after = {v.path: v.numpy() for v in model.variables}
+    still = {path for path, value in before.items() if np.array_equal(value, after[path])}
+    of_encoder = {v.path for v in without_seeds(model.encoder.variables)}
+    assert of_encoder <= still
+    for name, networks in model.networks().items():
+        weights = {v.path for network in networks for v in network.trainable_variables} - of_encoder
+        assert len(weights - still) > 0.9 * len(weights), name
+    moving = {v.path for v in model.decoder.non_trainable_variables if "moving" in v.path}
+    assert moving and not moving & still
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_run_may_let_the_decoder_learn_alone_at_its_end(epochs, tmp_path):
+    config = dataclasses.replace(EXTRACTOR, context="cgm", epochs=epochs, decoder_epochs=1, annealing=0.5)
+    run = train(config, tmp_path / "run", pictures=False)
+    fresh = build_run(config.resolved(32), 10, 4).encoder
+    found = load(run.path)
+    alike = [(a.numpy() == b.numpy()).all() for a, b in zip(fresh.weights, found.weights, strict=True)]
+    assert all(alike) if epochs == 1 else not any(alike[:1])

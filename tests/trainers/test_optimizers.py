@@ -78,13 +78,15 @@ def test_a_warm_up_longer_than_the_first_piece_is_refused():
         step_schedule(0.1, epochs=4, steps_per_epoch=10, warmup_epochs=2)
 
 
-def test_a_rate_may_fall_to_zero_at_the_end_of_the_training():
-    schedule = annealed(0.2, steps=100, share=0.4)
-    found = [float(schedule(step)) for step in (0, 60, 70, 80, 100, 120)]
-    assert found == pytest.approx([0.2, 0.2, 0.15, 0.1, 0.0, 0.0])
+def test_a_rate_may_fall_to_zero_at_the_end_of_each_stage():
+    schedule = annealed(0.2, lengths=[100, 50], share=0.4)
+    found = [float(schedule(step)) for step in (0, 60, 70, 80, 99, 100, 129, 140, 150, 170)]
+    assert found == pytest.approx([0.2, 0.2, 0.15, 0.1, 0.005, 0.2, 0.2, 0.1, 0.0, 0.0])
     again = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))
     assert float(again(80)) == pytest.approx(0.1)
-    assert annealed(0.2, steps=100, share=0.0) == 0.2
+    alone = annealed(0.2, lengths=[100, 0], share=0.4)
+    assert [float(alone(step)) for step in (0, 80, 100, 120)] == pytest.approx([0.2, 0.1, 0.0, 0.0])
+    assert annealed(0.2, lengths=[100, 0], share=0.0) == 0.2
 
 
 def test_a_gate_may_go_without_decay_and_at_a_rate_of_its_own():
