@@ -18,8 +18,8 @@ from cdc_keras.trainers.step import StepModel, gradient_at, kept
 class Disentangler(StepModel):
     """The trainer of an extractor: its network E with a decoder G2 and a discriminator D (Fig. 2).
 
-    The extractor is kept as `encoder`, a functional model from images in [-1, 1] to T. After `freeze_encoder` T stays as
-    it is: the decoder goes on learning from it, and D goes on reading it.
+    The extractor is kept as `encoder`, a functional model from images in [-1, 1] to T. After `freeze_encoder` T stays
+    as it is: the decoder goes on learning from it, and D goes on reading it.
 
     Args:
         image_size: 32, 128 or 224 pixels.
