@@ -1,7 +1,7 @@
 import json
 import sys
 
-from benchmarks import gate_pays, input_path, latency, settings
+from benchmarks import emptied, gate_pays, input_path, latency, settings
 from cdc_keras.choices import AUGMENTATIONS
 
 
@@ -67,3 +67,50 @@ def test_a_gate_is_compared_with_every_arm_seed_by_seed():
     assert "| gate, start from V | other images | 70.0 ± 0.0 |  |" in text
     assert "| the same, T and V of another image | other images | 60.0 ± 0.0 | +10.0 ± 0.0 |" in text
     assert "few labels: 0.65 ± 0.64 (M of another image 0.30 ± 0.00)" in text and "seeds 1, 2;" in text
+
+
+def test_what_audits_of_several_seeds_found_is_averaged():
+    probes = {"linear": 0.0, "knn": 0.01, "mlp": 0.02, "conv": 0.05}
+
+    def record(seed, shift):
+        findings = [
+            {"target": target, "features": features, "reader": reader, "accuracy": base + shift + more}
+            for target, base in (("category", 0.1), ("texture", 0.8), ("hue", 0.7))
+            for features in ("context", "cgm", "pixels")
+            for reader, more in probes.items()
+        ]
+        findings += [
+            {"target": target, "features": f"{name} {what}", "reader": "classifier", "accuracy": value}
+            for name in ("context", "cgm")
+            for target, what, value in (
+                ("condition", "swap", 0.9),
+                ("category", "swap", 0.03),
+                ("category", "reconstruction", 0.92),
+            )
+        ]
+        scene = {name: {"mean": value} for name, value in zip(emptied.SCENES, (0.05, 0.7, 0.4), strict=True)}
+        return {
+            "seed": seed,
+            "findings": findings,
+            "reconstruction_mse": {"context": {"mean": 0.04}, "cgm": {"mean": 0.05}},
+            "scenes": {"context": scene, "cgm": scene},
+            "probe_images": 20000,
+            "scored_images": 2000,
+            "environment": {"hardware": "2 CPU cores"},
+            "hours": 0.25,
+            "commit": "abc",
+        }
+
+    text = emptied.table([record(0, 0.0), record(1, 0.02)])
+    # Half an interval of two seeds is 12.706 standard errors, here of 1 point.
+    assert "| category, by conv | 16.0% ± 12.7% | 16.0% ± 12.7% | 16.0% ± 12.7% |" in text
+    assert "| texture, by the strongest probe | 86.0% ± 12.7% |" in text
+    assert "| reconstruction MSE | 0.040 ± 0.000 | 0.050 ± 0.000 |  |" in text
+    assert "| decoded under y', seen as y' | 90.0% ± 0.0% |" in text and "15 minutes" in text
+    assert "| category, by conv | 15.0% |" in emptied.table([record(0, 0.0)])
+
+
+def test_the_recipe_is_that_of_its_flagfiles():
+    config = emptied.recipe(seed=2)
+    assert (config.seed, config.dataset, config.conditioning) == (2, "shapes", "film")
+    assert 0 < config.decoder_epochs < config.epochs == emptied.EPOCHS

@@ -1,0 +1,138 @@
+"""Is T of `shapes` free of the category, and does the decoder listen? python -m benchmarks.emptied
+
+For every seed: an extractor by the recipe counterfactual, a CGM with the same networks and noise whose reconstruction
+error is about as large, a classifier that no player knew, and an audit of all three. What is finished is not made
+again. Writes docs/results/emptied.json; docs/fill.py fills the documents.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+from absl import app, flags
+
+from cdc_keras.audit.audit import measure
+from cdc_keras.audit.probes import PROBES
+from cdc_keras.cli import quiet_libraries
+from cdc_keras.config import RunConfig
+from cdc_keras.flags import config_from_flags, parse, train
+from cdc_keras.markdown import markdown_table
+from cdc_keras.runs.folder import RunFolder
+from cdc_keras.runs.training import train as train_run
+from cdc_keras.tables.statistics import summary
+from cdc_keras.zoo.findings import READERS
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results" / "emptied.json"
+FLAGFILES = ("shapes_extractor", "counterfactual")
+EPOCHS = 29
+# Without adversaries the error is set by the prior alone: the more it weighs, the less T holds.
+CGM = {
+    "context": "cgm",
+    "counterfactual_weight": 0.0,
+    "critic_weight": 0.0,
+    "decoder_epochs": 0,
+    "prior_weight": 2e-4,
+    "epochs": 8,
+}
+JUDGE = RunConfig(
+    task="classifier",
+    network="vgg13_slim",
+    train_limit=20_000,
+    epochs=4,
+    batch_size=64,
+    learning_rate=0.05,
+    warmup_epochs=0.5,
+    steps_per_call=10,
+)
+FACTORS = ("category", "texture", "hue")
+SCENES = {
+    "counterfactual_mse": "counterfactual error",
+    "spread_iou": "IoU of V with the object",
+    "spread_iou_of_another": "IoU of another image's V",
+}
+
+
+def recipe(seed):
+    """Returns the `RunConfig` of the recipe's extractor."""
+    files = [f"--flagfile={ROOT / 'configs' / name}.flags" for name in FLAGFILES]
+    return dataclasses.replace(config_from_flags(parse(train, files)), seed=seed, epochs=EPOCHS)
+
+
+def measured(seed, folder):
+    """Returns what the audit of one seed found, having trained what is missing in a folder."""
+    configs = {"recipe": recipe(seed), "cgm": dataclasses.replace(recipe(seed), **CGM)}
+    configs["judge"] = dataclasses.replace(JUDGE, seed=seed)
+    places = {name: str(train_run(config, folder / f"{name}_{seed}").path) for name, config in configs.items()}
+    found = measure(places["recipe"], rivals={"cgm": places["cgm"]}, classifier=places["judge"], seed=seed)
+    kept = ("findings", "reconstruction_mse", "scenes", "probe_images", "scored_images", "environment")
+    notes = RunFolder(places["recipe"]).notes()
+    return {"seed": seed, **{name: found[name] for name in kept}, "hours": notes["hours"], "commit": notes["commit"]}
+
+
+def values(record, features):
+    """Returns {what: number} of T ("context"), or of the rival "cgm", in one record."""
+    accuracy = {(x["target"], x["features"], x["reader"]): x["accuracy"] for x in record["findings"]}
+    found = {
+        "reconstruction MSE": record["reconstruction_mse"][features]["mean"],
+        "counterfactual error": record["scenes"][features]["counterfactual_mse"]["mean"],
+        "decoded under y', seen as y'": accuracy["condition", f"{features} swap", "classifier"],
+        "decoded under y', seen as its own": accuracy["category", f"{features} swap", "classifier"],
+        "reconstruction, seen as its own": accuracy["category", f"{features} reconstruction", "classifier"],
+    }
+    for name, text in list(SCENES.items())[1:]:
+        found[text] = record["scenes"][features][name]["mean"]
+    return found | probed(record, features)
+
+
+def probed(record, features):
+    """Returns {what: share} that probes read from features: of the category each, of other factors the strongest."""
+    accuracy = {(x["target"], x["features"], x["reader"]): x["accuracy"] for x in record["findings"]}
+    found = {f"category, by {READERS[kind]}": accuracy["category", features, kind] for kind in PROBES}
+    for factor in FACTORS:
+        found[f"{factor}, by the strongest probe"] = max(accuracy[factor, features, kind] for kind in PROBES)
+    return found
+
+
+def table(records):
+    """Returns the records as Markdown: the recipe, the CGM and the pixels, means over seeds."""
+    columns = [[values(record, name) for record in records] for name in ("context", "cgm")]
+    columns.append([probed(record, "pixels") for record in records])
+    rows = [(what, *(_cell(what, column) for column in columns)) for what in columns[0][0]]
+    seeds = ", ".join(str(record["seed"]) for record in records)
+    hours = summary(60 * record["hours"] for record in records)
+    commits = ", ".join(sorted({record["commit"] for record in records}))
+    return (
+        f"{markdown_table(['', 'recipe', 'CGM of about the same error', 'pixels'], rows)}\n\n"
+        f"Means over seeds {seeds}, with half of the 95% interval of a mean where there are several. Probes learned "
+        f"from {records[0]['probe_images']} fresh scenes, and all was scored on {records[0]['scored_images']} others. "
+        f"Training by the recipe: {EPOCHS} epochs, {hours.mean:.0f} minutes, {records[0]['environment']['hardware']}, "
+        f"other work beside it; commit {commits}."
+    )
+
+
+def _cell(what, column):
+    found = summary(x[what] for x in column if what in x)
+    if found is None:
+        return ""
+    share = not any(word in what for word in ("MSE", "error", "IoU"))
+    scale, digits, sign = (100, 1, "%") if share else (1, 3, "")
+    half = "" if found.interval is None else f" ± {scale * found.interval:.{digits}f}{sign}"
+    return f"{scale * found.mean:.{digits}f}{sign}{half}"
+
+
+def main(argv):
+    del argv
+    quiet_libraries()
+    records = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
+    for seed in range(flags.FLAGS.seeds):
+        if seed not in {record["seed"] for record in records}:
+            records = sorted([*records, measured(seed, pathlib.Path(flags.FLAGS.out))], key=lambda x: x["seed"])
+            RESULTS.write_text(json.dumps(records, indent=1) + "\n")
+    print(table(records))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("seeds", 3, "how many seeds", lower_bound=1)
+    flags.DEFINE_string("out", "runs/emptied", "folder for the runs")
+    app.run(main)
