@@ -61,7 +61,7 @@ def _processor():
 
 def _commit():
     """Returns the commit of the code in use, "-dirty" if changed, None outside a checkout."""
-    package = pathlib.Path(__file__).parent
+    package = pathlib.Path(__file__).parents[1]
 
     def git(*args):
         return subprocess.run(["git", "-C", package, *args], capture_output=True, text=True, check=True).stdout
