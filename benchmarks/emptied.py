@@ -111,6 +111,12 @@ def table(records):
     )
 
 
+def means(records, features):
+    """Returns {what: mean over seeds} of `values`."""
+    found = [values(record, features) for record in records]
+    return {what: summary(x[what] for x in found).mean for what in found[0]}
+
+
 def _cell(what, column):
     found = summary(x[what] for x in column if what in x)
     if found is None:

@@ -143,6 +143,12 @@ def table(records):
     )
 
 
+def gains(records, regime):
+    """Returns {arm: what the gate from V, taught by other images, gains on it in points, as text} of a regime."""
+    own = _top1(records, OWN, regime, OTHERS)
+    return {arm: _spread(paired(own, _top1(records, arm, regime, OTHERS)), "+") for arm in ARMS if arm != OWN}
+
+
 def _top1(records, arm, regime, taught):
     """Returns {seed: top-1} of an arm; what has no extractor was not taught twice."""
     alike = [r for r in records if (r["arm"], r["regime"]) == (arm, regime)]

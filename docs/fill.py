@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 
-from benchmarks import augmentation, disentangling, gate_pays, input_path, latency, settings, training_step
+from benchmarks import augmentation, disentangling, emptied, gate_pays, input_path, latency, settings, training_step
 from cdc_keras.markdown import markdown_table
 from cdc_keras.tables import markdown
 from cdc_keras.zoo.findings import PLAYERS, READERS
@@ -87,41 +87,62 @@ def released(dataset, link):
     return f"{markdown_table(head, rows)}\n\n{sentence}"
 
 
-def emptied():
-    """Returns what the audit of the extractor of `shapes` found."""
-    path = RESULTS / "shapes_audit.json"
+def emptied_extractors():
+    """Returns what the audits of the extractors of `shapes` found."""
+    path = RESULTS / "emptied.json"
     if not path.exists():
         return "This has not been measured yet."
-    found = json.loads(path.read_text(encoding="utf-8"))
-    accuracy = {(x["target"], x["features"], x["reader"]): x["accuracy"] for x in found["findings"]}
-    probes = [reader for reader in READERS if reader not in PLAYERS]
-    head = ("what a fresh probe reads", "from", *(READERS[reader] for reader in probes))
-    rows = [
-        (target, text, *(f"{accuracy[target, features, reader]:.1%}" for reader in probes))
-        for target in ("category", "texture", "hue")
-        for features, text in (("context", "T"), ("pixels", "pixels"))
-    ]
-    scene = {key: f"{value['mean']:.3f}" for key, value in found["scenes"]["context"].items()}
+    return emptied.table(json.loads(path.read_text(encoding="utf-8")))
+
+
+def idea():
+    """Returns what was found on `shapes`, as a list."""
+    records = json.loads((RESULTS / "emptied.json").read_text(encoding="utf-8"))
+    found, cgm = (emptied.means(records, name) for name in ("context", "cgm"))
+    pixels = max(emptied.probed(record, "pixels")["category, by the strongest probe"] for record in records)
+    swap, own, copy = (
+        f"{found[what]:.0%}"
+        for what in (
+            "decoded under y', seen as y'",
+            "decoded under y', seen as its own",
+            "reconstruction, seen as its own",
+        )
+    )
+    strongest, texture, hue = (f"{found[f'{x}, by the strongest probe']:.0%}" for x in emptied.FACTORS)
+    pays = gate_pays.gains(
+        json.loads((RESULTS / "gate_pays.json").read_text(encoding="utf-8")), "telltale backgrounds (0.95)"
+    )
     return (
-        f"{markdown_table(head, rows)}\n\n"
-        f"Reconstruction MSE {found['reconstruction_mse']['context']['mean']:.3f}, counterfactual error "
-        f"{scene['counterfactual_mse']}. IoU of V with the object {scene['spread_iou']}, of another image's V "
-        f"{scene['spread_iou_of_another']}; the highest place of V lies in the object for a share of "
-        f"{scene['spread_pointing']}. Probes learned from {found['probe_images']} fresh scenes and were scored on "
-        f"{found['scored_images']} others; {found['environment']['hardware']}, commit {found['environment']['commit']}."
+        f"* **The decoder listens.** A classifier that took no part sees {swap} of the images decoded under another "
+        f"category as that one, and {own} as their own. It sees {copy} of the plain reconstructions as their own.\n"
+        f"* **T holds little of the category.** The strongest probe reads it in {strongest} of the images; chance is "
+        f"10%. It reads {cgm['category, by the strongest probe']:.0%} from the T of a CGM of about the same error, and "
+        f"{pixels:.0%} from the pixels. Texture ({texture}) and hue ({hue}) of the background stay.\n"
+        "* **The price is a blurred copy.** Its mean squared error is "
+        f"{found['reconstruction MSE']:.3f}, for images in [-1, 1].\n"
+        f"* **V finds the object.** V is where the decoded image changes with the category. It needs no mask and no "
+        f"label of the image. Its IoU with the object is {found['IoU of V with the object']:.2f}, that of another "
+        f"image's V {found[emptied.SCENES['spread_iou_of_another']]:.2f}.\n"
+        "* **A gate that starts from V pays** where the background misleads. It gains "
+        f"{pays['plain']} points on the plain network, and {pays['the same, T and V of another image']} on the same "
+        "gate with T and V of another image ([gate](docs/gate.md), [demo](docs/demo.md)). The extractor must have seen "
+        "backgrounds that do not mislead."
     )
 
 
-def trials():
-    """Returns the trials that led to the recipe counterfactual."""
+def trials(number):
+    """Returns the trials of a round that led to the recipe counterfactual."""
     found = json.loads((RESULTS / "counterfactual_trials.json").read_text(encoding="utf-8"))
+    found = [trial for trial in found if trial["round"] == number]
     shares = {"swap": "seen as y'", "own": "seen as the own", "conv": "category, read by conv", "texture": "texture"}
     rows = []
     for trial in found:
         errors = [f"{trial[key]:.3f}" for key in ("mse", "counterfactual_mse")]
         rows.append((trial["name"], *errors, *(f"{trial[key]:.1%}" for key in shares)))
     head = ("setting", "MSE", "counterfactual error", *shares.values())
-    return f"{markdown_table(head, rows)}\n\nSeed 0, {found[0]['hardware']}."
+    hardware = sorted({trial["hardware"] for trial in found})
+    commits = sorted({trial["commit"] for trial in found if trial.get("commit")})
+    return f"{markdown_table(head, rows)}\n\nSeed 0; {', '.join(hardware)}; commits {', '.join(commits)}."
 
 
 def strongest(audit, features):
@@ -215,8 +236,10 @@ def parts(path):
         "tables": tables,
         "shapes": lambda: study("shapes"),
         "cifar100": lambda: study("cifar100"),
-        "emptied": emptied,
-        "trials": trials,
+        "emptied": emptied_extractors,
+        "idea": idea,
+        "trials": lambda: trials(1),
+        "more_trials": lambda: trials(2),
         "released_shapes": lambda: released("shapes", link),
         "released_cifar100": lambda: released("cifar100", link),
         "training_step": lambda: speed("training_step"),
