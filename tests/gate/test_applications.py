@@ -28,7 +28,7 @@ Model classes without released weights, at the smallest size that they take of 3
 largest difference between the answers of the gated model, before training, and those of the plain one. *Trains*: three
 steps move every kernel of the gate. *Reloaded*: after `save` and `load_model` the trained model answers the same.
 *Exported*: its SavedModel answers the same to a thousandth, or to what a change of the images by a millionth does.
-The weights are initial ones, but for the scales of batch norms, which are a fifth: the deepest networks would magnify
+The weights are initial ones, but for the scales of batch norms, which are a tenth: the deepest networks would magnify
 rounding until no two ways of computing them agree.
 `python tests/gate/test_applications.py` writes this page.
 
@@ -65,7 +65,7 @@ def build(name):
         norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
         for layer in norms:
             if layer.scale:
-                layer.gamma.assign(layer.gamma * 0.2)
+                layer.gamma.assign(layer.gamma * 0.1)
         changed = [(layer, "momentum", 0.0) for layer in norms]
         changed += [(layer, "rate", 0.0) for layer in model.layers if isinstance(layer, layers.Dropout)]
         before = [getattr(layer, name) for layer, name, _ in changed]
