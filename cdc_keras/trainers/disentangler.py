@@ -62,8 +62,8 @@ class Disentangler(StepModel):
 
     def networks(self):
         """Returns {player: the networks that it moves}."""
-        networks = {"autoencoder": (self.encoder, self.decoder)}
-        return networks | ({"discriminator": (self.discriminator,)} if self.adversarial else {})
+        adversary = {"discriminator": (self.discriminator,)} if self.adversarial else {}
+        return {"autoencoder": (self.encoder, self.decoder), **adversary}
 
     def compile(
         self, learning_rate=2e-4, beta_1=0.5, beta_2=0.999, clip_norm=5.0, steps_per_execution=1, annealing=None
@@ -138,7 +138,8 @@ class Disentangler(StepModel):
 
     def freeze_encoder(self):
         """Leaves the decoder to learn alone from now on."""
-        self.decoder_alone, self.train_function = True, None  # Keras builds another step
+        self.train_function = self.train_function if self.decoder_alone else None  # Keras builds another step
+        self.decoder_alone = True
 
     def renew_discriminator(self, member, epoch):
         """Gives one of D's members new initial weights, drawn from the seed and the epoch, so that it learns afresh.
@@ -228,8 +229,7 @@ class Disentangler(StepModel):
 
     def _encoded(self, images, training):
         """Returns (T, T as D sees it, T without noise), which are the same here."""
-        context = self.encoder(images, training=training)
-        return context, context, context
+        return (self.encoder(images, training=training),) * 3
 
     def _more_losses(self, mean, labels):
         """Returns (the sum of further losses, their metrics), given T without noise; none here."""

@@ -90,8 +90,10 @@ class _Model(keras.Model):
         states = self._states()
         for key, variable in states.items():
             variable.assign(store[key])
-        # What was trained in float16 may be loaded to compute in float32, where no loss is scaled.
-        own = [k for k in store.keys() if k not in states and not k.endswith(LOSS_SCALING)]
+        # What was trained in float16 may be loaded to compute in float32, where no loss is scaled, and what drew at
+        # random in training may be loaded to be scored alone.
+        idle = [k for k in store.keys() if k.endswith(LOSS_SCALING) or k.startswith("random_state_")]
+        own = [k for k in store.keys() if k not in states and k not in idle]
         super().load_own_variables({k: store[k] for k in own})
 
 

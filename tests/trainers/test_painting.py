@@ -10,6 +10,7 @@ from tiny_runs import CLASSIFIER, EXTRACTOR
 
 from cdc_keras.errors import UserError
 from cdc_keras.networks import autoencoder, registry
+from cdc_keras.runs.trained import load_trainer
 from cdc_keras.runs.training import train
 from cdc_keras.trainers.classifier import Classifier
 from cdc_keras.trainers.painting import painter
@@ -101,6 +102,8 @@ def test_a_run_notes_its_painter_and_goes_on_with_no_other(tmp_path):
     config = dataclasses.replace(CLASSIFIER, counterfactual_share=0.5, painter=str(first.path))
     run = train(config, tmp_path / "run", pictures=False)
     assert run.notes()["painter_sha256"] == first.notes()["extractor_sha256"]
+    model = load_trainer(run)  # which paints nothing, and can be scored
+    assert model.paint is None and np.isfinite(np.asarray(model.network(IMAGES))).all()
     run.note(finished=False)
     shutil.rmtree(first.path)
     second.path.rename(first.path)
