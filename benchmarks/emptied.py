@@ -1,7 +1,7 @@
 """Is T of `shapes` free of the category, and does the decoder listen? python -m benchmarks.emptied
 
 For every seed: an extractor by the recipe counterfactual, a CGM with the same networks and noise whose reconstruction
-error is about as large, a classifier that no player knew, and an audit of all three. What is finished is not made
+error is about as large, a classifier that no player knew, and an audit of the first. What is finished is not made
 again. Writes docs/results/emptied.json; docs/fill.py fills the documents.
 """
 
@@ -9,15 +9,24 @@ import dataclasses
 import json
 import pathlib
 
+import numpy as np
 from absl import app, flags
 
-from cdc_keras.audit.audit import measure
-from cdc_keras.audit.probes import PROBES
+from cdc_keras.audit import decoding, scenes
+from cdc_keras.audit.audit import FRESH, LIMIT, audit
+from cdc_keras.audit.bootstrap import with_interval
+from cdc_keras.audit.examination import DRAWS
+from cdc_keras.audit.probes import PROBES, probe
+from cdc_keras.audit.summary import NUMBERS
 from cdc_keras.cli import quiet_libraries
 from cdc_keras.config import RunConfig
+from cdc_keras.data.load import load_dataset
+from cdc_keras.data.scenes import CLASS_NAMES
+from cdc_keras.data.shapes import shapes
 from cdc_keras.flags import config_from_flags, parse, train
 from cdc_keras.markdown import markdown_table
-from cdc_keras.runs.folder import RunFolder
+from cdc_keras.runs.environment import environment
+from cdc_keras.runs.trained import load, load_disentangler
 from cdc_keras.runs.training import train as train_run
 from cdc_keras.tables.statistics import summary
 from cdc_keras.zoo.findings import READERS
@@ -60,14 +69,58 @@ def recipe(seed):
 
 
 def measured(seed, folder):
-    """Returns what the audit of one seed found, having trained what is missing in a folder."""
-    configs = {"recipe": recipe(seed), "cgm": dataclasses.replace(recipe(seed), **CGM)}
-    configs["judge"] = dataclasses.replace(JUDGE, seed=seed)
-    places = {name: str(train_run(config, folder / f"{name}_{seed}").path) for name, config in configs.items()}
-    found = measure(places["recipe"], rivals={"cgm": places["cgm"]}, classifier=places["judge"], seed=seed)
-    kept = ("findings", "reconstruction_mse", "scenes", "probe_images", "scored_images", "environment")
-    notes = RunFolder(places["recipe"]).notes()
-    return {"seed": seed, **{name: found[name] for name in kept}, "hours": notes["hours"], "commit": notes["commit"]}
+    """Returns what was found of one seed, having trained and audited what is missing in a folder."""
+    configs = {"context": recipe(seed), "cgm": dataclasses.replace(recipe(seed), **CGM)}
+    runs = {name: train_run(config, folder / f"{name}_{seed}") for name, config in configs.items()}
+    judge = load(train_run(dataclasses.replace(JUDGE, seed=seed), folder / f"judge_{seed}").path)
+    place = runs["context"].path / NUMBERS
+    found = json.loads(place.read_text()) if place.is_file() else audit(runs["context"].path, seed=seed)
+    record = {name: found[name] for name in ("findings", "reconstruction_mse", "scenes", "probe_images")}
+    scored = load_dataset(recipe(seed)).test
+    for name, run in runs.items():
+        extractor, model = load(run.path), load_disentangler(run.path)
+        context = decoding.contexts(extractor, scored.images)
+        if name != "context":
+            record["findings"] += probed_category(name, extractor, context, scored, seed)
+            errors = decoding.reconstruction_errors(model, scored.images, context, scored.labels)
+            record["reconstruction_mse"][name] = with_interval(errors, seed)
+            record["scenes"][name] = scenes.measured(extractor, model, run.config(), len(scored), seed)
+        record["findings"] += judged(name, judge, model, context, scored.labels, seed)
+    notes = runs["context"].notes()
+    return {
+        "seed": seed,
+        **record,
+        "scored_images": len(scored),
+        "environment": environment(),
+        "hours": notes["hours"],
+        "commit": notes["commit"],
+    }
+
+
+def probed_category(name, extractor, context, scored, seed):
+    """Returns what fresh probes read of the category from a rival's T, as an audit has it."""
+    learned = shapes(LIMIT, seed=(seed, FRESH))
+    features = np.concatenate([decoding.contexts(extractor, learned.images) for _ in range(DRAWS)])
+    labels, found = np.tile(learned.labels, DRAWS), []
+    for kind in PROBES:
+        answers = probe(features, labels, context, kind=kind, num_classes=len(CLASS_NAMES), seed=seed)
+        found.append(_finding("category", name, kind, answers == scored.labels))
+    return found
+
+
+def judged(name, judge, model, context, labels, seed):
+    """Returns what a classifier that no player knew takes decoded images for."""
+    others = decoding.other_labels(labels, len(CLASS_NAMES), seed)
+    own, swapped = (decoding.classified_decoded(judge, model, context, y) for y in (labels, others))
+    return [
+        _finding("condition", f"{name} swap", "classifier", swapped == others),
+        _finding("category", f"{name} swap", "classifier", swapped == labels),
+        _finding("category", f"{name} reconstruction", "classifier", own == labels),
+    ]
+
+
+def _finding(target, features, reader, hits):
+    return {"target": target, "features": features, "reader": reader, "accuracy": float(hits.mean())}
 
 
 def values(record, features):
@@ -90,7 +143,8 @@ def probed(record, features):
     accuracy = {(x["target"], x["features"], x["reader"]): x["accuracy"] for x in record["findings"]}
     found = {f"category, by {READERS[kind]}": accuracy["category", features, kind] for kind in PROBES}
     for factor in FACTORS:
-        found[f"{factor}, by the strongest probe"] = max(accuracy[factor, features, kind] for kind in PROBES)
+        if (factor, features, "conv") in accuracy:
+            found[f"{factor}, by the strongest probe"] = max(accuracy[factor, features, kind] for kind in PROBES)
     return found
 
 
