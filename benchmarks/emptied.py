@@ -154,18 +154,19 @@ def table(records):
     columns.append([probed(record, "pixels") for record in records])
     rows = [(what, *(_cell(what, column) for column in columns)) for what in columns[0][0]]
     seeds = ", ".join(str(record["seed"]) for record in records)
+    means = f"Means over seeds {seeds}, with half of their 95% intervals" if len(records) > 1 else f"One seed, {seeds}"
     hours = summary(60 * record["hours"] for record in records)
     commits = ", ".join(sorted({record["commit"] for record in records}))
     return (
         f"{markdown_table(['', 'recipe', 'CGM of about the same error', 'pixels'], rows)}\n\n"
-        f"Means over seeds {seeds}, with half of the 95% interval of a mean where there are several. Probes learned "
+        f"{means}. Probes learned "
         f"from {records[0]['probe_images']} fresh scenes, and all was scored on {records[0]['scored_images']} others. "
         f"Training by the recipe: {EPOCHS} epochs, {hours.mean:.0f} minutes, {records[0]['environment']['hardware']}, "
         f"other work beside it; commit {commits}."
     )
 
 
-def means(records, features):
+def averages(records, features):
     """Returns {what: mean over seeds} of `values`."""
     found = [values(record, features) for record in records]
     return {what: summary(x[what] for x in found).mean for what in found[0]}

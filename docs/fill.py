@@ -98,7 +98,7 @@ def emptied_extractors():
 def idea():
     """Returns what was found on `shapes`, as a list."""
     records = json.loads((RESULTS / "emptied.json").read_text(encoding="utf-8"))
-    found, cgm = (emptied.means(records, name) for name in ("context", "cgm"))
+    found, cgm = (emptied.averages(records, name) for name in ("context", "cgm"))
     pixels = max(emptied.probed(record, "pixels")["category, by the strongest probe"] for record in records)
     swap, own, copy = (
         f"{found[what]:.0%}"
@@ -125,7 +125,8 @@ def idea():
         f"image's V {found[emptied.SCENES['spread_iou_of_another']]:.2f}.\n"
         "* **A gate that starts from V pays** where the background misleads. It gains "
         f"{pays['plain']} points on the plain network, and {pays['the same, T and V of another image']} on the same "
-        "gate with T and V of another image ([gate](docs/gate.md), [demo](docs/demo.md)). The extractor must have seen "
+        "gate with T and V of another image, with an earlier extractor "
+        "([gate](docs/gate.md), [demo](docs/demo.md)). The extractor must have seen "
         "backgrounds that do not mislead."
     )
 
