@@ -158,7 +158,7 @@ def table(records):
     hours = summary(60 * record["hours"] for record in records)
     commits = ", ".join(sorted({record["commit"] for record in records}))
     return (
-        f"{markdown_table(['', 'recipe', 'CGM of about the same error', 'pixels'], rows)}\n\n"
+        f"{markdown_table(['', 'recipe', 'CGM', 'pixels'], rows)}\n\n"
         f"{means}. Probes learned "
         f"from {records[0]['probe_images']} fresh scenes, and all was scored on {records[0]['scored_images']} others. "
         f"Training by the recipe: {EPOCHS} epochs, {hours.mean:.0f} minutes, {records[0]['environment']['hardware']}, "

@@ -116,7 +116,7 @@ def idea():
         f"* **The decoder listens.** A classifier that took no part sees {swap} of the images decoded under another "
         f"category as that one, and {own} as their own. It sees {copy} of the plain reconstructions as their own.\n"
         f"* **T holds little of the category.** The strongest probe reads it in {strongest} of the images; chance is "
-        f"10%. It reads {cgm['category, by the strongest probe']:.0%} from the T of a CGM of about the same error, and "
+        f"10%. It reads {cgm['category, by the strongest probe']:.0%} from the T of a CGM with an error of the same order, and "
         f"{pixels:.0%} from the pixels. Texture ({texture}) and hue ({hue}) of the background stay.\n"
         "* **The price is a blurred copy.** Its mean squared error is "
         f"{found['reconstruction MSE']:.3f}, for images in [-1, 1].\n"
