@@ -79,10 +79,7 @@ def measured(arm, regime, seed, extractor):
     per_epoch = len(data.train) // config.batch_size
     config = dataclasses.replace(config, epochs=-(-STEPS // per_epoch)).resolved(data.image_size)
     context = load_context(config).network if config.gated and config.gate_attention else None
-    painting = None
-    if config.counterfactual_share:
-        painter, decoder = load_painter(config, data.class_names)
-        painting = painter.network, decoder
+    painting = load_painter(config, data.class_names)[0] if config.counterfactual_share else None
     started = time.monotonic()
     model = build(config, len(data.class_names), per_epoch, extractor=context, painting=painting)
     plan = {"batch_size": config.batch_size, "seed": seed, "crop_padding": config.crop_padding, "flip": config.flip}

@@ -141,7 +141,7 @@ def load_teacher(config, class_names):
 
 
 def load_painter(config, class_names):
-    """Returns (`Trained` extractor, its decoder) that paint a classifier's images anew, in float32.
+    """Returns ((extractor, its decoder), sha256) of what paints a classifier's images anew, in float32.
 
     Args:
         config: of the classifier; it names them.
@@ -154,7 +154,7 @@ def load_painter(config, class_names):
     trained = load_trained(place, "extractor", role="painter")
     _check_alike(f"the painter {place}", trained, config, class_names)
     _check_told(place, trained, "counterfactual_share")
-    return trained, load_decoder(place)
+    return (trained.network, load_decoder(place)), trained.sha256
 
 
 def _check_alike(whose, trained, config, class_names):

@@ -63,15 +63,13 @@ def _train(config, run, pictures):
     run.check(config)
     if not distribution.agreed(max(run.steps(), default=0)):
         raise UserError(f"{run.path} is not the same folder on every worker; put it on a file system that all share")
-    extractor = teacher = painter = None
+    extractor = teacher = painting = None
     if config.gated and config.gate_attention and not run.steps():
         extractor = load_context(config)
     if config.teacher is not None and not run.finished:
         teacher = load_teacher(config, dataset.class_names)
-    painting = None
     if config.counterfactual_share and not run.finished:
-        painter, decoder = load_painter(config, dataset.class_names)
-        painting = painter.network, decoder
+        painting, painter_sha256 = load_painter(config, dataset.class_names)
     model = untrained_model(config, len(dataset.class_names), run, steps_per_epoch, extractor, teacher, painting)
     with distribution.chief_first():
         run.create(config, extractor)
@@ -82,8 +80,8 @@ def _train(config, run, pictures):
         if teacher is not None:
             _meet(teacher, run, dataset, config)
             run.note(transfer=model.pairs)
-        if painter is not None:
-            _check_painter(painter, run, config)
+        if painting is not None:
+            _check_painter(painter_sha256, run, config)
         _fit(Course(model, run, dataset, config, steps_per_epoch, rows=[]), pictures)
 
 
@@ -179,12 +177,12 @@ def _meet(teacher, run, dataset, config):
         raise UserError(f"the teacher in {config.teacher} has other weights than when {run.path} was started")
 
 
-def _check_painter(painter, run, config):
+def _check_painter(sha256_of_painter, run, config):
     """Notes what paints, or checks that it is still the one of the start."""
     noted = run.notes().get("painter_sha256")
     if noted is None:
-        run.note(painter_sha256=painter.sha256)
-    elif noted != painter.sha256:
+        run.note(painter_sha256=sha256_of_painter)
+    elif noted != sha256_of_painter:
         place = config.painter or config.extractor
         raise UserError(f"the painter in {place} has other weights than when {run.path} was started")
 
