@@ -137,8 +137,11 @@ class RunConfig:
         "classifier; rises as lambda_fool does (paper: none)",
         low=0.0,
     )
-    reencoding_weight: float = _experiment(
-        0.0, "weight of the loss that rewards them for having the same T again; rises likewise (paper: none)", low=0.0
+    cycle_weight: float = _experiment(
+        0.0,
+        "weight of the error of the image that comes back when they are encoded again and decoded under its own "
+        "category (paper: none)",
+        low=0.0,
     )
     critic_weight: float = _experiment(
         0.0,

@@ -52,7 +52,7 @@ def check_together(config):
         raise UserError(f"{config.augmentation} gives an image several categories; leave counterfactual_share out")
     if config.decoder_epochs and (config.classifies or (config.epochs or 600) < config.decoder_epochs):
         raise UserError("decoder_epochs are epochs of an extractor with a decoder, and no more than epochs")
-    players = ("counterfactual_weight", "reencoding_weight", "critic_weight")
+    players = ("counterfactual_weight", "cycle_weight", "critic_weight")
     named = [name for name in players if getattr(config, name)]
     if named and config.context not in ("cdcgm", "cgm"):
         raise UserError(f"{', '.join(named)} need a decoder that is told the category; set context=cdcgm or cgm")

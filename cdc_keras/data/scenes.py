@@ -13,10 +13,11 @@ HUE_SPREAD = 0.02
 # Every shape lies inside the image: a centre is at least 0.36 from the border and no shape reaches beyond its scale.
 SCALE_RANGE = (0.22, 0.34)
 CENTRE_RANGE = (0.36, 0.64)
-# HSV value: the shape is lighter than the lightest background, whatever the two hues are. Half of it is
-# darker, so that every category shows its rotation: otherwise a T that keeps it would tell a circle from an arrow.
+# HSV value: the shape is lighter than the lightest background, whatever the two hues are. Half of it is much darker
+# than the other, so that every category shows its rotation as clearly as an arrow does: a T free of the category keeps
+# no more of the rotation than this.
 BACKGROUND_VALUE = (0.15, 0.45)
-SHAPE_VALUE = (0.75, 1.0)
+SHAPE_VALUE = (0.55, 1.0)
 BAR_VALUE = 0.7
 BACKGROUND_SATURATION = 0.75
 SHAPE_SATURATION = 0.45

@@ -18,9 +18,9 @@ from cdc_keras.trainers.step import kept
 
 IMAGE_CLASSIFIER = "vgg13_slim"
 # Deviations of the noise on images in [-1, 1]: at most, where the classifier learns; always, where it judges. Without,
-# it takes grids that nobody sees for a category. On what is encoded again, so that no message hides in it.
-LEARNING_NOISE, JUDGING_NOISE, REENCODING_NOISE = 0.6, 0.3, 0.05
-CRITIC_NOISE = 0.1  # on all that the critic sees
+# it takes grids that nobody sees for a category.
+LEARNING_NOISE, JUDGING_NOISE = 0.6, 0.3
+CRITIC_NOISE = 0.1  # on all that the critic sees, and on what is encoded again, so that no message hides in it
 
 
 class CounterfactualDisentangler(Disentangler):
@@ -32,12 +32,12 @@ class CounterfactualDisentangler(Disentangler):
       that is the Kullback-Leibler divergence of T from N(0, 1). It keeps T from growing out of its noise.
     * counterfactual: the cross-entropy of another category, drawn at random, that the image classifier gives the image
       decoded under it.
-    * re-encoding: the squared difference between T of that image and T, over the variance of each channel. It moves the
-      encoder only.
+    * cycle: that image is encoded again and decoded under its first category. The squared difference from what it was
+      (Zhu et al. 2017) rewards a T that means the same in every category.
     * critic: how surely a second image classifier tells from that image which category it had before, its probability
       of the right one. It takes from the decoder the use of what T knows of the category.
 
-    The last three rise as lambda_fool does. D sees T with the share `discriminator_noise` of its noise: the clearer T
+    Counterfactual and critic rise as lambda_fool does. D sees T with the share `discriminator_noise` of its noise: the clearer T
     is, the sooner D finds the category in it.
 
     Args:
@@ -104,7 +104,7 @@ class CounterfactualDisentangler(Disentangler):
         mean, context = self._both(images, training)
         return context, mean + self.settings.discriminator_noise * (context - mean), mean
 
-    def _more_losses(self, mean, labels):
+    def _more_losses(self, images, mean, labels):
         settings, mean = self.settings, to_float32(mean)
         total, metrics = 0.0, {}
         if settings.prior_weight:
@@ -114,37 +114,30 @@ class CounterfactualDisentangler(Disentangler):
             return total, metrics
         others = losses.draw_wrong_labels(labels, self.num_classes, self.draws)
         with kept(self.decoder.non_trainable_variables):
-            images = self.decode(self._with_noise(mean), self.condition(others), training=True)
+            painted = self.decode(self._with_noise(mean), self.condition(others), training=True)
         if settings.counterfactual_weight:
-            noisy = images + JUDGING_NOISE * self._draw(keras.random.normal, images)
+            noisy = painted + JUDGING_NOISE * self._draw(keras.random.normal, images)
             logits = self.image_classifier(noisy, training=False)
             metrics["counterfactual_loss"] = losses.discriminator_loss(logits, others)
             metrics["counterfactual_accuracy"] = ops.mean(hits(logits, others))
             total += self.ramp * settings.counterfactual_weight * metrics["counterfactual_loss"]
         if settings.critic_weight:
-            noisy = images + CRITIC_NOISE * self._draw(keras.random.normal, images)
+            noisy = painted + CRITIC_NOISE * self._draw(keras.random.normal, images)
             metrics["critic_loss"] = losses.fooling_loss(self.critic(noisy, training=False), labels)
             total += self.ramp * settings.critic_weight * metrics["critic_loss"]
-        if settings.reencoding_weight:
-            metrics["reencoding_loss"] = self._reencoding_loss(images, mean)
-            total += self.ramp * settings.reencoding_weight * metrics["reencoding_loss"]
+        if settings.cycle_weight:
+            metrics["cycle_loss"] = self._cycle_loss(images, painted, labels)
+            total += settings.cycle_weight * metrics["cycle_loss"]
         return total, metrics
 
-    def _reencoding_loss(self, images, mean):
-        noisy = ops.stop_gradient(images) + REENCODING_NOISE * self._draw(keras.random.normal, images)
-        with kept(self.encoder.non_trainable_variables):
-            again = to_float32(self._both(noisy)[0])
-        return ops.mean(ops.square(again - mean) / (_variance(mean) + 1e-4))
+    def _cycle_loss(self, images, painted, labels):
+        noisy = painted + CRITIC_NOISE * self._draw(keras.random.normal, images)
+        with kept(self.encoder.non_trainable_variables + self.decoder.non_trainable_variables):
+            again = self.decode(self._both(noisy, not self.decoder_alone)[1], self.condition(labels), training=True)
+        return losses.reconstruction_loss(images, again)
 
     def _draw(self, draw, images, shape=None):
         """Returns random numbers in the shape of the images, or (B, *shape), drawn for the batch of all replicas."""
         count = ops.shape(images)[0] * distribution.replicas()
         drawn = draw((count, *(images.shape[1:] if shape is None else shape)), dtype=images.dtype, seed=self.draws)
         return distribution.share_of_batch(drawn)
-
-
-def _variance(context):
-    """Returns the variance of each channel of T, (B, h, w, C), over the batch of all replicas; without gradient."""
-    moments = [ops.mean(x, axis=(0, 1, 2)) for x in (context, ops.square(context))]
-    mean, square = (x / distribution.replicas() for x in distribution.sum_over_replicas(moments))
-    return ops.stop_gradient(square - ops.square(mean))

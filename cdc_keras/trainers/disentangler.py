@@ -219,7 +219,7 @@ class Disentangler(StepModel):
                 total += self.lambda_fool * ops.sum(ops.stop_gradient(gradient) * to_float32(seen))
                 metrics.update(fooling_loss=fooling, fooling_gradient_norm=distribution.norm_over_replicas(gradient))
                 metrics["lambda_fool"] = self.lambda_fool
-            more, values = self._more_losses(mean, labels)
+            more, values = self._more_losses(images, mean, labels)
             return total + more, metrics | values
 
         variables = self.decoder.trainable_variables if self.decoder_alone else self.autoencoder_variables
@@ -231,8 +231,8 @@ class Disentangler(StepModel):
         """Returns (T, T as D sees it, T without noise), which are the same here."""
         return (self.encoder(images, training=training),) * 3
 
-    def _more_losses(self, mean, labels):
-        """Returns (the sum of further losses, their metrics), given T without noise; none here."""
+    def _more_losses(self, images, mean, labels):
+        """Returns (the sum of further losses, their metrics), given T of images without noise; none here."""
         return 0.0, {}
 
     def _both_decoded(self, context, condition):

@@ -37,7 +37,7 @@ class Settings:
     context_noise: float = 0.0
     prior_weight: float = 0.0
     counterfactual_weight: float = 0.0
-    reencoding_weight: float = 0.0
+    cycle_weight: float = 0.0
     critic_weight: float = 0.0
     discriminator_width: int = 64
     discriminator_dropout: float = 0.3
@@ -70,7 +70,7 @@ class Settings:
     @property
     def counterfactual(self) -> bool:
         """Whether images are decoded under other categories, to be judged or encoded again."""
-        return max(self.counterfactual_weight, self.reencoding_weight, self.critic_weight) > 0
+        return max(self.counterfactual_weight, self.cycle_weight, self.critic_weight) > 0
 
     @property
     def repulsive(self) -> bool:
@@ -88,4 +88,4 @@ class Settings:
         if self.counterfactual_weight:
             names += ["image_classifier_loss", "counterfactual_loss", "counterfactual_accuracy"]
         names += ["critic_accuracy", "critic_loss"] if self.critic_weight else []
-        return names + (["reencoding_loss"] if self.reencoding_weight else [])
+        return names + (["cycle_loss"] if self.cycle_weight else [])
