@@ -37,8 +37,8 @@ class CounterfactualDisentangler(Disentangler):
     * critic: how surely a second image classifier tells from that image which category it had before, its probability
       of the right one. It takes from the decoder the use of what T knows of the category.
 
-    Counterfactual and critic rise as lambda_fool does. D sees T with the share `discriminator_noise` of its noise: the clearer T
-    is, the sooner D finds the category in it.
+    Counterfactual and critic rise as lambda_fool does. D sees T with the share `discriminator_noise` of its noise: the
+    clearer T is, the sooner D finds the category in it.
 
     Args:
         image_size, num_classes, **settings: as for `Disentangler`.

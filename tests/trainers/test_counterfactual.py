@@ -114,8 +114,10 @@ def test_the_losses_add_up_by_their_weights_and_rise_with_the_ramp(monkeypatch):
     model = build(step=1)  # half of the ramp
     mean = model._both(IMAGES)[0]
     total, metrics = model._more_losses(IMAGES, mean, LABELS)
-    expected = 1e-3 * metrics["prior_loss"] + metrics["cycle_loss"] + 0.5 * sum(
-        metrics[name] for name in ("counterfactual_loss", "critic_loss")
+    expected = (
+        1e-3 * metrics["prior_loss"]
+        + metrics["cycle_loss"]
+        + 0.5 * sum(metrics[name] for name in ("counterfactual_loss", "critic_loss"))
     )
     np.testing.assert_allclose(total, expected, rtol=1e-5)
 
