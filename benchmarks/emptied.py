@@ -1,7 +1,7 @@
 """Is T of `shapes` free of the category, and does the decoder listen? python -m benchmarks.emptied
 
 For every seed: an extractor by the recipe counterfactual, a CGM with the same networks and noise whose reconstruction
-error is about as large, a classifier that no player knew, and an audit of the first. What is finished is not made
+error is about as large, a classifier that no player knew, and an audit of all three. What is finished is not made
 again. Writes docs/results/emptied.json; docs/fill.py fills the documents.
 """
 
@@ -9,24 +9,16 @@ import dataclasses
 import json
 import pathlib
 
-import numpy as np
 from absl import app, flags
 
-from cdc_keras.audit import decoding, scenes
-from cdc_keras.audit.audit import FRESH, LIMIT, audit
-from cdc_keras.audit.bootstrap import with_interval
-from cdc_keras.audit.examination import DRAWS
-from cdc_keras.audit.probes import PROBES, probe
+from cdc_keras.audit.audit import audit
+from cdc_keras.audit.probes import PROBES
 from cdc_keras.audit.summary import NUMBERS
 from cdc_keras.cli import quiet_libraries
 from cdc_keras.config import RunConfig
-from cdc_keras.data.load import load_dataset
-from cdc_keras.data.scenes import CLASS_NAMES
-from cdc_keras.data.shapes import shapes
 from cdc_keras.flags import config_from_flags, parse, train
 from cdc_keras.markdown import markdown_table
 from cdc_keras.runs.environment import environment
-from cdc_keras.runs.trained import load, load_disentangler
 from cdc_keras.runs.training import train as train_run
 from cdc_keras.tables.statistics import summary
 from cdc_keras.zoo.findings import READERS
@@ -40,8 +32,9 @@ CGM = {
     "context": "cgm",
     "counterfactual_weight": 0.0,
     "critic_weight": 0.0,
+    "cycle_weight": 0.0,
     "decoder_epochs": 0,
-    "prior_weight": 2e-4,
+    "prior_weight": 1e-4,
     "epochs": 8,
 }
 JUDGE = RunConfig(
@@ -72,55 +65,19 @@ def measured(seed, folder):
     """Returns what was found of one seed, having trained and audited what is missing in a folder."""
     configs = {"context": recipe(seed), "cgm": dataclasses.replace(recipe(seed), **CGM)}
     runs = {name: train_run(config, folder / f"{name}_{seed}") for name, config in configs.items()}
-    judge = load(train_run(dataclasses.replace(JUDGE, seed=seed), folder / f"judge_{seed}").path)
-    place = runs["context"].path / NUMBERS
-    found = json.loads(place.read_text()) if place.is_file() else audit(runs["context"].path, seed=seed)
-    record = {name: found[name] for name in ("findings", "reconstruction_mse", "scenes", "probe_images")}
-    scored = load_dataset(recipe(seed)).test
-    for name, run in runs.items():
-        extractor, model = load(run.path), load_disentangler(run.path)
-        context = decoding.contexts(extractor, scored.images)
-        if name != "context":
-            record["findings"] += probed_category(name, extractor, context, scored, seed)
-            errors = decoding.reconstruction_errors(model, scored.images, context, scored.labels)
-            record["reconstruction_mse"][name] = with_interval(errors, seed)
-            record["scenes"][name] = scenes.measured(extractor, model, run.config(), len(scored), seed)
-        record["findings"] += judged(name, judge, model, context, scored.labels, seed)
-    notes = runs["context"].notes()
+    judge = train_run(dataclasses.replace(JUDGE, seed=seed), folder / f"judge_{seed}")
+    context, place = runs["context"], runs["context"].path / NUMBERS
+    if not place.is_file():
+        audit(context.path, rivals={"cgm": runs["cgm"].path}, classifier=judge.path, seed=seed)
+    found, notes = json.loads(place.read_text()), context.notes()
+    kept = ("findings", "reconstruction_mse", "scenes", "probe_images", "scored_images")
     return {
         "seed": seed,
-        **record,
-        "scored_images": len(scored),
+        **{name: found[name] for name in kept},
         "environment": environment(),
         "hours": notes["hours"],
         "commit": notes["commit"],
     }
-
-
-def probed_category(name, extractor, context, scored, seed):
-    """Returns what fresh probes read of the category from a rival's T, as an audit has it."""
-    learned = shapes(LIMIT, seed=(seed, FRESH))
-    features = np.concatenate([decoding.contexts(extractor, learned.images) for _ in range(DRAWS)])
-    labels, found = np.tile(learned.labels, DRAWS), []
-    for kind in PROBES:
-        answers = probe(features, labels, context, kind=kind, num_classes=len(CLASS_NAMES), seed=seed)
-        found.append(_finding("category", name, kind, answers == scored.labels))
-    return found
-
-
-def judged(name, judge, model, context, labels, seed):
-    """Returns what a classifier that no player knew takes decoded images for."""
-    others = decoding.other_labels(labels, len(CLASS_NAMES), seed)
-    own, swapped = (decoding.classified_decoded(judge, model, context, y) for y in (labels, others))
-    return [
-        _finding("condition", f"{name} swap", "classifier", swapped == others),
-        _finding("category", f"{name} swap", "classifier", swapped == labels),
-        _finding("category", f"{name} reconstruction", "classifier", own == labels),
-    ]
-
-
-def _finding(target, features, reader, hits):
-    return {"target": target, "features": features, "reader": reader, "accuracy": float(hits.mean())}
 
 
 def values(record, features):
@@ -128,13 +85,11 @@ def values(record, features):
     accuracy = {(x["target"], x["features"], x["reader"]): x["accuracy"] for x in record["findings"]}
     found = {
         "reconstruction MSE": record["reconstruction_mse"][features]["mean"],
-        "counterfactual error": record["scenes"][features]["counterfactual_mse"]["mean"],
         "decoded under y', seen as y'": accuracy["condition", f"{features} swap", "classifier"],
         "decoded under y', seen as its own": accuracy["category", f"{features} swap", "classifier"],
         "reconstruction, seen as its own": accuracy["category", f"{features} reconstruction", "classifier"],
     }
-    for name, text in list(SCENES.items())[1:]:
-        found[text] = record["scenes"][features][name]["mean"]
+    found |= {text: record["scenes"][features][name]["mean"] for name, text in SCENES.items()}
     return found | probed(record, features)
 
 
