@@ -47,7 +47,7 @@ JUDGE = RunConfig(
     warmup_epochs=0.5,
     steps_per_call=10,
 )
-FACTORS = ("category", "texture", "hue")
+FACTORS = ("category", "texture", "hue", "rotation")
 SCENES = {
     "counterfactual_mse": "counterfactual error",
     "spread_iou": "IoU of V with the object",

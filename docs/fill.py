@@ -108,7 +108,7 @@ def idea():
             "reconstruction, seen as its own",
         )
     )
-    strongest, texture, hue = (f"{found[f'{x}, by the strongest probe']:.0%}" for x in emptied.FACTORS)
+    strongest, texture, hue = (f"{found[f'{x}, by the strongest probe']:.0%}" for x in emptied.FACTORS[:3])
     pays = gate_pays.gains(
         json.loads((RESULTS / "gate_pays.json").read_text(encoding="utf-8")), "telltale backgrounds (0.95)"
     )
@@ -137,11 +137,13 @@ def trials(number):
     found = json.loads((RESULTS / "counterfactual_trials.json").read_text(encoding="utf-8"))
     found = [trial for trial in found if trial["round"] == number]
     shares = {"swap": "seen as y'", "own": "seen as the own", "conv": "category, read by conv", "texture": "texture"}
+    turns = {"rotation_r2": "R² of the rotation"} if "rotation_r2" in found[0] else {}
     rows = []
     for trial in found:
         errors = [f"{trial[key]:.3f}" for key in ("mse", "counterfactual_mse")]
-        rows.append((trial["name"], *errors, *(f"{trial[key]:.1%}" for key in shares)))
-    head = ("setting", "MSE", "counterfactual error", *shares.values())
+        read = (f"{trial[key]:.1%}" for key in shares)
+        rows.append((trial["name"], *errors, *read, *(f"{trial[key]:.2f}" for key in turns)))
+    head = ("setting", "MSE", "counterfactual error", *shares.values(), *turns.values())
     hardware = sorted({trial["hardware"] for trial in found})
     commits = sorted({trial["commit"] for trial in found if trial.get("commit")})
     return f"{markdown_table(head, rows)}\n\nSeed 0; {', '.join(hardware)}; commits {', '.join(commits)}."
@@ -242,6 +244,7 @@ def parts(path):
         "idea": idea,
         "trials": lambda: trials(1),
         "more_trials": lambda: trials(2),
+        "turned_trials": lambda: trials(3),
         "released_shapes": lambda: released("shapes", link),
         "released_cifar100": lambda: released("cifar100", link),
         "training_step": lambda: speed("training_step"),

@@ -12,7 +12,7 @@ from cdc_keras.networks import autoencoder
 from cdc_keras.progress import Bar
 from cdc_keras.zoo.findings import Finding
 
-NUISANCES = ("texture", "hue")  # factors that are probed for where they are known
+NUISANCES = ("texture", "hue", "rotation")  # factors that are probed for where they are known
 DRAWS = 3  # of a noisy T of each image that probes learn from
 BINS = 6  # a factor that is a real number becomes so many classes
 
