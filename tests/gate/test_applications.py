@@ -28,8 +28,8 @@ Model classes without released weights, at the smallest size that they take of 3
 largest difference between the answers of the gated model, before training, and those of the plain one. *Trains*: three
 steps move every kernel of the gate. *Reloaded*: after `save` and `load_model` the trained model answers the same.
 *Exported*: its SavedModel answers the same to a thousandth, or to what a change of the images by a millionth does.
-The weights are initial ones, but for the scales of batch norms, which are a tenth: the deepest networks would magnify
-rounding until no two ways of computing them agree.
+The weights are initial ones, but for the scales of batch norms where branches are added, which are a tenth: the deepest
+of these networks would magnify rounding until no two ways of computing them agree.
 `python tests/gate/test_applications.py` writes this page.
 
 Keras' `export` leaves augmentation on, such as a `RandomFlip` inside the model, with a gate and without. A model called
@@ -63,9 +63,10 @@ def build(name):
         # Statistics of these images, as a trained network has them: with those of a new one the answers are all zeros.
         # Small branches and, meanwhile, no dropout: else the deepest networks magnify rounding, and answer up to 1e7.
         norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
-        for layer in norms:
-            if layer.scale:
-                layer.gamma.assign(layer.gamma * 0.1)
+        if any(isinstance(layer, layers.Add) for layer in model.layers):
+            for layer in norms:
+                if layer.scale:
+                    layer.gamma.assign(layer.gamma * 0.1)
         changed = [(layer, "momentum", 0.0) for layer in norms]
         changed += [(layer, "rate", 0.0) for layer in model.layers if isinstance(layer, layers.Dropout)]
         before = [getattr(layer, name) for layer, name, _ in changed]
