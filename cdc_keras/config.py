@@ -138,10 +138,7 @@ class RunConfig:
         low=0.0,
     )
     cycle_weight: float = _experiment(
-        0.0,
-        "weight of the error of the image that comes back when they are encoded again and decoded under its own "
-        "category (paper: none)",
-        low=0.0,
+        0.0, "weight of their error when encoded again and decoded under their own category (paper: none)", low=0.0
     )
     critic_weight: float = _experiment(
         0.0,

@@ -73,7 +73,9 @@ def test_the_command_writes_table_figure_and_numbers(runs, tmp_path, monkeypatch
     found = json.loads((tmp_path / "audit.json").read_text())
     assert (found["probe_images"], found["scored_images"], found["dataset"]) == (80, 80, "shapes")
     seen = {(r["target"], r["features"], r["reader"]) for r in found["findings"]}
-    expected = set(itertools.product(("category", "texture", "hue", "rotation"), ("context", "twin", "pixels"), probes.PROBES))
+    expected = set(
+        itertools.product(("category", "texture", "hue", "rotation"), ("context", "twin", "pixels"), probes.PROBES)
+    )
     expected |= set(itertools.product(["category"], ("shuffled", "erased", "erased-before"), probes.PROBES))
     expected |= {("category", name, "discriminator") for name in ("context", "twin")}
     assert seen == expected
