@@ -115,9 +115,9 @@ def idea():
     return (
         f"* **The decoder listens.** A classifier that took no part sees {swap} of the images decoded under another "
         f"category as that one, and {own} as their own. It sees {copy} of the plain reconstructions as their own.\n"
-        f"* **T holds little of the category.** The strongest probe reads it in {strongest} of the images; chance is "
-        f"10%. It reads {cgm['category, by the strongest probe']:.0%} from the T of a CGM with an error "
-        f"of the same order, and {pixels:.0%} from the pixels. Texture ({texture}) and hue ({hue}) of the background "
+        f"* **T has lost most of the category.** The strongest probe reads it in {strongest} of the images; chance is "
+        f"10%. It reads {cgm['category, by the strongest probe']:.0%} from the T of a CGM with about "
+        f"the same error, and {pixels:.0%} from the pixels. Texture ({texture}) and hue ({hue}) of the background "
         "stay.\n"
         "* **The price is a blurred copy.** Its mean squared error is "
         f"{found['reconstruction MSE']:.3f}, for images in [-1, 1].\n"
