@@ -19,7 +19,7 @@ DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 # processor round otherwise. Of shares 10 of 10,000 images, that lie between two categories; of losses a percent.
 SHARES = ("top1", "top5", "discriminator_accuracy")
 SHARE_TOLERANCE, RELATIVE_TOLERANCE, LEAST_TOLERANCE = 0.001, 0.01, 1e-5
-NOISY_SHARE_TOLERANCE = 0.01  # where T has noise, and every pass another
+NOISY_SHARE_TOLERANCE, NOISY_RELATIVE_TOLERANCE = 0.03, 0.03  # where T has noise, and every pass another
 KINDS = ("extractor", "classifier")
 
 
@@ -244,7 +244,7 @@ def tolerance(name, value, noisy):
     """Returns how far the score `name` may be from `value` when it is computed again, from a noisy T or from none."""
     if name in SHARES:
         return NOISY_SHARE_TOLERANCE if noisy else SHARE_TOLERANCE
-    return max(RELATIVE_TOLERANCE * abs(value), LEAST_TOLERANCE)
+    return max((NOISY_RELATIVE_TOLERANCE if noisy else RELATIVE_TOLERANCE) * abs(value), LEAST_TOLERANCE)
 
 
 def wrong_scores(record, split, scores):

@@ -90,7 +90,7 @@ def test_the_command_writes_table_figure_and_numbers(runs, tmp_path, monkeypatch
     }
     text = (tmp_path / "audit.md").read_text()
     assert text in printed.out and "| the category | T of twin |" in text and "it needs a classifier" in text
-    assert "audit: 48/48 probes, 00:00 left" in printed.err
+    assert "audit: 60/60 probes, 00:00 left" in printed.err
     assert (tmp_path / "audit.png").is_file() and str(tmp_path) not in (tmp_path / "audit.json").read_text()
 
 
