@@ -108,7 +108,7 @@ def idea():
             "reconstruction, seen as its own",
         )
     )
-    strongest, texture, hue = (f"{found[f'{x}, by the strongest probe']:.0%}" for x in emptied.FACTORS[:3])
+    strongest, texture, hue = (f"{found[f'{x}, by the strongest probe']:.0%}" for x in ("category", "texture", "hue"))
     pays = gate_pays.gains(
         json.loads((RESULTS / "gate_pays.json").read_text(encoding="utf-8")), "telltale backgrounds (0.95)"
     )

@@ -172,3 +172,14 @@ def test_forgetting_a_factor_costs_in_every_category_alike():
     for name in ("hue", "texture"):
         found = costs(foregrounds, {**backgrounds, name: np.roll(backgrounds[name], 1)})
         assert found.min() > 0.015 and found.max() < 2 * found.min(), (name, found)
+
+
+def test_every_category_shows_how_it_is_turned():
+    labels, foregrounds, backgrounds = draw_scenes(np.random.default_rng(0), 300, 0.0)
+    turned = {**foregrounds, "rotation": foregrounds["rotation"] + np.float32(np.pi)}
+    first, second = (render(labels, f, backgrounds, np.random.default_rng(0), 32) for f in (foregrounds, turned))
+    inside = first.factors["mask"] & second.factors["mask"]
+    difference = abs(first.images.astype(int) - second.images).mean(axis=3)
+    for category in range(len(CLASS_NAMES)):
+        rows = labels == category
+        assert difference[rows][inside[rows]].mean() > 30  # the noise differs by 6

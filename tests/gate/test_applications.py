@@ -28,8 +28,8 @@ Model classes without released weights, at the smallest size that they take of 3
 largest difference between the answers of the gated model, before training, and those of the plain one. *Trains*: three
 steps move every kernel of the gate. *Reloaded*: after `save` and `load_model` the trained model answers the same.
 *Exported*: its SavedModel answers the same to a thousandth, or to what a change of the images by a millionth does.
-The weights are initial ones, but for the scales of batch norms where branches are added, which are a tenth: the deepest
-of these networks would magnify rounding until no two ways of computing them agree.
+The weights are initial ones. Only the scales of batch norms are a tenth, in networks that add branches: the deepest of
+these would magnify rounding until no two ways of computing them agree.
 `python tests/gate/test_applications.py` writes this page.
 
 Keras' `export` leaves augmentation on, such as a `RandomFlip` inside the model, with a gate and without. A model called
