@@ -76,7 +76,7 @@ COMMANDS = {
         needed=("model",),
     ),
     "export": Command(
-        "Writes a trained model as a SavedModel or as ONNX, to be served without Keras.",
+        "Writes a trained model as a SavedModel, ONNX or LiteRT, to be served without Keras.",
         flags.export,
         "--model=zoo:cifar100_resnet20_gated --out=models/cifar100_resnet20_gated",
         needed=("model", "out"),
@@ -234,8 +234,8 @@ def overview():
     """Returns the list of the commands."""
     width = max(map(len, COMMANDS)) + 4
     lines = [_wrapped(f"  {name:{width - 2}}{command.summary}", width) for name, command in COMMANDS.items()]
-    ends = "cdc-keras <command> --help lists the flags of a command."
-    return "\n".join(["cdc-keras <command> --name=value ...", "", *lines, "", ends])
+    ends = "cdc-keras <command> --help lists the flags of a command. docs/card.md has all of it on one page."
+    return "\n".join(["cdc-keras <command> --name=value ...", "", *lines, "", _wrapped(ends)])
 
 
 def help_text(name):

@@ -36,6 +36,13 @@ def exported_as_onnx(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def exported_as_litert(tmp_path_factory):
+    """(version folder, what was said): of the same model as LiteRT, by the command of docs/serving.md."""
+    folder = made_once(tmp_path_factory, "litert_models", lambda folder: run_of("docs/serving.md", 3, folder))
+    return folder / "litert" / "1", (folder / "said.txt").read_text()
+
+
+@pytest.fixture(scope="session")
 def exported_extractor(tmp_path_factory):
     """The version folder of a released extractor."""
     return made_once(tmp_path_factory, "extractors", lambda folder: export(f"zoo:{EXTRACTOR}", folder)) / "1"

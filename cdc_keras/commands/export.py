@@ -1,4 +1,4 @@
-"""cdc-keras export: a trained model as TensorFlow Serving or ONNX Runtime load it."""
+"""cdc-keras export: a trained model as TensorFlow Serving, ONNX Runtime or LiteRT load it."""
 
 from cdc_keras.export.export import export
 

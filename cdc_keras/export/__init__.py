@@ -1,1 +1,1 @@
-"""Trained networks as SavedModel or ONNX, for servers that have neither Keras nor this library."""
+"""Trained networks as SavedModel, ONNX or LiteRT, for servers that have neither Keras nor this library."""

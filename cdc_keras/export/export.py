@@ -1,6 +1,6 @@
 """A trained network as a folder that others run without Keras and this library: from images to answers.
 
-Preprocessing and extractor are inside. The first target is TensorFlow Serving, the second ONNX.
+Preprocessing and extractor are inside. The first target is TensorFlow Serving. ONNX and LiteRT are the others.
 """
 
 import dataclasses
@@ -15,12 +15,13 @@ import tensorflow as tf
 from cdc_keras.choices import EXPORT_FORMATS, ZOO, record_name
 from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
-from cdc_keras.export import onnx, saved_model
+from cdc_keras.export import litert, onnx, saved_model
 from cdc_keras.paths import expanded
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.trained import load_trained
 
 CLASSES, METADATA = "classes.txt", "metadata.json"
+OTHERS = {"onnx": onnx, "litert": litert}  # formats beside the SavedModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Exported:
 
 @keras_defaults()
 def export(model, out, *, version=None, format="saved_model"):  # noqa: A002
-    """Writes `<out>/<version>/`, a SavedModel or ONNX files with their metadata, and returns the `Exported` model.
+    """Writes `<out>/<version>/`, a SavedModel, ONNX files or a LiteRT file, and returns the `Exported` model.
 
     The signatures of a SavedModel, each for any number of images B of S px; S, K categories and the shape of T are the
     network's:
@@ -51,7 +52,8 @@ def export(model, out, *, version=None, format="saved_model"):  # noqa: A002
       (B, C), the C of Eq. 4 at each site.
     * `context`, of an extractor and of what is gated by one: images -> context, T.
 
-    Of these, ONNX has one file each, without `serve_bytes`, and gives top_classes, numbers, for labels.
+    Of these, ONNX has one file each and LiteRT one file for all. Both are without `serve_bytes`, and give top_classes,
+    numbers, for labels.
 
     Args:
         model: path of a finished run, or "zoo:<name>".
@@ -92,8 +94,8 @@ def _write(folder, name, model, trained, format):  # noqa: A002
     """Writes the version of the model `name` that computes what a `Trained` network does, and returns its metadata."""
     classes = folder / CLASSES
     classes.write_text("".join(f"{' '.join(label.split())}\n" for label in trained.class_names), encoding="utf-8")
-    if format == "onnx":
-        signatures = onnx.write(folder, trained)
+    if format in OTHERS:
+        signatures = OTHERS[format].write(folder, trained)
     else:
         signatures = saved_model.write(folder, name, trained, classes)
         classes.unlink()  # it is among the assets now
@@ -107,7 +109,7 @@ def _write(folder, name, model, trained, format):  # noqa: A002
         "image_size": trained.config.image_size,
         "classes": len(trained.class_names),
         "signatures": {key: _described(function) for key, function in signatures.items()},
-        **({"not_converted": onnx.NOT_CONVERTED} if format == "onnx" else {}),
+        **({"not_converted": OTHERS[format].NOT_CONVERTED} if format in OTHERS else {}),
         **environment(),
     }
     (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")

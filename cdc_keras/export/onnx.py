@@ -1,5 +1,7 @@
 """A trained network as ONNX files, one a signature."""
 
+import re
+
 import tensorflow as tf
 
 from cdc_keras.errors import UserError
@@ -19,10 +21,11 @@ def write(folder, trained):
         trained: the `Trained` of a trained network.
 
     Raises:
-        UserError: tf2onnx is not installed.
+        UserError: tf2onnx is not installed, or ONNX has no operator for something in the network.
     """
     try:
-        import tf2onnx  # only those who want ONNX need it
+        import onnx  # only those who want ONNX need them
+        import tf2onnx
     except ImportError as error:
         raise UserError(
             'ONNX is written by tf2onnx, which is not installed; pip install "tf2onnx>=1.17,<1.18"'
@@ -34,4 +37,12 @@ def write(folder, trained):
     for name, function in functions.items():
         path = str(folder / f"{name}.onnx")
         tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET, output_path=path)
+        try:
+            onnx.checker.check_model(path)  # tf2onnx leaves in what it cannot convert
+        except onnx.checker.ValidationError as error:
+            missing = re.search(r"No Op registered for (\w+)", str(error))
+            raise UserError(
+                f"ONNX has no operator for a part of this network, {missing[1] if missing else error}; "
+                "export it as saved_model"
+            ) from error
     return {name: function.get_concrete_function() for name, function in functions.items()}

@@ -1,8 +1,11 @@
 """What networks look at, as maps over the image; and how well such a map finds an object whose mask is known."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
+from PIL import Image
 
 from cdc_keras.data.pipeline import in_batches, scale
 from cdc_keras.errors import UserError
@@ -161,5 +164,16 @@ def _attention(gated):
 
 
 def _map(energy, size):
-    """Returns (B, h, w) up-sampled bicubically to (B, size, size), in [0, 1] image by image."""
-    return stretch(ops.image.resize(energy[..., None], (size, size), interpolation="bicubic")[..., 0])
+    """Returns (B, h, w) up-sampled bicubically to (B, size, size), in [0, 1] image by image.
+
+    Up-sampling is two products with a constant matrix, as LiteRT and ONNX have these and not every kind of resizing.
+    """
+    down, across = (_upsampling(length, size) for length in energy.shape[1:])
+    return stretch(ops.matmul(ops.matmul(down, energy), across.T))
+
+
+@functools.lru_cache
+def _upsampling(length, size):
+    """Returns the matrix, (size, length) NumPy, that up-samples a vector bicubically."""
+    unit = Image.fromarray(np.eye(length, dtype=np.float32))
+    return np.asarray(unit.resize((length, size), Image.Resampling.BICUBIC))

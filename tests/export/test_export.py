@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import serving
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from commands import refusal
 from exports import EXTRACTOR, NAME
 from PIL import Image
@@ -20,7 +21,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from cdc_keras import zoo
 from cdc_keras.data.pipeline import scale
 from cdc_keras.errors import UserError
-from cdc_keras.export import folding, saved_model
+from cdc_keras.export import folding, litert, saved_model
 from cdc_keras.export.export import METADATA, export
 from cdc_keras.networks import autoencoder, graph
 from cdc_keras.networks.preresnet import wide_resnet
@@ -162,6 +163,33 @@ def test_onnx_runtime_answers_as_the_keras_model_does(exported_as_onnx, expected
                 np.testing.assert_allclose(answer, found[output][:n], atol=1e-4, err_msg=f"{name} {output}")
 
 
+@pytest.mark.slow
+def test_litert_answers_as_the_keras_model_does(exported_as_litert, expected):
+    folder, said = exported_as_litert
+    assert "serve_bytes: not converted, as LiteRT has no operator that decodes JPEG" in said
+    numbers = {label: i for i, label in enumerate(zoo.info(NAME).class_names)}
+    assert (folder / "classes.txt").read_text().splitlines() == list(numbers)
+    found = expected | {"top_classes": np.vectorize(numbers.get)(expected["top_labels"])}
+    signatures = json.loads((folder / METADATA).read_text())["signatures"]
+    assert set(signatures) == {"serving_default", "explain", "context"}
+    interpreter = Interpreter(str(folder / litert.MODEL))
+    for name in signatures:
+        run = interpreter.get_signature_runner(name)
+        for n in (1, 7, 128):
+            answer = run(images=IMAGES[:n])
+            assert set(answer) == set(signatures[name]["outputs"])
+            for output, values in answer.items():
+                np.testing.assert_allclose(values, found[output][:n], atol=1e-4, err_msg=f"{name} {output}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format, title", [("onnx", "ONNX"), ("litert", "LiteRT")])
+def test_noise_which_a_format_cannot_draw_is_refused(format, title, tmp_path):  # noqa: A002
+    with pytest.raises(UserError, match=f"{title} has no operator for a part of this network, .*RandomNormal"):
+        export("zoo:shapes", tmp_path / "model", format=format)
+    assert not any((tmp_path / "model").iterdir())
+
+
 @pytest.mark.parametrize(
     "image, sentence",
     [
@@ -251,7 +279,7 @@ def test_versions_follow_each_other_and_none_is_written_again(tmp_path, monkeypa
     assert sorted(path.name for path in out.iterdir()) == ["1", "2", "7", "8"]
     with pytest.raises(UserError, match="version is a whole number above 0, not 0"):
         export("zoo:cifar100", out, version=0)
-    with pytest.raises(UserError, match="format is one of saved_model, onnx, not 'onyx'"):
+    with pytest.raises(UserError, match="format is one of saved_model, onnx, litert, not 'onyx'"):
         export("zoo:cifar100", out, format="onyx")
 
 
@@ -265,7 +293,7 @@ def test_versions_follow_each_other_and_none_is_written_again(tmp_path, monkeypa
         (["--model=zoo:cifar100", "--out=FILE"], "cannot write a model to"),
         (
             ["--model=zoo:cifar100", "--out=OUT", "--format=tflite"],
-            "--format is one of saved_model, onnx, not 'tflite'",
+            "--format is one of saved_model, onnx, litert, not 'tflite'",
         ),
     ],
 )

@@ -1,0 +1,50 @@
+"""A trained network as one LiteRT file (formerly TensorFlow Lite), for phones, browsers and small servers."""
+
+import dataclasses
+import re
+import tempfile
+
+import tensorflow as tf
+
+from cdc_keras.errors import UserError
+from cdc_keras.export.folding import folded
+from cdc_keras.export.signatures import functions_of_pixels
+
+MODEL = "model.tflite"
+NOT_CONVERTED = {"serve_bytes": "LiteRT has no operator that decodes JPEG or PNG; send pixels"}
+MISSING = re.compile(r"TF Select ops: (.*)")  # in what the converter says
+
+
+def write(folder, trained):
+    """Writes `MODEL`, with every signature that takes pixels, and returns {signature: its concrete function}.
+
+    Instead of labels, strings, they give top_classes, numbers of lines of the file of categories.
+
+    Args:
+        folder: `pathlib.Path` of the version of the model, which is there.
+        trained: the `Trained` of a trained network.
+
+    Raises:
+        UserError: LiteRT has no operator for something in the network.
+    """
+    trained, size = dataclasses.replace(trained, network=folded(trained.network)), trained.config.image_size
+    module = tf.Module()
+    module.weights = [variable.value for variable in trained.network.variables]
+    signature = [tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")]
+    functions = {
+        name: tf.function(function, input_signature=signature).get_concrete_function()
+        for name, function in functions_of_pixels(trained).items()
+    }
+    with tempfile.TemporaryDirectory() as place:
+        tf.saved_model.save(module, place, signatures=functions)
+        try:
+            model = tf.lite.TFLiteConverter.from_saved_model(place, signature_keys=list(functions)).convert()
+        except Exception as error:  # the class is private
+            missing = MISSING.search(str(error))
+            if missing is None:
+                raise
+            raise UserError(
+                f"LiteRT has no operator for a part of this network, {missing[1]}; export it as saved_model"
+            ) from error
+    (folder / MODEL).write_bytes(model)
+    return functions
