@@ -45,7 +45,7 @@ def preprocess_input(images: ArrayLike) -> np.ndarray:
     Raises:
         ValueError: for another shape, or values that are no pixels.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from cdc_keras import preprocess_input
         >>> pixels = np.full((1, 32, 32, 3), 255, "uint8")
@@ -82,7 +82,7 @@ def decode_predictions(
         ValueError: the predictions have another shape, are not finite, or do not fit the names.
         UserError: there is no such record or run.
 
-    Example:
+    Examples:
         >>> from cdc_keras import decode_predictions
         >>> for name, probability in decode_predictions([[0.0, 2.0, 1.0]], ["cat", "dog", "ship"], top=2)[0]:
         ...     print(f"{name} {probability:.0%}")

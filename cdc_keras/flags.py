@@ -31,6 +31,8 @@ HEADINGS = {
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 # The flagfiles: inside the package if installed (pyproject.toml), beside it in a checkout.
 CONFIGS = next((path for path in (_PACKAGE / "configs",) if path.is_dir()), _PACKAGE.parent / "configs")
+GROUPS = """score the images in groups too, by columns such as bird,place: of labels.csv in the data folder, features \
+of a TFDS set, or factors of shapes"""
 
 
 def train(values):
@@ -53,6 +55,7 @@ def evaluate(values):
     add("weights", "last", "newest checkpoint, or best epoch on validation; of a run", choices=choices.WEIGHTS)
     add("data_dir", None, "where the data are now, if not where they were in training")
     add("plain", None, "run of the plain counterpart of a gated classifier, drawn beside it")
+    add("groups", [], GROUPS, kind=tuple)
     add("out", None, "folder for scores and pictures, if not that of the run")
 
 
@@ -84,6 +87,7 @@ def report(values):
         "plain counterpart of a gated classifier, drawn beside it: runs/..., with --images also zoo:<name>",
     )
     add("data_dir", None, "for a report: where the data are now, if not where they were in training")
+    add("groups", [], f"for a report: {GROUPS}", kind=tuple)
     text = """draw what the classifier sees in image files, separated by commas (a name with a comma in double quotes: \
 --images='"a, b.jpg",c.jpg'), or in those of a folder"""
     add("images", [], text, kind=tuple)

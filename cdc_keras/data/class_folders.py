@@ -10,6 +10,7 @@ from cdc_keras.paths import expanded
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 ENDINGS = ", ".join(sorted(SUFFIXES))
 VALIDATION_FOLDERS = ("val", "validation")
+LABELS, MASKS = "labels.csv", "masks"  # beside the images: what `data.known` reads
 # Folders that programs leave behind or that come with a data set, and that are rarely meant for a category.
 ODD_NAMES = {"BACKGROUND_Google", "__MACOSX", "@eaDir", "__pycache__", "$RECYCLE.BIN", "lost+found"}
 
@@ -65,7 +66,7 @@ def split_folders(path):
         raise UserError(f"{path} holds both {' and '.join(VALIDATION_FOLDERS)}: keep one")
     names = {1: ("test",), 2: ("validation", "test")}.get(len(held_out), ())
     folders = {"train": path / "train", **{split: path / name for split, name in zip(names, held_out, strict=True)}}
-    return folders, [entry for entry in entries(path) if entry not in folders.values()]
+    return folders, [entry for entry in entries(path) if entry not in folders.values() and not _is_known(entry)]
 
 
 def class_files(folder):
@@ -79,6 +80,8 @@ def class_files(folder):
     """
     classes, strays = {}, []
     for entry in entries(folder):
+        if _is_known(entry):
+            continue
         if not _is_class_folder(entry):
             strays.append(entry)
             continue
@@ -109,6 +112,14 @@ def _ending(path):
     if path.name.startswith("."):
         return "hidden"
     return "folders" if os.path.isdir(path) else path.suffix.lower() or "without an ending"
+
+
+def _is_known(path):
+    """Whether a path is labels.csv, or the folder of masks; one that holds images is a category of that name."""
+    if path.name == MASKS and os.path.isdir(path):
+        inside = entries(path)
+        return any(os.path.isdir(entry) for entry in inside) and not any(is_image(entry) for entry in inside)
+    return path.name == LABELS and os.path.isfile(path)
 
 
 def _is_class_folder(path):

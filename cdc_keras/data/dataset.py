@@ -14,8 +14,8 @@ class Split:
     Attributes:
         images: (N, H, W, 3) uint8.
         labels: (N,) int32 in [0, num_classes).
-        factors: name -> (N, ...) array of what is known about an image beside its category; empty for real images,
-            for `shapes` the true background and pose and, under `mask`, the (N, H, W) bool foreground.
+        factors: name -> (N, ...) array of what is known about an image beside its category: for `shapes` the true
+            background and pose, for a folder the columns of its labels.csv, and under `mask` the (N, H, W) bool object.
     """
 
     images: np.ndarray
@@ -52,10 +52,12 @@ class StreamSplit:
             `augment` asks for the random crops of a split that has some, each a pure function of the seed and of its
             place in the order, and not without a seed.
         size: number of examples.
+        factors: as those of a `Split`, in the stored order; without masks.
     """
 
     examples: Callable
     size: int
+    factors: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self):
         return self.size

@@ -10,8 +10,10 @@ from cdc_keras.data.class_folders import ODD_NAMES, listing, stray_report
 from cdc_keras.data.crop import random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit, numbered
 from cdc_keras.data.image_file import decode, read_image
+from cdc_keras.data.known import columns, masks
 from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_splits
 from cdc_keras.errors import UserError
+from cdc_keras.paths import expanded
 from cdc_keras.progress import Bar
 
 
@@ -28,6 +30,8 @@ def load_folder(
     transparent, and their shorter side is resized to `image_size` before the centre is cropped. Files that are no
     images are counted on stderr, files that cannot be decoded are named there, and both are left out.
 
+    Beside the images may lie `labels.csv` and `masks/` (`data.known`); their columns and masks become `factors`.
+
     Args:
         path: the folder.
         image_size: height and width of every image that comes out, pixels.
@@ -39,7 +43,7 @@ def load_folder(
         memory_limit: bytes; splits that are to be held but exceed it together are decoded again on every pass.
 
     Raises:
-        UserError: as for `class_folders.listing`, or a class has no image that can be read.
+        UserError: as for `class_folders.listing`, `known.columns` and `known.masks`, or a class has no readable image.
     """
     folders, listed, strays = listing(path)
     if strays:
@@ -67,11 +71,28 @@ def load_folder(
 
     sizes = {part: len(labels) for part, (_, labels) in files.items()}
     streamed = streamed_splits(sizes, image_size, crop_area, memory_limit)
+    known = _known(expanded(path), files, image_size, streamed)
     splits = {
-        part: _stream(*rows, image_size, crop_area) if part in streamed else _read_all(*rows, image_size)
+        part: _stream(*rows, image_size, crop_area, known[part])
+        if part in streamed
+        else _read_all(*rows, image_size, known[part])
         for part, rows in files.items()
     }
     return Dataset(name="folder", class_names=class_names, image_size=image_size, **splits)
+
+
+def _known(folder, files, image_size, streamed):
+    """Returns {part: factors}: the columns of labels.csv and, of images that are held, the masks."""
+    paths = np.concatenate([of_part for of_part, _ in files.values()])
+    ends = np.cumsum([len(of_part) for of_part, _ in files.values()])[:-1]
+    found = {part: {} for part in files}
+    for name, values in columns(folder, paths).items():
+        for part, of_part in zip(files, np.split(values, ends), strict=True):
+            found[part][name] = of_part
+    for part, (of_part, _) in files.items():
+        if part not in streamed and len(of_part) and (objects := masks(folder, of_part, image_size)) is not None:
+            found[part]["mask"] = objects
+    return found
 
 
 def _labels_of(classes, class_names):
@@ -106,16 +127,16 @@ def _readable(paths, labels):
     return paths[keep], labels[keep]
 
 
-def _read_all(paths, labels, image_size):
+def _read_all(paths, labels, image_size, factors):
     images = np.empty((len(paths), image_size, image_size, 3), np.uint8)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         decoded = pool.map(lambda path: read_image(path, image_size), paths)
         for row, image in enumerate(Bar(len(paths), "images", "decoding", items=decoded)):
             images[row] = image
-    return Split(images, labels)
+    return Split(images, labels, factors)
 
 
-def _stream(paths, labels, image_size, crop_area):
+def _stream(paths, labels, image_size, crop_area, factors):
     def examples(shuffle_seed=None, selected=None, augment=False):
         import tensorflow as tf
 
@@ -136,4 +157,4 @@ def _stream(paths, labels, image_size, crop_area):
             stored = stored.shuffle(max(len(paths), 1), seed=shuffle_seed, reshuffle_each_iteration=False)
         return numbered(stored, selected).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
-    return StreamSplit(examples, len(paths))
+    return StreamSplit(examples, len(paths), factors)

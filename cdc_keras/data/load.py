@@ -14,7 +14,7 @@ from cdc_keras.paths import expanded
 SHAPES_TRAIN_SIZE, SHAPES_TEST_SIZE = 10_000, 2_000
 
 
-def load_dataset(config):
+def load_dataset(config, *, features=()):
     """Returns the `Dataset` that `config` asks for.
 
     Args:
@@ -32,11 +32,13 @@ def load_dataset(config):
             crop_area: None, or in (0, 1]: trains on random resized crops of at least this share of a whole image's area
                 (ImageNet: 0.08); the training split is then a `StreamSplit`. Not for `shapes` and .npz files.
             seed: decides what is rendered, which images become validation, and which are kept under `train_limit`.
+        features: names of what else to read of the images of a TFDS set, into the splits' `factors`.
 
     Raises:
         UserError: the data set is unknown, not there, or not what it should be.
     """
-    return LOADERS.get(config.dataset, _load_named)(config)
+    loader = LOADERS.get(config.dataset)
+    return loader(config) if loader else _load_named(config, features)
 
 
 def _data_dir(config):
@@ -72,13 +74,14 @@ def _load_imagenet150k(config):
     return load_imagenet150k(data_dir=_data_dir(config), crop_area=config.crop_area, **_common(config))
 
 
-def _load_named(config):
+def _load_named(config, features):
     arrays = pathlib.Path(_data_dir(config) or ".", f"{config.dataset}.npz")
     if config.data_dir is not None and arrays.is_file():
         _refuse_crops(config, f"{arrays} holds them at one size")
         dataset = load_npz(arrays, name=config.dataset, **_common(config))
     else:
-        dataset = load_tfds(config.dataset, data_dir=_data_dir(config), crop_area=config.crop_area, **_common(config))
+        like = {**_common(config), "crop_area": config.crop_area, "features": features}
+        dataset = load_tfds(config.dataset, data_dir=_data_dir(config), **like)
     return named(dataset)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from cdc_keras.data.crop import fitted, random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit, numbered
 from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_splits
+from cdc_keras.data.tfds_features import check_features, checked_image_size, texts
 from cdc_keras.errors import UserError
 from cdc_keras.progress import Bar
 
@@ -23,7 +24,16 @@ READ_BATCH = 256
 
 
 def load_tfds(
-    name, *, data_dir, image_size=None, validation_fraction, seed, train_limit=None, crop_area=None, memory_limit=HELD
+    name,
+    *,
+    data_dir,
+    image_size=None,
+    validation_fraction,
+    seed,
+    train_limit=None,
+    crop_area=None,
+    memory_limit=HELD,
+    features=(),
 ):
     """Returns the `Dataset` of a prepared TFDS set whose examples have an `image` and a class `label`.
 
@@ -41,17 +51,21 @@ def load_tfds(
         data_dir: the TFDS folder, which is only read; None is TFDS's own default.
         image_size, validation_fraction, seed, train_limit, crop_area: as for `load.load_dataset`.
         memory_limit: bytes; splits that are to be held but exceed it together are decoded again on every pass.
+        features: names of further features, single values, that become `factors`, texts, of the splits in memory.
 
     Raises:
-        UserError: TFDS is not installed, has no such set or has not prepared it, or it is no image classification set.
+        UserError: TFDS is not installed, has no such set or has not prepared it, it is no image classification set, or
+            has no such features.
     """
     builder = prepared(name, data_dir)
+    check_features(builder, features)
     image_size = checked_image_size(builder, image_size)
     parts = _cut(builder, validation_fraction, train_limit, seed)
-    return read_parts(name, builder, parts, image_size, fit=fitted, crop_area=crop_area, memory_limit=memory_limit)
+    like = {"crop_area": crop_area, "memory_limit": memory_limit, "features": features}
+    return read_parts(name, builder, parts, image_size, fit=fitted, **like)
 
 
-def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit):
+def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit, features=()):
     """Returns the `Dataset` of some rows of a prepared set; images that cannot be decoded are named and left out.
 
     Args:
@@ -60,7 +74,7 @@ def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit
         parts: "train", "validation" and "test" -> (official split, sorted rows of it).
         image_size: height and width, pixels.
         fit: (tensor (H, W, 3) uint8, image_size) -> tensor (image_size, image_size, 3) uint8.
-        crop_area, memory_limit: as for `load_tfds`.
+        crop_area, memory_limit, features: as for `load_tfds`.
     """
     sizes = {name: len(rows) for name, (_, rows) in parts.items()}
     streamed = streamed_splits(sizes, image_size, crop_area, memory_limit)
@@ -71,7 +85,7 @@ def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit
             examples = functools.partial(_examples, builder, split, rows[intact], image_size, fit, crop_area)
             splits[part] = StreamSplit(examples, int(intact.sum()))
         else:
-            splits[part], intact = _read_all(builder, split, rows, image_size, fit)
+            splits[part], intact = _read_all(builder, split, rows, image_size, fit, features)
         for row in rows[~intact]:
             print(f"image left out: {name}, split {split}, row {row}: it cannot be decoded", file=sys.stderr)
         damaged += int((~intact).sum())
@@ -121,23 +135,6 @@ def _manual(builder, data_dir):
     folder = f"{data_dir or '~/tensorflow_datasets'}/downloads/manual"
     files = "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar" if builder.name == "imagenet2012" else "its archives"
     return f"it cannot be fetched without an account, so put {files} into {folder}, then "
-
-
-def checked_image_size(builder, image_size):
-    """Returns `image_size` or, if None, the stored one; raises UserError if this is no image classification set."""
-    import tensorflow_datasets as tfds
-
-    features = builder.info.features
-    image, label = (features[key] if key in features.keys() else None for key in ("image", "label"))
-    if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
-        raise UserError(f"{builder.name} is no image classification set: expected an image and a class label")
-    if image.np_dtype != np.uint8 or image.shape[-1] not in (1, 3):
-        raise UserError(f"{builder.name}: expected 1 or 3 channels of uint8, found {image.shape} of {image.np_dtype}")
-    if image_size is None:
-        image_size = image.shape[0]
-        if image_size is None or image.shape[1] != image_size:
-            raise UserError(f"the images of {builder.name} are not all squares of one size: give image_size")
-    return image_size
 
 
 def _cut(builder, validation_fraction, train_limit, seed):
@@ -241,8 +238,8 @@ def _decoded(image_feature, example):
     return tf.repeat(image, 3 // image_feature.shape[-1], axis=-1)
 
 
-def _decodable(builder, split, rows, finish):
-    """Returns a `tf.data.Dataset` of (place in `rows`, image, label) of the images that can be decoded.
+def _decodable(builder, split, rows, finish, features=()):
+    """Returns a `tf.data.Dataset` of (place in `rows`, image, label, features) of the images that can be decoded.
 
     Args:
         builder, split, rows: as for `_examples`.
@@ -256,7 +253,7 @@ def _decodable(builder, split, rows, finish):
     def decode(place, chosen):
         _, example = chosen
         image = finish(_decoded(builder.info.features["image"], example))
-        return place, image, tf.cast(example["label"], tf.int32)
+        return place, image, tf.cast(example["label"], tf.int32), {name: example[name] for name in features}
 
     examples = _rows_of(_as_dataset(builder, split), is_row).enumerate()
     return examples.map(decode, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
@@ -272,16 +269,19 @@ def _intact(builder, split, rows):
     return intact
 
 
-def _read_all(builder, split, rows, image_size, fit):
+def _read_all(builder, split, rows, image_size, fit, features):
     """Returns (`Split` of the images that can be decoded, (len(rows),) bool: which they are)."""
     images = np.empty((len(rows), image_size, image_size, 3), np.uint8)
     labels = np.empty(len(rows), np.int32)
     intact = np.zeros(len(rows), bool)
+    factors = {name: np.full(len(rows), "", object) for name in features}
     if len(rows):
-        examples = _decodable(builder, split, rows, lambda image: fit(image, image_size))
+        examples = _decodable(builder, split, rows, lambda image: fit(image, image_size), features)
         batches = examples.batch(READ_BATCH).prefetch(1).as_numpy_iterator()
         bar = Bar(-(-len(rows) // READ_BATCH), "batches", f"reading {builder.name}", items=batches)
-        for places, batch, batch_labels in bar:
+        for places, batch, batch_labels, known in bar:
             images[places], labels[places], intact[places] = batch, batch_labels, True
-    held = Split(images, labels)
+            for name, values in known.items():
+                factors[name][places] = texts(builder.info.features[name], values)
+    held = Split(images, labels, factors)
     return (held if intact.all() else held.take(intact)), intact

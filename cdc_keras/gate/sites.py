@@ -59,7 +59,7 @@ def usable_sites(model: keras.Model, extractor: keras.Model) -> list[Site]:
         ValueError: the two take images of different sizes.
         TypeError: `model` is neither functional nor Sequential.
 
-    Example:
+    Examples:
         >>> from cdc_keras.networks import autoencoder, registry
         >>> sites = usable_sites(registry.build("resnet8", 32, num_classes=10), autoencoder.encoder(32))
         >>> sites[0]

@@ -14,12 +14,14 @@ from cdc_keras.report import blocks
 from cdc_keras.report.blocks import Section
 from cdc_keras.runs import evaluation
 from cdc_keras.runs.folder import RunFolder
+from cdc_keras.runs.groups import table
 from cdc_keras.visualize import figures
 from cdc_keras.visualize.maps import attention_maps, iou, pointing
 from cdc_keras.weights import make_folder, write_text
 
 EXTREME = 3  # classes at either end, with strips
 EXAMPLES = 2  # images of each
+GROUPS = "The accuracy of the images with the same values. The average is weighted by the images of training."
 HEALTH = {
     "reconstruction_loss": "The mean squared error of the reconstruction, for images in [-1, 1].",
     "discriminator_accuracy": "How often D reads the category from T; chance is {chance:.1%}. Near chance it says that "
@@ -32,7 +34,7 @@ HEALTH = {
 
 
 @keras_defaults()
-def report(model, *, plain=None, data_dir=None, out=None):
+def report(model, *, plain=None, data_dir=None, groups=(), out=None):
     """Writes `report.html` into a run folder, or into `out`, and returns its path.
 
     For an extractor it shows curves, health, reconstructions, swapped conditions and, where there is one, the audit.
@@ -43,6 +45,7 @@ def report(model, *, plain=None, data_dir=None, out=None):
         model: path of a run folder with a checkpoint.
         plain: of a gated classifier, its plain counterpart: a run folder or "zoo:<name>".
         data_dir: where the data are now, if not where they were in training.
+        groups: of a classifier, columns by whose values its images are scored in groups, as for `evaluation.evaluate`.
         out: folder for the page, scores and pictures, if not that of the run.
 
     Raises:
@@ -51,7 +54,7 @@ def report(model, *, plain=None, data_dir=None, out=None):
     run = RunFolder(model)
     run.config()  # a folder that is none is not made
     make_folder((run if out is None else RunFolder(out)).pictures)  # before minutes of scoring
-    measured = evaluation.measure(model, data_dir=data_dir, plain=plain)
+    measured = evaluation.measure(model, data_dir=data_dir, plain=plain, groups=groups)
     written = evaluation.write(measured, out)
     config, epochs = measured.config, run.rows()
     sections = [_facts(run, config, epochs)]
@@ -128,6 +131,9 @@ def _classifier(measured, pictures):
         blocks.table(confused, ("category", "taken for", "times")),
     ]
     sections = [_scores(measured), Section("Confusion", confusion)]
+    if "groups" in measured.scores:
+        head, rows = table(measured.scores["groups"])
+        sections.append(Section("Groups", [blocks.text(GROUPS), blocks.table(rows, head)]))
     if isinstance(measured.images, StreamSplit):
         text = "There are no strips: the test images are decoded while they are scored, and not held."
         return [*sections, Section("Categories", [blocks.text(text)])]

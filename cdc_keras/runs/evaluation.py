@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.folder import RunFolder
+from cdc_keras.runs.groups import Groups, groups_of, summary
+from cdc_keras.runs.groups import table as group_rows
 from cdc_keras.runs.pictures import draw_extractor, draw_strips, examples_to_show
 from cdc_keras.runs.scoring import score
 from cdc_keras.runs.trained import Trained, load_trained, load_trainer
@@ -35,6 +38,8 @@ class Evaluation:
         plain: of a gated classifier, its plain counterpart, or None.
         scores: the JSON-ready dict that `evaluate` returns.
         confusion: (num_classes, num_classes) counts, row the true category; None for an extractor.
+        groups: `groups.Groups` of the images, and
+        of_groups: (groups, num_classes, num_classes) the counts of each; both None if there are none.
     """
 
     run: RunFolder
@@ -46,6 +51,8 @@ class Evaluation:
     plain: Trained | None
     scores: dict
     confusion: np.ndarray | None
+    groups: Groups | None
+    of_groups: np.ndarray | None
 
 
 def evaluate(
@@ -55,6 +62,7 @@ def evaluate(
     weights: str = "last",
     data_dir: str | None = None,
     plain: str | os.PathLike | None = None,
+    groups: Sequence[str] = (),
     out: str | os.PathLike | None = None,
 ) -> dict:
     """Returns the scores of a run as a JSON-ready dict, having written them and the pictures into its folder.
@@ -66,27 +74,30 @@ def evaluate(
         data_dir: where the data are now, if not where they were in training.
         plain: for a gated classifier, its plain counterpart, a run folder or "zoo:<name>"; drawn beside it in the
             strips.
+        groups: columns by whose values the images are scored in groups: of a folder's labels.csv, features of a TFDS
+            set, or factors of `shapes`.
         out: folder for scores and pictures, if not that of the run.
 
     Raises:
-        UserError: the folder holds no such run, or no checkpoint yet.
+        UserError: the folder holds no such run, or no checkpoint yet; or there are no such groups.
     """
-    evaluation = measure(model, split=split, weights=weights, data_dir=data_dir, plain=plain)
+    evaluation = measure(model, split=split, weights=weights, data_dir=data_dir, plain=plain, groups=groups)
     write(evaluation, out)
     return evaluation.scores
 
 
 @keras_defaults()
-def measure(model, *, split="test", weights="last", data_dir=None, plain=None) -> Evaluation:
+def measure(model, *, split="test", weights="last", data_dir=None, plain=None, groups=()) -> Evaluation:
     """Returns the `Evaluation` of a run and writes nothing; arguments and errors are those of `evaluate`."""
     run = RunFolder(model)
     if plain is not None:
         plain = load_trained(plain, role="plain network")
         _check_counterpart(run, plain)
-    trainer, dataset, config = load_run(run, weights=weights, data_dir=data_dir)
+    trainer, dataset, config = load_run(run, weights=weights, data_dir=data_dir, features=tuple(groups))
     images = split_of(dataset, split)
+    in_groups = _groups(images, groups, config) if groups else None
     scored = trainer if config.teacher is None else trainer.network  # a student is scored as any other classifier
-    measured = score(scored, images, config).check_finite()
+    measured = score(scored, images, config, in_groups and in_groups.of_images).check_finite()
     scores = {
         "split": split,
         "weights": weights,
@@ -97,9 +108,13 @@ def measure(model, *, split="test", weights="last", data_dir=None, plain=None) -
     }
     if config.classifies:
         scores["most_confused"] = most_confused(measured.confusion, dataset.class_names)
+    if groups:
+        training = groups_of(dataset.train, groups) if set(groups) <= dataset.train.factors.keys() else None
+        scores["groups"] = summary(in_groups, measured.of_groups, training)
     scores["environment"] = environment()
     name = f"{split}-{weights}"
-    return Evaluation(run, config, dataset, trainer, name, images, plain, scores, measured.confusion)
+    counts = measured.confusion, in_groups, measured.of_groups
+    return Evaluation(run, config, dataset, trainer, name, images, plain, scores, *counts)
 
 
 @keras_defaults()
@@ -123,14 +138,35 @@ def write(evaluation: Evaluation, out=None) -> RunFolder:
         return run
     counts = evaluation.confusion
     rows = [[true, *row] for true, row in zip(class_names, counts, strict=True)]
-    lines = io.StringIO(newline="")
-    csv.writer(lines, lineterminator="\n").writerows([["true \\ predicted", *class_names], *rows])
-    write_text(run.path / f"confusion-{name}.csv", lines.getvalue())
+    head = ["true \\ predicted", *class_names]
+    write_text(run.path / f"confusion-{name}.csv", _csv([head, *rows]))
+    if (groups := evaluation.groups) is not None:
+        rows = [
+            [*values, true, *row]
+            for values, of_group in zip(groups.values, evaluation.of_groups, strict=True)
+            for true, row in zip(class_names, of_group, strict=True)
+        ]
+        write_text(run.path / f"confusion-{name}-groups.csv", _csv([[*groups.columns, *head], *rows]))
     figures.confusion_matrix(counts, class_names, run.pictures / f"confusion-{name}.png")
     if evaluation.config.gated and evaluation.config.gate_attention:
         plain = evaluation.plain and evaluation.plain.network
         draw_strips(plain, evaluation.trainer.network, examples_to_show(evaluation.images), run)
     return run
+
+
+def _csv(rows):
+    lines = io.StringIO(newline="")
+    csv.writer(lines, lineterminator="\n").writerows(rows)
+    return lines.getvalue()
+
+
+def _groups(images, columns, config):
+    """Returns the `Groups` of the images to score."""
+    if not config.classifies:
+        raise UserError("groups are of the images of a classifier, and this run is an extractor; leave groups out")
+    if isinstance(images, StreamSplit):
+        raise UserError("groups are scored where the images fit into memory, and these do not; leave groups out")
+    return groups_of(images, columns)
 
 
 def split_of(dataset, split):
@@ -145,17 +181,18 @@ def split_of(dataset, split):
     return images
 
 
-def load_run(run, *, weights="last", data_dir=None):
+def load_run(run, *, weights="last", data_dir=None, features=()):
     """Returns (trainer, dataset, config) of a run folder, trained weights loaded.
 
     Args:
         run: a `RunFolder`.
         weights: "last" or "best", as for `evaluate`.
         data_dir: replaces that of the config.
+        features: what else to read of the images of a TFDS set, into their factors.
     """
     trainer = load_trainer(run)
     config = run.config(data_dir=data_dir)
-    dataset = load_dataset(config)
+    dataset = load_dataset(config, features=features)
     run.check_data(dataset)
     if weights == "best":
         if not run.best_weights.is_file():
@@ -192,6 +229,11 @@ def table(scores):
         lines.append("most confused (true -> predicted):")
         for pair in scores["most_confused"]:
             lines.append("  " + " ".join(f"{pair['true']} -> {pair['predicted']}: {pair['count']}".split()))
+    if "groups" in scores:
+        head, rows = group_rows(scores["groups"])
+        cells = [[str(cell) for cell in row] for row in (head, *rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines += ["groups:"] + ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
     return "\n".join(lines)
 
 

@@ -28,11 +28,13 @@ class Scores:
             `top5`, shares in [0, 1]. Of equal logits the first counts as the higher one.
         confusion: (num_classes, num_classes) counts, row the true category, column the predicted one; None for an
             extractor.
+        of_groups: (groups, num_classes, num_classes), the same counts for each group; None without groups.
         images_per_second: without the first call, which compiles; None if there was no other.
     """
 
     metrics: dict[str, float]
     confusion: np.ndarray | None
+    of_groups: np.ndarray | None
     images_per_second: float | None
 
     def check_finite(self) -> "Scores":
@@ -46,7 +48,12 @@ class Scores:
         return self
 
 
-def score(model: Classifier | Disentangler | keras.Model, split: Split | StreamSplit, config: RunConfig) -> Scores:
+def score(
+    model: Classifier | Disentangler | keras.Model,
+    split: Split | StreamSplit,
+    config: RunConfig,
+    groups: np.ndarray | None = None,
+) -> Scores:
     """Returns the `Scores` of a model on a split, in inference mode and without augmentation.
 
     The images come in stored order, except for the control `gate_context=shuffled`. Its gate sees the context of the
@@ -57,9 +64,14 @@ def score(model: Classifier | Disentangler | keras.Model, split: Split | StreamS
         model: a compiled `Disentangler` or `Classifier`, or a functional model, images in [-1, 1] -> logits.
         split: any but an empty one.
         config: the `RunConfig` that the model was trained with.
+        groups: of a classifier, (N,) integers from 0, which group each image of a split in memory is in.
     """
+    count = 1 if groups is None else int(groups.max()) + 1
+    if groups is not None:
+        model = model.network if isinstance(model, Classifier) else model
+        split = Split(split.images, (split.labels + groups * model.outputs[0].shape[-1]).astype("int32"))
     if not isinstance(model, StepModel):
-        model = Classifier(model)
+        model = Classifier(model, groups=count)
         model.compile()
     length = {"batch_size": BATCH, "steps_per_call": config.steps_per_call}
     order_seed = ORDER_SEED if config.gate_context == "shuffled" else None
@@ -70,9 +82,15 @@ def score(model: Classifier | Disentangler | keras.Model, split: Split | StreamS
     metrics = model.evaluate(batches, steps=steps, callbacks=[clock], verbose=0, return_dict=True)
     seconds = time.monotonic() - clock.started
     timed = len(split) - clock.calls * BATCH * (config.steps_per_call if jax else 1)
+    confusion = of_groups = None
+    if isinstance(model, Classifier):
+        counts = model.confusion.numpy()
+        of_groups = counts.reshape(count, -1, counts.shape[1])
+        confusion = of_groups.sum(axis=0)
     return Scores(
         metrics={name: float(value) for name, value in metrics.items()},
-        confusion=model.confusion.numpy() if isinstance(model, Classifier) else None,
+        confusion=confusion,
+        of_groups=None if groups is None else of_groups,
         images_per_second=timed / seconds if timed > 0 else None,
     )
 

@@ -55,7 +55,7 @@ def load(place: str | os.PathLike[str], *, spread: bool = False) -> keras.Model:
         UserError: it is neither, its weights are damaged, or `spread` is asked of what has no decoder that is told the
             category.
 
-    Example:
+    Examples:
         >>> import cdc_keras
         >>> cdc_keras.load("zoo:shapes").output_shape
         (None, 8, 8, 16)

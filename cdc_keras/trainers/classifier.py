@@ -16,17 +16,19 @@ class Classifier(StepModel):
         network: functional model, images (B, S, S, 3) in [-1, 1] -> logits (B, num_classes).
         paint: what alters every batch that is trained on, as `painting.painter` returns it; nothing by default.
         seed: of its random draws.
+        groups: how many groups of images are told apart in an evaluation. The labels of group k have k * num_classes
+            added.
 
     Attributes:
         confusion: `metrics.Confusion` of the images that were last evaluated.
     """
 
-    def __init__(self, network, paint=None, seed=0, **kwargs):
+    def __init__(self, network, paint=None, seed=0, groups=1, **kwargs):
         super().__init__(**kwargs)
         self.network, self.paint = network, paint
         if paint is not None:
             self.draws = keras.random.SeedGenerator(seed)
-        self.confusion = Confusion(network.outputs[0].shape[-1])
+        self.confusion = Confusion(network.outputs[0].shape[-1], groups)
         self.trackers = [Mean("loss"), Mean("top1"), Mean("top5")]
         self.built = True
 
@@ -74,6 +76,7 @@ class Classifier(StepModel):
         counted, labels = labels >= 0, ops.maximum(labels, 0)
         logits = self.network(images, training=False)
         self.confusion.update_state(labels, logits, sample_weight=counted)
+        labels = labels % logits.shape[-1]
         return self.track(cross_entropies(labels, logits), labels, logits, counted)
 
     def track(self, loss, labels, logits, counted=None):

@@ -40,25 +40,26 @@ class Confusion(keras.metrics.Metric):
     """Counts how often images of one category were taken for another.
 
     Attributes:
-        counts: variable (num_classes, num_classes), row the true category, column the predicted one.
+        counts: variable (groups * num_classes, num_classes), row the true category within its group, column the
+            predicted one.
     """
 
-    def __init__(self, num_classes, name="confusion", **kwargs):
+    def __init__(self, num_classes, groups=1, name="confusion", **kwargs):
         super().__init__(name=name, **kwargs)
         self.counts = self.add_variable(
-            (num_classes, num_classes), "zeros", aggregation="only_first_replica", name="counts"
+            (groups * num_classes, num_classes), "zeros", aggregation="only_first_replica", name="counts"
         )
 
     def update_state(self, labels, logits, sample_weight):
         """Adds a batch.
 
         Args:
-            labels: (B,) integer categories.
+            labels: (B,) integer rows: num_classes for each group before, and the category.
             logits: (B, num_classes).
             sample_weight: (B,), 0 for an image that does not count.
         """
-        num_classes = self.counts.shape[0]
-        true = ops.one_hot(labels, num_classes, dtype=self.dtype) * ops.cast(sample_weight, self.dtype)[:, None]
+        rows, num_classes = self.counts.shape
+        true = ops.one_hot(labels, rows, dtype=self.dtype) * ops.cast(sample_weight, self.dtype)[:, None]
         predicted = ops.one_hot(ops.argmax(logits, axis=-1), num_classes, dtype=self.dtype)
         self.counts.assign_add(distribution.sum_over_replicas(ops.matmul(ops.transpose(true), predicted)))
 

@@ -193,7 +193,7 @@ def _record_of_extractor(zoo, extractor):
 def names() -> list[str]:
     """Returns the sorted names of the records there are.
 
-    Example:
+    Examples:
         >>> from cdc_keras import zoo
         >>> "shapes" in zoo.names()
         True
@@ -207,7 +207,7 @@ def info(name: str | os.PathLike[str]) -> Record:
     Raises:
         UserError: there is no such record, or its preset.json is not the one that was released.
 
-    Example:
+    Examples:
         >>> from cdc_keras import zoo
         >>> zoo.info("shapes").kind
         'extractor'
@@ -229,7 +229,7 @@ def load(name: str | os.PathLike[str]) -> keras.Model:
     Raises:
         UserError: there is no such record, or a file of it is not the one that was released.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import cdc_keras
         >>> pixels = np.zeros((1, 32, 32, 3), "uint8")

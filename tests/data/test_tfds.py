@@ -60,6 +60,21 @@ def test_labels_belong_to_their_images(stored):
     assert [expected[image.tobytes()] for image in train.images] == train.labels.tolist()
 
 
+def test_a_feature_that_is_asked_for_is_the_one_of_its_image(stored):
+    images, _ = draw(60, (12, 12, 3))
+    expected = {image.tobytes(): str(i) for i, image in enumerate(images)}
+    data = read("tiny_images", stored, features=("id",), validation_fraction=0.25)
+    for split in (data.train, data.validation):
+        assert [expected[image.tobytes()] for image in split.images] == split.factors["id"].tolist()
+    assert not read("tiny_images", stored).train.factors
+
+
+@pytest.mark.parametrize("name", ["image", "label", "wing"])
+def test_a_feature_that_is_none_is_refused(stored, name):
+    with pytest.raises(UserError, match=f"no feature '{name}' that is a single value; it has id"):
+        read("tiny_images", stored, features=(name,))
+
+
 def test_validation_is_a_stratified_cut_of_training(stored):
     whole, data = read("tiny_images", stored), read("tiny_images", stored, validation_fraction=0.2)
     assert lengths(data) == (48, 12, 9)
