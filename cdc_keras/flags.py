@@ -33,6 +33,7 @@ _PACKAGE = pathlib.Path(__file__).resolve().parent
 CONFIGS = next((path for path in (_PACKAGE / "configs",) if path.is_dir()), _PACKAGE.parent / "configs")
 GROUPS = """score the images in groups too, by columns such as bird,place: of labels.csv in the data folder, features \
 of a TFDS set, or factors of shapes"""
+BACKGROUNDS = "score the objects on other backgrounds too, where their masks are known"
 
 
 def train(values):
@@ -56,6 +57,7 @@ def evaluate(values):
     add("data_dir", None, "where the data are now, if not where they were in training")
     add("plain", None, "run of the plain counterpart of a gated classifier, drawn beside it")
     add("groups", [], GROUPS, kind=tuple)
+    add("backgrounds", False, BACKGROUNDS, kind=bool)
     add("out", None, "folder for scores and pictures, if not that of the run")
 
 
@@ -88,6 +90,7 @@ def report(values):
     )
     add("data_dir", None, "for a report: where the data are now, if not where they were in training")
     add("groups", [], f"for a report: {GROUPS}", kind=tuple)
+    add("backgrounds", False, f"for a report: {BACKGROUNDS}", kind=bool)
     text = """draw what the classifier sees in image files, separated by commas (a name with a comma in double quotes: \
 --images='"a, b.jpg",c.jpg'), or in those of a folder"""
     add("images", [], text, kind=tuple)

@@ -25,14 +25,23 @@ def main(values):
         data_dir=values.data_dir,
         plain=values.plain,
         groups=values.groups,
+        backgrounds=values.backgrounds,
     )
     print(evaluation.table(measured.scores), flush=True)  # before anything is written, which may fail
     print(f"pictures and scores are in {evaluation.write(measured, values.out).path}")
 
 
 def _evaluate_record(name, values):
-    if values["weights"].present or values.plain is not None or values.out is not None or values.groups:
-        raise UsageError("--weights, --plain, --groups and --out are for a run folder; leave them out with zoo:<name>")
+    if (
+        values["weights"].present
+        or values.plain is not None
+        or values.out is not None
+        or values.groups
+        or values.backgrounds
+    ):
+        raise UsageError(
+            "--weights, --plain, --groups, --backgrounds and --out are for a run folder; leave them out with zoo:<name>"
+        )
     record = info(name)
     scores = evaluate_record(name, split=values.split, data_dir=values.data_dir)
     print(record_table(record, values.split, scores))

@@ -11,8 +11,8 @@ def main(values):
     """Writes the page of a run, or the strip of images, and prints where it is."""
     _check(values)
     if not values.images:
-        like = {"plain": values.plain, "data_dir": values.data_dir, "groups": values.groups, "out": values.out}
-        written = page.report(values.model, **like)
+        names = ("plain", "data_dir", "groups", "backgrounds", "out")
+        written = page.report(values.model, **{name: values[name].value for name in names})
     else:
         written, paths = expanded(values.out or "strip.png"), _files(values.images)
         if values.saved_model is not None:
@@ -28,7 +28,7 @@ def _check(values):
         raise UsageError("give either --model=runs/... or zoo:<name>, or --saved_model=models/<name>/<version>")
     if not values.images and (values.saved_model or record_name(values.model)):
         raise UsageError("say which images to look at with --images, files or a folder; only a run has a report")
-    useless = ("data_dir", "groups") if values.images else ("site",)
+    useless = ("data_dir", "groups", "backgrounds") if values.images else ("site",)
     useless += ("plain", "site") if values.saved_model else ()
     if given := [name for name in useless if values[name].value]:
         place = "for --saved_model" if values.saved_model else "with --images" if values.images else "for a report"

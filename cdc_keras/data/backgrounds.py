@@ -53,8 +53,8 @@ def background_variants(count, *, seed, background_bias, difficulty=0.0, image_s
     labels, foregrounds, backgrounds = draw_scenes(rng, count, background_bias, difficulty)
     # A jump, because `rng` itself goes on with the noise, and a spawn would change a `SeedSequence` that is the seed.
     pairing = np.random.Generator(rng.bit_generator.jumped())
-    same = _another(pairing, labels, labels)
-    other = _another(pairing, labels, pairing.integers(len(CLASS_NAMES), size=count))
+    same = another(pairing, labels, labels)
+    other = another(pairing, labels, pairing.integers(len(CLASS_NAMES), size=count))
     layers = {
         "original": (foregrounds, backgrounds),
         "mixed_same": (foregrounds, take(backgrounds, same)),
@@ -66,7 +66,7 @@ def background_variants(count, *, seed, background_bias, difficulty=0.0, image_s
     return {name: render(labels, *layers[name], copy.deepcopy(rng), image_size, difficulty) for name in BACKGROUNDS}
 
 
-def _another(rng, labels, categories):
+def another(rng, labels, categories):
     """Returns for every image the row of a random other one of its category in `categories`, (N,); each needs two."""
     chosen = np.empty(len(labels), np.int64)
     for category in np.unique(categories):

@@ -61,8 +61,8 @@ def attach(
             1.05. "neutral": M = sigmoid(3), 0.95. "centred": M = 2 sigmoid(0) = 1, at most 2. "spread": M = V over
             twice its mean, scaled to [0.2, 1], times the M of "centred"; the extractor has to give V.
             Deviation: the paper gives no initialisation. Started at random, M times C is about a quarter, and a short
-            run spends its epochs undoing that (docs/method.md). From there C can reach 2 and so amplify, M of "identity"
-            by 5%, where the paper's end at 1. A sigmoid's slope is 0.25 in its middle and 0.05 at 3.
+            run spends its epochs undoing that (docs/method.md). From there C can reach 2 and so amplify, M of
+            "identity" by 5%, where the paper's end at 1. A sigmoid's slope is 0.25 in its middle and 0.05 at 3.
         residual: False leaves R out ("w/o RU" of Table 2).
         attention: False leaves M and C out ("+ RU": output R(F) + F).
         compatibility: how C adds up its products over the positions: "mean", which keeps the sigmoid from saturating

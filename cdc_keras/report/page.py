@@ -21,6 +21,7 @@ from cdc_keras.weights import make_folder, write_text
 
 EXTREME = 3  # classes at either end, with strips
 EXAMPLES = 2  # images of each
+VARIANTS = 5  # images on other backgrounds
 GROUPS = "The accuracy of the images with the same values. The average is weighted by the images of training."
 HEALTH = {
     "reconstruction_loss": "The mean squared error of the reconstruction, for images in [-1, 1].",
@@ -34,7 +35,7 @@ HEALTH = {
 
 
 @keras_defaults()
-def report(model, *, plain=None, data_dir=None, groups=(), out=None):
+def report(model, *, plain=None, data_dir=None, groups=(), backgrounds=False, out=None):
     """Writes `report.html` into a run folder, or into `out`, and returns its path.
 
     For an extractor it shows curves, health, reconstructions, swapped conditions and, where there is one, the audit.
@@ -46,6 +47,7 @@ def report(model, *, plain=None, data_dir=None, groups=(), out=None):
         plain: of a gated classifier, its plain counterpart: a run folder or "zoo:<name>".
         data_dir: where the data are now, if not where they were in training.
         groups: of a classifier, columns by whose values its images are scored in groups, as for `evaluation.evaluate`.
+        backgrounds: of a classifier, score and show the objects on other backgrounds, as for `evaluation.evaluate`.
         out: folder for the page, scores and pictures, if not that of the run.
 
     Raises:
@@ -54,7 +56,7 @@ def report(model, *, plain=None, data_dir=None, groups=(), out=None):
     run = RunFolder(model)
     run.config()  # a folder that is none is not made
     make_folder((run if out is None else RunFolder(out)).pictures)  # before minutes of scoring
-    measured = evaluation.measure(model, data_dir=data_dir, plain=plain, groups=groups)
+    measured = evaluation.measure(model, data_dir=data_dir, plain=plain, groups=groups, backgrounds=backgrounds)
     written = evaluation.write(measured, out)
     config, epochs = measured.config, run.rows()
     sections = [_facts(run, config, epochs)]
@@ -134,6 +136,9 @@ def _classifier(measured, pictures):
     if "groups" in measured.scores:
         head, rows = table(measured.scores["groups"])
         sections.append(Section("Groups", [blocks.text(GROUPS), blocks.table(rows, head)]))
+    if measured.variants is not None:
+        rows = evaluation.background_rows(measured.scores["backgrounds"])
+        sections.append(Section("Backgrounds", [_variants(measured.variants), blocks.table(rows)]))
     if isinstance(measured.images, StreamSplit):
         text = "There are no strips: the test images are decoded while they are scored, and not held."
         return [*sections, Section("Categories", [blocks.text(text)])]
@@ -148,6 +153,15 @@ def _classifier(measured, pictures):
     if "mask" in measured.images.factors:
         sections.append(Section("Localisation", _localisation(measured.images, networks)))
     return sections
+
+
+def _variants(variants):
+    """Returns a picture of images on other backgrounds, a column for each kind."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "backgrounds.png")
+        rows = np.linspace(0, len(variants["original"]) - 1, VARIANTS).astype(int)  # of a folder, of several categories
+        figures.columns({name: variant.images[rows] for name, variant in variants.items()}, path)
+        return blocks.picture(path)
 
 
 def _accuracies(confusion):

@@ -12,6 +12,7 @@ import numpy as np
 from cdc_keras.config import RunConfig
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit
 from cdc_keras.data.load import load_dataset
+from cdc_keras.data.pasted import pasted_variants
 from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
 from cdc_keras.runs.environment import environment
@@ -25,6 +26,8 @@ from cdc_keras.trainers.classifier import Classifier
 from cdc_keras.trainers.disentangler import Disentangler
 from cdc_keras.visualize import figures
 from cdc_keras.weights import load_weights, make_folder, write_text
+
+PASTING_SEED = 0  # of the backgrounds on which objects are pasted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Evaluation:
         confusion: (num_classes, num_classes) counts, row the true category; None for an extractor.
         groups: `groups.Groups` of the images, and
         of_groups: (groups, num_classes, num_classes) the counts of each; both None if there are none.
+        variants: `pasted.PASTED` -> the images on other backgrounds; None if they were not asked for.
     """
 
     run: RunFolder
@@ -53,6 +57,7 @@ class Evaluation:
     confusion: np.ndarray | None
     groups: Groups | None
     of_groups: np.ndarray | None
+    variants: dict[str, Split] | None
 
 
 def evaluate(
@@ -63,6 +68,7 @@ def evaluate(
     data_dir: str | None = None,
     plain: str | os.PathLike | None = None,
     groups: Sequence[str] = (),
+    backgrounds: bool = False,
     out: str | os.PathLike | None = None,
 ) -> dict:
     """Returns the scores of a run as a JSON-ready dict, having written them and the pictures into its folder.
@@ -76,18 +82,22 @@ def evaluate(
             strips.
         groups: columns by whose values the images are scored in groups: of a folder's labels.csv, features of a TFDS
             set, or factors of `shapes`.
+        backgrounds: also score the images on other backgrounds (`data.pasted`), where the masks of objects are known.
         out: folder for scores and pictures, if not that of the run.
 
     Raises:
         UserError: the folder holds no such run, or no checkpoint yet; or there are no such groups.
     """
-    evaluation = measure(model, split=split, weights=weights, data_dir=data_dir, plain=plain, groups=groups)
+    like = {"split": split, "weights": weights, "data_dir": data_dir, "plain": plain}
+    evaluation = measure(model, groups=groups, backgrounds=backgrounds, **like)
     write(evaluation, out)
     return evaluation.scores
 
 
 @keras_defaults()
-def measure(model, *, split="test", weights="last", data_dir=None, plain=None, groups=()) -> Evaluation:
+def measure(
+    model, *, split="test", weights="last", data_dir=None, plain=None, groups=(), backgrounds=False
+) -> Evaluation:
     """Returns the `Evaluation` of a run and writes nothing; arguments and errors are those of `evaluate`."""
     run = RunFolder(model)
     if plain is not None:
@@ -96,6 +106,7 @@ def measure(model, *, split="test", weights="last", data_dir=None, plain=None, g
     trainer, dataset, config = load_run(run, weights=weights, data_dir=data_dir, features=tuple(groups))
     images = split_of(dataset, split)
     in_groups = _groups(images, groups, config) if groups else None
+    variants = _variants(images, dataset, config) if backgrounds else None
     scored = trainer if config.teacher is None else trainer.network  # a student is scored as any other classifier
     measured = score(scored, images, config, in_groups and in_groups.of_images).check_finite()
     scores = {
@@ -111,10 +122,13 @@ def measure(model, *, split="test", weights="last", data_dir=None, plain=None, g
     if groups:
         training = groups_of(dataset.train, groups) if set(groups) <= dataset.train.factors.keys() else None
         scores["groups"] = summary(in_groups, measured.of_groups, training)
+    if backgrounds:
+        top1 = {key: score(scored, variant, config).metrics["top1"] for key, variant in variants.items()}
+        scores["backgrounds"] = {"top1": top1, "gap": top1["mixed_same"] - top1["mixed_rand"]}
     scores["environment"] = environment()
     name = f"{split}-{weights}"
     counts = measured.confusion, in_groups, measured.of_groups
-    return Evaluation(run, config, dataset, trainer, name, images, plain, scores, *counts)
+    return Evaluation(run, config, dataset, trainer, name, images, plain, scores, *counts, variants)
 
 
 @keras_defaults()
@@ -162,11 +176,21 @@ def _csv(rows):
 
 def _groups(images, columns, config):
     """Returns the `Groups` of the images to score."""
-    if not config.classifies:
-        raise UserError("groups are of the images of a classifier, and this run is an extractor; leave groups out")
-    if isinstance(images, StreamSplit):
-        raise UserError("groups are scored where the images fit into memory, and these do not; leave groups out")
+    _check_can_be_looked_into(images, config, "groups")
     return groups_of(images, columns)
+
+
+def _variants(images, dataset, config):
+    """Returns the images to score on other backgrounds."""
+    _check_can_be_looked_into(images, config, "backgrounds")
+    return pasted_variants(images, len(dataset.class_names), seed=PASTING_SEED)
+
+
+def _check_can_be_looked_into(images, config, what):
+    if not config.classifies:
+        raise UserError(f"{what} are scored by a classifier, and this run is an extractor; leave {what} out")
+    if isinstance(images, StreamSplit):
+        raise UserError(f"{what} are scored where the images fit into memory, and these do not; leave {what} out")
 
 
 def split_of(dataset, split):
@@ -234,7 +258,15 @@ def table(scores):
         cells = [[str(cell) for cell in row] for row in (head, *rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines += ["groups:"] + ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    if "backgrounds" in scores:
+        lines += ["backgrounds:"] + [f"  {name:22s} {cell}" for name, cell in background_rows(scores["backgrounds"])]
     return "\n".join(lines)
+
+
+def background_rows(found):
+    """Returns the accuracies on other backgrounds, and the gap, as rows of text."""
+    rows = [(name, f"{share:.2%}") for name, share in found["top1"].items()]
+    return [*rows, ("gap, same - rand", f"{100 * found['gap']:+.2f} points")]
 
 
 def _check_counterpart(run, plain):

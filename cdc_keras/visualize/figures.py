@@ -161,6 +161,21 @@ def draw_strip(images, maps, path, *, title, masks=None, labels=None):
     save_figure(figure, path)
 
 
+def columns(images, path):
+    """Writes columns of images, each under its name.
+
+    Args:
+        images: {name: (N, H, W, 3) uint8}, as many in each.
+        path: PNG to write.
+    """
+    figure, axes = _grid(len(next(iter(images.values()))), len(images), "")
+    for column, (name, pictures) in zip(axes.T, images.items(), strict=True):
+        column[0].set_title(name, **text_style(name))
+        for ax, picture in zip(column, pictures, strict=True):
+            ax.imshow(picture)
+    save_figure(figure, path)
+
+
 def confusion_matrix(matrix, class_names, path):
     """Writes the matrix as a heat map of shares of each true category.
 

@@ -13,6 +13,7 @@ from tiny_runs import CLASSIFIER
 
 from cdc_keras.config import RunConfig
 from cdc_keras.data.dataset import Split
+from cdc_keras.data.pasted import PASTED
 from cdc_keras.errors import UserError
 from cdc_keras.runs.groups import Groups, groups_of, summary, table
 from cdc_keras.runs.scoring import score
@@ -100,9 +101,12 @@ def birds(tmp_path_factory):
     for part, count in (("train", 12), ("test", 5)):
         for label in ("landbird", "waterbird"):
             (folder / "data" / part / label).mkdir(parents=True)
+            (folder / "data/masks" / part / label).mkdir(parents=True)
             for i in range(count):
                 pixels = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / "data" / part / label / f"{part}_{label}_{i}.png")
+                mask = np.pad(np.full((12, 12), 255, np.uint8), 10)
+                Image.fromarray(mask).save(folder / "data/masks" / part / label / f"{part}_{label}_{i}.png")
                 lines.append(f"{part}_{label}_{i},{'water' if i % 3 else 'land'}")
     (folder / "data/labels.csv").write_text("\n".join(lines) + "\n")
     config = dataclasses.replace(
@@ -127,6 +131,20 @@ def test_the_command_prints_and_writes_the_groups_and_so_does_the_report(birds, 
     run_command("report", f"--model={birds}", "--groups=place")
     page = (birds / "report.html").read_text()
     assert ">Groups</h2>" in page and "weighted as in training" in page
+
+
+@pytest.mark.slow
+def test_the_command_prints_the_scores_on_other_backgrounds_and_the_report_shows_them(birds, capsys):
+    run_command("evaluate", f"--model={birds}", "--backgrounds")
+    printed = capsys.readouterr().out
+    found = json.loads((birds / "evaluation-test-last.json").read_text())
+    top1 = found["backgrounds"]["top1"]
+    assert tuple(top1) == PASTED and top1["original"] == found["top1"]
+    assert found["backgrounds"]["gap"] == pytest.approx(top1["mixed_same"] - top1["mixed_rand"])
+    assert all(f"{name:22s} {share:.2%}" in printed for name, share in top1.items())
+    run_command("report", f"--model={birds}", "--backgrounds=true")
+    page = (birds / "report.html").read_text()
+    assert ">Backgrounds</h2>" in page and "gap, same - rand" in page and ">Localisation</h2>" in page
 
 
 @pytest.mark.slow
