@@ -4,7 +4,7 @@ VENV := .venv
 RUN := TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 CDC := $(VENV)/bin/cdc-keras
 
-.PHONY: demo test quick lint bench reference long families precision augmentation disentangling tables clean
+.PHONY: demo test quick lint docs bench reference long families precision augmentation disentangling tables clean
 
 demo: $(VENV)/installed
 	$(CDC) demo --out=runs/demo
@@ -19,6 +19,18 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(RUN) -m pytest tests/test_imports.py
+	$(VENV)/bin/codespell
+	$(RUN) -m docs.plain
+
+# The site, in build/site. Tutorials that have changed are executed first, two at a time.
+NOTEBOOKS := $(patsubst examples/%.py,docs/tutorials/%.ipynb,$(shell grep -l "^. %% .markdown." examples/*.py))
+docs: $(VENV)/installed-docs
+	$(MAKE) --jobs=2 --output-sync $(NOTEBOOKS)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+
+docs/tutorials/%.ipynb: examples/%.py
+	@mkdir -p $(@D)
+	TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/jupytext --quiet --set-kernel=python3 --to=ipynb --execute --output=$@ $<
 
 bench: $(VENV)/installed-torch
 	$(RUN) -m benchmarks.input_path --out=docs/results/input_path.json
@@ -77,9 +89,13 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# The peer of `make reference` and `make bench`; large, and needed for nothing else, so it is no requirement.
+$(VENV)/installed-docs: $(VENV)/installed requirements-docs.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	touch $@
+
+# The peers of `make reference` and `make bench`; large, and needed for nothing else, so they are no requirements.
 $(VENV)/installed-torch: $(VENV)/installed-dev
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 openvino==2026.4.1
 	touch $@
 
 clean:

@@ -86,7 +86,8 @@ def document(records):
         "",
         "* `float32` is the default.",
         "* `mixed_bfloat16` is for GPUs, and for CPUs that have instructions for it ([speed](speed.md)).",
-        "* `mixed_float16` is for GPUs, and works on one device. D and the auto-encoder each scale their loss.",
+        "* `mixed_float16` is for GPUs, and works on one device. The discriminator D and the auto-encoder each scale "
+        "their loss.",
         "",
         "Models trained in 16 bits are evaluated, audited and released in float32.",
         "",

@@ -13,6 +13,7 @@ import shutil
 import sys
 
 from benchmarks import augmentation, disentangling, emptied, gate_pays, input_path, latency, settings, training_step
+from cdc_keras import cli, flags
 from cdc_keras.markdown import markdown_table
 from cdc_keras.tables import markdown
 from cdc_keras.zoo.findings import PLAYERS, READERS
@@ -21,12 +22,41 @@ from cdc_keras.zoo.record import INDEX, PRESET, Record
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 DEMO = RESULTS / "demo.json"
+MOST_USED = (
+    "run_dir",
+    "task",
+    "dataset",
+    "data_dir",
+    "image_size",
+    "epochs",
+    "batch_size",
+    "network",
+    "extractor",
+    "seed",
+)
 MARK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.S)
 
 
 def demo():
     """Returns the demo's table."""
     return json.loads(DEMO.read_text(encoding="utf-8"))["table"].rstrip()
+
+
+def commands():
+    """Returns the table of the program's commands."""
+    rows = [
+        (f"`{name}`", command.summary, f"`cdc-keras {name} {command.example}`")
+        for name, command in cli.COMMANDS.items()
+    ]
+    return markdown_table(("command", "what it does", "for example"), rows)
+
+
+def most_used_flags():
+    """Returns the table of the flags of training that are used most."""
+    values = flags.flags.FlagValues()
+    flags.train(values)
+    rows = [(f"`--{name}`", values[name].help.split(">: ", 1)[-1].replace("<", "&lt;")) for name in MOST_USED]
+    return markdown_table(("flag", "meaning"), rows)
 
 
 def records(kind):
@@ -121,14 +151,14 @@ def idea():
         "stay.\n"
         "* **The price is a blurred copy.** Its mean squared error is "
         f"{found['reconstruction MSE']:.3f}, for images in [-1, 1].\n"
-        f"* **V finds the object.** V is where the decoded image changes with the category. It needs no mask and no "
+        f"* **V finds the object.** V needs no mask and no "
         f"label of the image. Its IoU with the object is {found['IoU of V with the object']:.2f}, that of another "
         f"image's V {found[emptied.SCENES['spread_iou_of_another']]:.2f}.\n"
         "* **A gate that starts from V pays** where the background misleads. It gains "
-        f"{pays['plain']} points on the plain network, and {pays['the same, T and V of another image']} on the same "
-        "gate with T and V of another image, with an earlier extractor "
-        "([gate](docs/gate.md), [demo](docs/demo.md)). The extractor must have seen "
-        "backgrounds that do not mislead."
+        f"{pays['plain']} points on the plain network, {pays['the same, T and V of another image']} on the same gate "
+        f"with T and V of another image, and {pays['plain, as many weights']} on a plain network with as many weights "
+        "([does it pay?](docs/does_it_pay.md), [demo](docs/demo.md)). The extractor had seen backgrounds that do not "
+        "mislead."
     )
 
 
@@ -236,6 +266,8 @@ def parts(path):
 
     return {
         "demo": demo,
+        "commands": commands,
+        "flags": most_used_flags,
         "zoo": lambda: zoo(link),
         "tables": tables,
         "shapes": lambda: study("shapes"),

@@ -244,7 +244,7 @@ def most_confused(confusion, class_names, most=5):
 
 def table(scores):
     """Returns the scores as lines of text for a terminal."""
-    shown = {k: v for k, v in scores.items() if not isinstance(v, (dict, list))}
+    shown = {k: v for k, v in scores.items() if v is not None and not isinstance(v, (dict, list))}
     lines = [
         f"{name:24s} {value:.5g}" if isinstance(value, float) else f"{name:24s} {value}"
         for name, value in shown.items()

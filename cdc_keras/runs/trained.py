@@ -44,7 +44,8 @@ class Trained:
 def load(place: str | os.PathLike[str], *, spread: bool = False) -> keras.Model:
     """Returns a trained network as a functional `keras.Model`, in float32.
 
-    An extractor maps images (B, S, S, 3) in [-1, 1] to T (B, h, h, C), a classifier to logits (B, num_classes).
+    An extractor maps images (B, S, S, 3) in [-1, 1] to T (B, h, h, C), a classifier to logits (B, num_classes). Where T
+    has noise, as that of "zoo:shapes", it is another in every call; with `spread` it is without.
 
     Args:
         place: path of a finished run, or "zoo:<name>".

@@ -218,10 +218,11 @@ def info(name: str | os.PathLike[str]) -> Record:
 def load(name: str | os.PathLike[str]) -> keras.Model:
     """Returns the released network as a functional `keras.Model` of the record's name, all its weights frozen.
 
-    An extractor maps images (B, S, S, 3) in [-1, 1] to T (B, h, h, C), a classifier to logits (B, num_classes). A gated
-    classifier contains its extractor. All compute in float32, in whatever precision they were trained. Only a zoo at a
-    URL is ever asked for over the network, and once. `cdc_keras.preprocess_input` brings pixels from 0 to 255 to
-    [-1, 1], and `cdc_keras.decode_predictions` turns logits into names and probabilities.
+    An extractor maps images (B, S, S, 3) in [-1, 1] to T (B, h, h, C), a classifier to logits (B, num_classes). Where T
+    has noise, as that of "shapes", it is another in every call. A gated classifier contains its extractor. All compute
+    in float32, in whatever precision they were trained. Only a zoo at a URL is ever asked for over the network, and
+    once. `cdc_keras.preprocess_input` brings pixels from 0 to 255 to [-1, 1], and `cdc_keras.decode_predictions` turns
+    logits into names and probabilities.
 
     Args:
         name: of a record, see `names`, or the path of a record's folder, with a separator in it.
