@@ -156,9 +156,9 @@ def idea():
         f"image's V {found[emptied.SCENES['spread_iou_of_another']]:.2f}.\n"
         "* **A gate that starts from V pays** where the background misleads. It gains "
         f"{pays['plain']} points on the plain network, {pays['the same, T and V of another image']} on the same gate "
-        f"with T and V of another image, and {pays['plain, as many weights']} on a plain network with as many weights "
-        "([does it pay?](docs/does_it_pay.md), [demo](docs/demo.md)). The extractor had seen backgrounds that do not "
-        "mislead."
+        f"with T and V of another image, and {pays['plain, as many weights']} on a plain network with as many weights, "
+        "all with an earlier extractor ([does it pay?](docs/does_it_pay.md), [demo](docs/demo.md)). It had seen "
+        "backgrounds that do not mislead."
     )
 
 

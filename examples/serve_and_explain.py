@@ -51,7 +51,7 @@ def cdc(*arguments):
 # ## A classifier to serve
 #
 # We have no photograph here, only images that the program draws: ten shapes on textured backgrounds. So we train a
-# classifier of those. Its gate sees V and starts from it. The seed is 1, because the extractor has seen the images of 0.
+# classifier of those. Its gate sees V and starts from it. The extractor has seen the images of seed 0, so ours is 1.
 
 # %%
 cdc(
