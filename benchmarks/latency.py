@@ -1,20 +1,18 @@
-"""What we export beside the runtimes that a user would pick, on the same network and cores: latency of a request.
+"""The exported model beside ONNX Runtime and PyTorch on the same network and cores: latency of a request.
 
     python -m benchmarks.latency --out latency.json
 
-Ours are the three formats of `cdc-keras export`, each with its signature serving_default: the SavedModel, called from
-Python, LiteRT, and ONNX in ONNX Runtime. The peers are OpenVINO, which reads the same ONNX file, and PyTorch, eager and
-compiled, on the network of `torch_peers.py` with preprocessing, softmax and the five best as ours. A gated network has
-no peer in PyTorch. Each runs in a process of its own, and they take turns, one round each. A round has a median (p50)
-and a 99th percentile (p99) of its requests; ratios are medians of the rounds' ratios of p50.
+Ours is the SavedModel that `cdc-keras export` writes, its signature serving_default called from Python. ONNX
+Runtime runs what the same command writes with --format=onnx, PyTorch the peer of `torch_peers.py`, with preprocessing,
+softmax and the five best as ours. A gated network has no peer in PyTorch. Each runs in a process of its own, and they
+take turns, one round each; a round's latency is the median of its requests, ratios are medians of the rounds' ratios.
 
-PyTorch and OpenVINO are not among the requirements; `make bench` installs them.
+PyTorch is not among the requirements; `make bench` installs it.
 """
 
 import argparse
 import importlib.metadata
 import json
-import os
 import pathlib
 import statistics
 import tempfile
@@ -24,15 +22,13 @@ from benchmarks import training_step  # which sets the backend
 from cdc_keras.markdown import markdown_table
 
 RECORDS = ("cifar100_resnet20", "cifar100_resnet20_gated")
-BATCHES = {1: 200, 8: 60, 64: 20}  # images in a request: requests in a round
-BAR = 1.05
-OURS = {"saved_model": "SavedModel", "litert": "LiteRT", "onnx": "ONNX Runtime"}
-SIDES = {**OURS, "openvino": "OpenVINO", "torch": "PyTorch", "compiled": "PyTorch, compiled"}
-CORES = len(os.sched_getaffinity(0))
+BATCHES = {1: 100, 64: 10}  # images in a request: requests in a round
+BAR = 1.0
+SIDES = {"ours": "SavedModel", "onnx": "ONNX Runtime", "torch": "PyTorch"}
 
 
 class Server:
-    """Answers requests of one size; called, it returns [p50, p99], the seconds of some.
+    """Answers requests of one size; called, it returns the median seconds of some.
 
     Args:
         batch: images in a request.
@@ -50,10 +46,10 @@ class Server:
             started = time.perf_counter()
             self.answer()
             seconds.append(time.perf_counter() - started)
-        return [statistics.median(seconds), sorted(seconds)[-1 - len(seconds) // 100]]
+        return statistics.median(seconds)
 
 
-class SavedModel(Server):
+class Ours(Server):
     def __init__(self, folder, batch, image_size):
         import tensorflow as tf
 
@@ -61,17 +57,6 @@ class SavedModel(Server):
         self.model = tf.saved_model.load(folder)
         function = self.model.signatures["serving_default"]
         self.answer = lambda: function(images=tf.constant(self.images))["probabilities"].numpy()
-
-
-class LiteRT(Server):
-    def __init__(self, folder, batch, image_size):
-        from ai_edge_litert.interpreter import Interpreter
-
-        super().__init__(batch, image_size)
-        run = Interpreter(str(pathlib.Path(folder, "model.tflite")), num_threads=CORES).get_signature_runner(
-            "serving_default"
-        )
-        self.answer = lambda: run(images=self.images)
 
 
 class Onnx(Server):
@@ -83,70 +68,47 @@ class Onnx(Server):
         self.answer = lambda: session.run(None, {"images": self.images})
 
 
-class OpenVino(Server):
-    def __init__(self, folder, batch, image_size):
-        import openvino
-
-        super().__init__(batch, image_size)
-        core = openvino.Core()
-        model = core.read_model(pathlib.Path(folder, "serving_default.onnx"))
-        model.reshape([batch, image_size, image_size, 3])  # as fast as it can be, for this size alone
-        request = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
-        self.answer = lambda: request.infer({"images": self.images})
-
-
 class Torch(Server):
-    def __init__(self, network, classes, compiled, batch, image_size):
+    def __init__(self, network, classes, batch, image_size):
         import torch
 
         from benchmarks import torch_peers
 
         super().__init__(batch, image_size)
-        model = torch_peers.network(network, classes).eval().to(memory_format=torch.channels_last)
+        model = torch_peers.network(network, classes).eval()
 
-        def answer(images):
-            images = images.permute(0, 3, 1, 2).float() / 127.5 - 1  # channels last, as the pixels come
-            probabilities = torch.softmax(model(images), dim=1)
-            return probabilities, *torch.topk(probabilities, 5)
-
-        answer = torch.compile(answer) if compiled else answer
-
-        def numbers():
+        def answer():
             with torch.inference_mode():
-                return [x.numpy() for x in answer(torch.from_numpy(self.images))]
+                images = torch.from_numpy(self.images).permute(0, 3, 1, 2).float() / 127.5 - 1
+                probabilities = torch.softmax(model(images), dim=1)
+                return probabilities.numpy(), torch.topk(probabilities, 5)
 
-        self.answer = numbers
+        self.answer = answer
 
 
 def exported(name, folder):
-    """Returns {format: path of a record as it is exported}, and its network if it has no gate, its size and classes."""
+    """Returns the paths of a record's SavedModel and ONNX files, and its config's network, size and classes."""
     from cdc_keras import zoo
-    from cdc_keras.choices import EXPORT_FORMATS
     from cdc_keras.export.export import export
 
     record = zoo.info(name)
     config = record.run_config()
-    paths = {
-        format: str(export(f"zoo:{name}", pathlib.Path(folder, name, format), format=format).folder)
-        for format in EXPORT_FORMATS
-    }
-    return paths, None if config.gated else config.network, config.image_size, len(record.class_names)
+    paths = [
+        str(export(f"zoo:{name}", pathlib.Path(folder, name, format), format=format).folder)
+        for format in ("saved_model", "onnx")
+    ]
+    return *paths, None if config.gated else config.network, config.image_size, len(record.class_names)
 
 
 def measure(name, *, rounds, requests=None):
-    """Returns {batch: {side: [[p50, p99] of every round]}}, seconds, of a record of the zoo."""
+    """Returns {batch: {side: [seconds of every round]}} of a record of the zoo."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        paths, network, size, classes = training_step.elsewhere(exported, name, folder)
-        readers = {"saved_model": SavedModel, "litert": LiteRT, "onnx": Onnx, "openvino": OpenVino}
+        saved_model, onnx, network, size, classes = training_step.elsewhere(exported, name, folder)
         for batch, usual in BATCHES.items():
-            made = {
-                side: (kind, (paths["onnx" if side == "openvino" else side], batch, size), {})
-                for side, kind in readers.items()
-            }
+            made = {"ours": (Ours, (saved_model, batch, size), {}), "onnx": (Onnx, (onnx, batch, size), {})}
             if network is not None:
-                for side in ("torch", "compiled"):
-                    made[side] = (Torch, (network, classes, side == "compiled", batch, size), {})
+                made["torch"] = (Torch, (network, classes, batch, size), {})
             times = {side: [] for side in made}
             with training_step.processes(f"{name}, {batch}", made) as asks:
                 for number in range(rounds + 1):
@@ -159,30 +121,22 @@ def measure(name, *, rounds, requests=None):
 
 
 def table(measured):
-    """Returns the table of {record: {batch: {side: [[p50, p99]]}}}, seconds, as Markdown."""
-    head = ["record", "images in a request", *(f"{x}, ms" for x in SIDES.values()), "our best over the fastest", "met"]
+    """Returns the table of {record: {batch: {side: [seconds]}}} as Markdown."""
+    head = ["record", "images in a request", *(f"{x}, ms" for x in SIDES.values()), "ours over the better", "met"]
     rows = []
     for name, batches in measured.items():
         for batch, times in batches.items():
-            typical = {side: [p50 for p50, _ in of_rounds] for side, of_rounds in times.items()}
-            shown = [_cell(times[side]) if side in times else "" for side in SIDES]
-            fastest, best = (
-                [min(x) for x in zip(*(typical[side] for side in sides if side in typical), strict=True)]
-                for sides in (SIDES, OURS)
-            )
-            ratio = statistics.median(ours / peer for ours, peer in zip(best, fastest, strict=True))
-            rows.append((name, batch, *shown, f"{ratio:.2f}", "yes" if ratio <= BAR else "NO"))
+            shown = [f"{1e3 * statistics.median(times[x]):.2f}" if x in times else "" for x in SIDES]
+            better = [min(peers) for peers in zip(*(times[x] for x in times if x != "ours"), strict=True)]
+            ratio = statistics.median(ours / peer for ours, peer in zip(times["ours"], better, strict=True))
+            met = "yes" if ratio <= BAR else "NO"
+            rows.append((name, batch, *shown, f"{ratio:.2f}", met))
     return markdown_table(head, rows)
-
-
-def _cell(of_rounds):
-    p50, p99 = (1e3 * statistics.median(values) for values in zip(*of_rounds, strict=True))
-    return f"{p50:.2f} ({p99:.2f})"
 
 
 def versions():
     """Returns {package: version} of the peers."""
-    return {name: importlib.metadata.version(name) for name in ("ai-edge-litert", "onnxruntime", "openvino", "torch")}
+    return {name: importlib.metadata.version(name) for name in ("onnxruntime", "tf2onnx", "torch")}
 
 
 def main(argv=None):
