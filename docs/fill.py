@@ -155,10 +155,10 @@ def idea():
         f"label of the image. Its IoU with the object is {found['IoU of V with the object']:.2f}, that of another "
         f"image's V {found[emptied.SCENES['spread_iou_of_another']]:.2f}.\n"
         "* **A gate that starts from V pays** where the background misleads. It gains "
-        f"{pays['plain']} points on the plain network, {pays['the same, T and V of another image']} on the same gate "
-        f"with T and V of another image, and {pays['plain, as many weights']} on a plain network with as many weights, "
-        "all with an earlier extractor ([does it pay?](docs/does_it_pay.md), [demo](docs/demo.md)). It had seen "
-        "backgrounds that do not mislead."
+        f"{pays['plain']} points on the plain network, and {pays['the same, T and V of another image']} on the same "
+        f"gate with T and V of another image. On a plain network with as many weights it gains "
+        f"{pays['plain, as many weights']}. The extractor was an earlier one, and had seen backgrounds that do not "
+        "mislead ([does it pay?](docs/does_it_pay.md), [demo](docs/demo.md))."
     )
 
 

@@ -147,7 +147,7 @@ def test_readme_states_the_findings_on_shapes():
     column = "gate from V minus this"
     for pattern, row in (
         (r"It gains \+([\d.]+) ± [\d.]+ points on the plain network", "plain"),
-        (r", \+([\d.]+) ± [\d.]+ on the same gate with T and V of another", "the same, T and V of another image"),
+        (r"and \+([\d.]+) ± [\d.]+ on the same gate with T and V of another", "the same, T and V of another image"),
     ):
         assert stated(pattern) == float(cells("does_it_pay.md", row)[column].split()[0])
     record = Record.from_json((ROOT / "zoo/shapes/preset.json").read_text(), "shapes")
