@@ -23,6 +23,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # before TensorFlow starts: it says le
 
 import matplotlib.pyplot as plt
 import numpy as np
+import tensorflow as tf
 
 import cdc_keras
 from cdc_keras.audit import summary
@@ -33,6 +34,7 @@ from cdc_keras.data.shapes import shapes
 from cdc_keras.zoo.findings import Finding, headline
 
 work = pathlib.Path(tempfile.mkdtemp())
+tf.get_logger().setLevel("ERROR")  # every probe is a new network, of which TensorFlow would warn us
 
 # %% [markdown]
 # ## What a discriminator proves: nothing

@@ -63,7 +63,8 @@ plt.show()
 
 # %% [markdown]
 # All classifiers of a table share one file of settings, and the rows change only what their names say. The extractor
-# has a second file. Each line is a flag of `cdc-keras train`.
+# has a second file. Each line is a flag of `cdc-keras train`. We hold back no images for validation, to save time.
+# Keep them, as is the default, wherever a setting is to be chosen.
 
 # %%
 (work / "classifier.flags").write_text("""
@@ -73,6 +74,7 @@ plt.show()
 --batch_size=32
 --learning_rate=0.02
 --warmup_epochs=0
+--validation_fraction=0
 """)
 (work / "extractor.flags").write_text("""
 --task=extractor
@@ -80,6 +82,7 @@ plt.show()
 --epochs=1
 --batch_size=16
 --learning_rate=1e-3
+--validation_fraction=0
 # The wish to hide the category from a discriminator grows during this share of the training.
 --fool_ramp_fraction=0.5
 """)

@@ -17,7 +17,7 @@ def card(record):
     if record.audit is not None:
         parts.append("## How much of the category can be read from T")
         parts.append("\n".join(described(record.audit)))
-        parts.append(f"`cdc-keras audit --model=zoo:{record.name} --out=audit` makes the audit again.")
+        parts.append(f"`cdc-keras audit --model=zoo:{record.name}` makes the audit again.")
     parts.append("## Where it comes from")
     parts.append(markdown_table(("", ""), _facts(record).items()))
     pictures = [file for file in sorted(record.files) if file.endswith(".png")]

@@ -172,8 +172,8 @@ def test_categories_without_test_images_are_neither_best_nor_worst(runs, monkeyp
 def test_images_that_are_decoded_on_the_way_have_no_strips(runs, monkeypatch):
     load = data.load_dataset
 
-    def streamed(config):
-        dataset = load(config)
+    def streamed(config, features):
+        dataset = load(config, features=features)
         images = tf.data.Dataset.from_tensor_slices((dataset.test.images, dataset.test.labels))
         return dataclasses.replace(dataset, test=StreamSplit(lambda *_, **__: images, len(dataset.test)))
 
@@ -187,9 +187,12 @@ def test_the_report_builds_the_model_loads_the_data_and_scores_once(runs, monkey
     calls = []
     for name in ("load_trainer", "load_dataset", "score"):
         function = getattr(evaluation, name)
-        monkeypatch.setattr(
-            evaluation, name, lambda *given, name=name, function=function: calls.append(name) or function(*given)
-        )
+
+        def counted(*given, name=name, function=function, **named):
+            calls.append(name)
+            return function(*given, **named)
+
+        monkeypatch.setattr(evaluation, name, counted)
     report.report(runs / "plain")
     assert sorted(calls) == ["load_dataset", "load_trainer", "score"]
 
