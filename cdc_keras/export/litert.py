@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from cdc_keras.errors import UserError
 from cdc_keras.export.folding import folded
-from cdc_keras.export.signatures import functions_of_pixels
+from cdc_keras.export.signatures import compiled
 
 MODEL = "model.tflite"
 NOT_CONVERTED = {"serve_bytes": "LiteRT has no operator that decodes JPEG or PNG; send pixels"}
@@ -27,14 +27,10 @@ def write(folder, trained):
     Raises:
         UserError: LiteRT has no operator for something in the network.
     """
-    trained, size = dataclasses.replace(trained, network=folded(trained.network)), trained.config.image_size
+    trained = dataclasses.replace(trained, network=folded(trained.network))
     module = tf.Module()
     module.weights = [variable.value for variable in trained.network.variables]
-    signature = [tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")]
-    functions = {
-        name: tf.function(function, input_signature=signature).get_concrete_function()
-        for name, function in functions_of_pixels(trained).items()
-    }
+    functions = {name: function.get_concrete_function() for name, function in compiled(trained).items()}
     with tempfile.TemporaryDirectory() as place:
         tf.saved_model.save(module, place, signatures=functions)
         try:

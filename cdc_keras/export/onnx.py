@@ -2,10 +2,8 @@
 
 import re
 
-import tensorflow as tf
-
 from cdc_keras.errors import UserError
-from cdc_keras.export.signatures import functions_of_pixels
+from cdc_keras.export.signatures import compiled
 
 OPSET = 18
 NOT_CONVERTED = {"serve_bytes": "ONNX has no operator that decodes JPEG or PNG; send pixels"}
@@ -31,12 +29,10 @@ def write(folder, trained):
             'ONNX is written by tf2onnx, which is not installed; pip install "tf2onnx>=1.17,<1.18"'
         ) from error
 
-    size = trained.config.image_size
-    signature = [tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")]
-    functions = {name: tf.function(f, input_signature=signature) for name, f in functions_of_pixels(trained).items()}
+    functions = compiled(trained)
     for name, function in functions.items():
         path = str(folder / f"{name}.onnx")
-        tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET, output_path=path)
+        tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=OPSET, output_path=path)
         try:
             onnx.checker.check_model(path)  # tf2onnx leaves in what it cannot convert
         except onnx.checker.ValidationError as error:

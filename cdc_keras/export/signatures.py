@@ -54,6 +54,13 @@ def functions_of_pixels(trained):
     return functions
 
 
+def compiled(trained):
+    """Returns {name of a signature: `tf.function` of any number of images}, of `functions_of_pixels`."""
+    size = trained.config.image_size
+    signature = [tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")]
+    return {name: tf.function(f, input_signature=signature) for name, f in functions_of_pixels(trained).items()}
+
+
 def _classes(logits):
     probabilities = tf.nn.softmax(logits)
     scores, classes = tf.math.top_k(probabilities, min(TOP, logits.shape[-1]))
