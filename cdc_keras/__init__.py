@@ -2,16 +2,19 @@
 
 Nothing heavy is imported before it is used: `import cdc_keras` loads neither Keras nor TensorFlow. Once Keras is
 imported, before or after, it knows the layers of gated models, so that `keras.models.load_model` opens them.
+TensorFlow, if it is imported after, computes convolutions by oneDNN (`backend.use_onednn`).
 """
 
 import importlib
 
 import wrapt
 
-from cdc_keras.backend import start_keras
+from cdc_keras.backend import start_keras, use_onednn
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "attach", "decode_predictions", "load", "preprocess_input", "usable_sites", "zoo"]
+
+use_onednn()
 
 
 @wrapt.when_imported("keras")

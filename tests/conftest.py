@@ -5,6 +5,8 @@ import os
 
 import pytest
 
+import cdc_keras  # noqa: F401 - before TensorFlow, which it has compute by oneDNN
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; what they start inherits it
     os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from cdc_keras.runs.evaluation import measure
 from cdc_keras.runs.training import train
 
 CLASSES = ("猫", "a$b$c", 'x\n<{\\,"q"')
+REMOVED = ("HOME", "KERAS_HOME", "KERAS_BACKEND", "LC_ALL", "TF_ENABLE_ONEDNN_OPTS")
 FOREIGN = {"backend": "torch", "floatx": "float16", "image_data_format": "channels_first", "epsilon": 0.5}
 
 
@@ -45,9 +47,20 @@ def foreign(floatx):
 
 
 def run(*arguments, cwd=None, home=None, **variables):
-    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "KERAS_HOME", "KERAS_BACKEND", "LC_ALL")}
+    environment = {k: v for k, v in os.environ.items() if k not in REMOVED}
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "3"} | variables | ({} if home is None else {"HOME": str(home)})
     return subprocess.run([sys.executable, *arguments], capture_output=True, cwd=cwd, env=environment)
+
+
+CONVOLUTION = "import cdc_keras, keras; keras.ops.conv(keras.ops.ones((1, 8, 8, 16)), keras.ops.ones((3, 3, 16, 16)))"
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="oneDNN is for x86 here")
+def test_tensorflow_computes_by_onednn_unless_the_environment_says_otherwise():
+    for said, by_onednn in ({}, True), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, False):
+        done = run("-c", CONVOLUTION, ONEDNN_VERBOSE="1", **said)
+        assert done.returncode == 0, done.stderr
+        assert (b"exec,cpu,convolution" in done.stdout) == by_onednn
 
 
 def write_settings(folder, **settings):
