@@ -38,6 +38,7 @@ bench: $(VENV)/installed-torch
 	$(RUN) -m benchmarks.training_step --out=docs/results/training_step.json
 	$(RUN) -m benchmarks.settings --out=docs/results/settings.json
 	$(RUN) -m benchmarks.latency --out=docs/results/latency.json
+	$(RUN) -m benchmarks.start
 	$(RUN) -m docs.fill
 
 reference: $(VENV)/installed-torch
@@ -95,7 +96,7 @@ $(VENV)/installed-docs: $(VENV)/installed requirements-docs.txt
 
 # The peer of `make reference` and `make bench`; large, and needed for nothing else, so it is no requirement.
 $(VENV)/installed-torch: $(VENV)/installed-dev
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 openvino==2026.4.1
 	touch $@
 
 clean:

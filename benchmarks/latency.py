@@ -1,13 +1,14 @@
-"""The exported model beside ONNX Runtime and PyTorch on the same network and cores: latency of a request.
+"""What `cdc-keras export` writes, beside what else would serve the same network: the latency of a request.
 
     python -m benchmarks.latency --out latency.json
 
-Ours is the SavedModel that `cdc-keras export` writes, its signature serving_default called from Python. ONNX
-Runtime runs what the same command writes with --format=onnx, PyTorch the peer of `torch_peers.py`, with preprocessing,
-softmax and the five best as ours. A gated network has no peer in PyTorch. Each runs in a process of its own, and they
-take turns, one round each; a round's latency is the median of its requests, ratios are medians of the rounds' ratios.
+Ours are the three formats: the SavedModel, called from Python by its signature serving_default; the ONNX file in ONNX
+Runtime; and the LiteRT file in LiteRT. The peers are OpenVINO, which reads our ONNX file, and the same network in
+PyTorch, compiled, channels last, with preprocessing, softmax and the five best as ours. A gated network has no peer in
+PyTorch. Each runs in a process of its own on all cores, and they take turns, one round each. Latencies of a round are
+the median and the 99th percentile of its requests. Ratios are medians of the rounds' ratios.
 
-PyTorch is not among the requirements; `make bench` installs it.
+PyTorch and OpenVINO are not among the requirements; `make bench` installs them.
 """
 
 import argparse
@@ -22,13 +23,15 @@ from benchmarks import training_step  # which sets the backend
 from cdc_keras.markdown import markdown_table
 
 RECORDS = ("cifar100_resnet20", "cifar100_resnet20_gated")
-BATCHES = {1: 100, 64: 10}  # images in a request: requests in a round
-BAR = 1.0
-SIDES = {"ours": "SavedModel", "onnx": "ONNX Runtime", "torch": "PyTorch"}
+BATCHES = {1: 200, 8: 50, 64: 10}  # images in a request: requests in a round
+BAR = 1.05
+ONNX = "serving_default.onnx"
+OURS = {"saved_model": "SavedModel", "onnx": "ONNX file, ONNX Runtime", "litert": "LiteRT file, LiteRT"}
+PEERS = {"openvino": "OpenVINO", "torch": "PyTorch, compiled"}
 
 
 class Server:
-    """Answers requests of one size; called, it returns the median seconds of some.
+    """Answers requests of one size; called, it returns the median and the 99th percentile of the seconds of some.
 
     Args:
         batch: images in a request.
@@ -46,10 +49,10 @@ class Server:
             started = time.perf_counter()
             self.answer()
             seconds.append(time.perf_counter() - started)
-        return statistics.median(seconds)
+        return statistics.median(seconds), statistics.quantiles(seconds, n=100, method="inclusive")[-1]
 
 
-class Ours(Server):
+class SavedModel(Server):
     def __init__(self, folder, batch, image_size):
         import tensorflow as tf
 
@@ -64,8 +67,27 @@ class Onnx(Server):
         import onnxruntime
 
         super().__init__(batch, image_size)
-        session = onnxruntime.InferenceSession(pathlib.Path(folder, "serving_default.onnx"))
+        session = onnxruntime.InferenceSession(pathlib.Path(folder, ONNX))
         self.answer = lambda: session.run(None, {"images": self.images})
+
+
+class LiteRT(Server):
+    def __init__(self, folder, batch, image_size):
+        from ai_edge_litert.interpreter import Interpreter
+
+        super().__init__(batch, image_size)
+        interpreter = Interpreter(str(pathlib.Path(folder, "model.tflite")), num_threads=training_step.CORES)
+        function = interpreter.get_signature_runner("serving_default")
+        self.answer = lambda: function(images=self.images)
+
+
+class OpenVINO(Server):
+    def __init__(self, folder, batch, image_size):
+        import openvino
+
+        super().__init__(batch, image_size)
+        model = openvino.Core().compile_model(str(pathlib.Path(folder, ONNX)), "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+        self.answer = lambda: model([self.images])
 
 
 class Torch(Server):
@@ -75,38 +97,45 @@ class Torch(Server):
         from benchmarks import torch_peers
 
         super().__init__(batch, image_size)
-        model = torch_peers.network(network, classes).eval()
+        model = torch_peers.network(network, classes).eval().to(memory_format=torch.channels_last)
+
+        @torch.compile
+        def served(images):
+            probabilities = torch.softmax(model(images.permute(0, 3, 1, 2).float() / 127.5 - 1), dim=1)
+            return probabilities, torch.topk(probabilities, 5)
 
         def answer():
             with torch.inference_mode():
-                images = torch.from_numpy(self.images).permute(0, 3, 1, 2).float() / 127.5 - 1
-                probabilities = torch.softmax(model(images), dim=1)
-                return probabilities.numpy(), torch.topk(probabilities, 5)
+                return served(torch.from_numpy(self.images))[0].numpy()
 
         self.answer = answer
 
 
 def exported(name, folder):
-    """Returns the paths of a record's SavedModel and ONNX files, and its config's network, size and classes."""
+    """Returns {format: path} of what a record exports, and its config's network, size and number of classes."""
     from cdc_keras import zoo
     from cdc_keras.export.export import export
 
     record = zoo.info(name)
     config = record.run_config()
-    paths = [
-        str(export(f"zoo:{name}", pathlib.Path(folder, name, format), format=format).folder)
-        for format in ("saved_model", "onnx")
-    ]
-    return *paths, None if config.gated else config.network, config.image_size, len(record.class_names)
+    paths = {
+        format: str(export(f"zoo:{name}", pathlib.Path(folder, name, format), format=format).folder) for format in OURS
+    }
+    return paths, None if config.gated else config.network, config.image_size, len(record.class_names)
 
 
 def measure(name, *, rounds, requests=None):
-    """Returns {batch: {side: [seconds of every round]}} of a record of the zoo."""
+    """Returns {batch: {side: [(median, 99th percentile) of every round, seconds]}} of a record of the zoo."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        saved_model, onnx, network, size, classes = training_step.elsewhere(exported, name, folder)
+        paths, network, size, classes = training_step.elsewhere(exported, name, folder)
         for batch, usual in BATCHES.items():
-            made = {"ours": (Ours, (saved_model, batch, size), {}), "onnx": (Onnx, (onnx, batch, size), {})}
+            made = {
+                "saved_model": (SavedModel, (paths["saved_model"], batch, size), {}),
+                "onnx": (Onnx, (paths["onnx"], batch, size), {}),
+                "litert": (LiteRT, (paths["litert"], batch, size), {}),
+                "openvino": (OpenVINO, (paths["onnx"], batch, size), {}),
+            }
             if network is not None:
                 made["torch"] = (Torch, (network, classes, batch, size), {})
             times = {side: [] for side in made}
@@ -121,22 +150,34 @@ def measure(name, *, rounds, requests=None):
 
 
 def table(measured):
-    """Returns the table of {record: {batch: {side: [seconds]}}} as Markdown."""
-    head = ["record", "images in a request", *(f"{x}, ms" for x in SIDES.values()), "ours over the better", "met"]
+    """Returns the table of what `measure` returned for each record, {record: ...}, as Markdown."""
+    sides = OURS | PEERS
+    head = ["record", "images", *(f"{title}, ms" for title in sides.values()), "our best over the best peer", "met"]
     rows = []
     for name, batches in measured.items():
         for batch, times in batches.items():
-            shown = [f"{1e3 * statistics.median(times[x]):.2f}" if x in times else "" for x in SIDES]
-            better = [min(peers) for peers in zip(*(times[x] for x in times if x != "ours"), strict=True)]
-            ratio = statistics.median(ours / peer for ours, peer in zip(times["ours"], better, strict=True))
-            met = "yes" if ratio <= BAR else "NO"
-            rows.append((name, batch, *shown, f"{ratio:.2f}", met))
+            best = [
+                [min(found) for found in zip(*([p50 for p50, _ in times[x]] for x in kind if x in times), strict=True)]
+                for kind in (OURS, PEERS)
+            ]
+            ratio = statistics.median(ours / peer for ours, peer in zip(*best, strict=True))
+            shown = [_shown(times[side]) if side in times else "" for side in sides]
+            rows.append((name, batch, *shown, f"{ratio:.2f}", "yes" if ratio <= BAR else "NO"))
     return markdown_table(head, rows)
+
+
+def _shown(rounds):
+    """Returns the medians over the rounds of both latencies as text, in milliseconds."""
+    p50, p99 = (1e3 * statistics.median(values) for values in zip(*rounds, strict=True))
+    return f"{p50:.2f} ({p99:.2f})"
 
 
 def versions():
     """Returns {package: version} of the peers."""
-    return {name: importlib.metadata.version(name) for name in ("onnxruntime", "tf2onnx", "torch")}
+    return {
+        name: importlib.metadata.version(name)
+        for name in ("ai-edge-litert", "onnxruntime", "openvino", "tf2onnx", "torch")
+    }
 
 
 def main(argv=None):

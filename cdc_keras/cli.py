@@ -162,7 +162,7 @@ def run(name, arguments):
         quiet_libraries()
         os.environ["KERAS_HOME"] = os.devnull  # a command reads no keras.json: that is of all projects together
         with quiet_imports():
-            start_keras()
+            start_keras(lean=True)
             body = importlib.import_module(f"cdc_keras.commands.{name}")
         body.main(values)
 

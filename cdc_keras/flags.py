@@ -67,7 +67,11 @@ def audit(values):
     add("rivals", [], "other extractors to probe beside it, as name=runs/... or name=zoo:<name>", kind=tuple)
     add("classifier", None, "classifier that judges what is decoded under another category: runs/... or zoo:<name>")
     add("data_dir", None, "where the data are now, if not where they were in training")
-    add("out", None, "folder for audit.json, audit.md and audit.png; the run folder if not given")
+    add(
+        "out",
+        None,
+        "folder for audit.json, audit.md and audit.png; if not given, the run folder, or audits/<name> of zoo:<name>",
+    )
     add("limit", 20_000, "use at most so many test images, and freshly drawn shapes for probes", kind=int, low=1)
     add("seed", 0, "decides which images the probes learn from, and their initial weights", kind=int, low=0)
 

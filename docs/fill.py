@@ -12,7 +12,17 @@ import re
 import shutil
 import sys
 
-from benchmarks import augmentation, disentangling, emptied, gate_pays, input_path, latency, settings, training_step
+from benchmarks import (
+    augmentation,
+    disentangling,
+    emptied,
+    gate_pays,
+    input_path,
+    latency,
+    settings,
+    start,
+    training_step,
+)
 from cdc_keras import cli, flags
 from cdc_keras.markdown import markdown_table
 from cdc_keras.tables import markdown
@@ -195,6 +205,8 @@ def speed(name):
         table = settings.table(measured["rates"])
     elif name == "input_path":
         table = input_path.augmentation_table(measured["augmentations"])
+    elif name == "start":
+        table = start.table(measured["seconds"])
     elif name == "training_step":
         table = training_step.table(measured["table"])
     else:
@@ -282,6 +294,7 @@ def parts(path):
         "training_step": lambda: speed("training_step"),
         "settings": lambda: speed("settings"),
         "latency": lambda: speed("latency"),
+        "start": lambda: speed("start"),
         "input_path": lambda: speed("input_path"),
         "augmentation": augmented,
         "gate_pays": lambda: gate_pays.table(json.loads((RESULTS / "gate_pays.json").read_text(encoding="utf-8"))),

@@ -52,7 +52,7 @@ work = pathlib.Path(tempfile.mkdtemp())
 # would score 2,000 test images again and again, which takes longer than all the training here.
 
 # %%
-learned, tested = shapes(900, seed=0), shapes(300, seed=1)
+learned, tested = shapes(640, seed=0), shapes(300, seed=1)
 np.savez(work / "drawn.npz", x_train=learned.images, y_train=learned.labels, x_test=tested.images, y_test=tested.labels)
 
 figure, axes = plt.subplots(1, 8, figsize=(9, 1.3), layout="constrained")
@@ -70,8 +70,9 @@ plt.show()
 (work / "classifier.flags").write_text("""
 --task=classifier
 --dataset=drawn
---epochs=4
---batch_size=32
+--train_limit=640
+--epochs=3
+--batch_size=16
 --learning_rate=0.02
 --warmup_epochs=0
 --validation_fraction=0
@@ -79,6 +80,7 @@ plt.show()
 (work / "extractor.flags").write_text("""
 --task=extractor
 --dataset=drawn
+--train_limit=640
 --epochs=1
 --batch_size=16
 --learning_rate=1e-3

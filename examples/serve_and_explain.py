@@ -55,9 +55,9 @@ def cdc(*arguments):
 
 # %%
 cdc(
-    *("train", "--task=classifier", "--dataset=shapes", "--network=vgg13_slim", "--seed=1", "--train_limit=2000"),
+    *("train", "--task=classifier", "--dataset=shapes", "--network=vgg13_slim", "--seed=1", "--train_limit=1000"),
     *("--extractor=zoo:shapes", "--gate_spread=true", "--gate_init=spread", f"--run_dir={work / 'run'}"),
-    *("--epochs=1", "--batch_size=16", "--learning_rate=0.02", "--warmup_epochs=0", "--validation_fraction=0"),
+    *("--epochs=2", "--batch_size=16", "--learning_rate=0.02", "--warmup_epochs=0", "--validation_fraction=0"),
 )
 classifier = cdc_keras.load(work / "run")
 

@@ -55,6 +55,19 @@ def test_help_of_train_answers_within_a_second_of_computing():
     assert done.returncode == 0 and after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
+def test_train_starts_without_what_it_does_not_need():
+    program = """if True:
+        import sys
+        from cdc_keras.backend import start_keras
+        start_keras(lean=True)
+        import cdc_keras.commands.train
+        print(sorted({"tensorflow", "jax", "sklearn", "scipy.stats", "matplotlib.pyplot"} & set(sys.modules)))
+        import matplotlib.pyplot, sklearn  # they are there for whoever wants them later
+    """
+    done = python("-c", program)
+    assert (done.returncode, done.stdout) == (0, "['tensorflow']\n"), done.stderr
+
+
 def test_help_of_train_lists_every_setting_once_in_its_group_with_help_and_default():
     sections = [section for section in cli.help_text("train").split("\n\n") if "\n  --" in section]
     groups = [group for group in flags.HEADINGS if group != "flags"]

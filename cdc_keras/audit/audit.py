@@ -10,6 +10,7 @@ meant to keep.
 
 import dataclasses
 import json
+import pathlib
 
 import numpy as np
 
@@ -27,10 +28,12 @@ from cdc_keras.runs.environment import environment
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.trained import load_disentangler, load_trained
 from cdc_keras.weights import make_folder, write_text
+from cdc_keras.zoo import loading
 from cdc_keras.zoo.findings import FEATURES, NOISY, Audit, Tolerance, features_title
 from cdc_keras.zoo.strict import NAME
 
 LIMIT = 20_000  # images
+OF_ZOO = "audits"  # folder for the audits of released models
 FRESH = 1  # with the audit's seed, of the scenes that probes learn from; no data set is drawn by two numbers
 
 
@@ -52,7 +55,7 @@ def audit(model, *, rivals=None, classifier=None, data_dir=None, out=None, limit
         rivals: {name: path or "zoo:<name>"} of extractors of the same images that are probed beside it.
         classifier: path or "zoo:<name>" of a classifier of the same images, to judge what is decoded; none by default.
         data_dir: where the data are now, if not where they were in training.
-        out: folder for the three files; the run folder by default.
+        out: folder for the three files; by default the run folder, of a released model audits/<name>.
         limit: at most this many test images and fresh scenes, and so many of training for the erasure, drawn at random.
         seed: decides which images are taken, their halves, and everything random in the probes.
 
@@ -121,11 +124,13 @@ def write(result, out):
 
 def folder(model, out):
     """Returns the folder to write the audit of a model to, made if it is not there; it can be written."""
-    if out is None and record_name(model) is not None:
-        raise UserError(f"{model} is no folder to write the audit to; say where with --out")
-    path = RunFolder(model if out is None else out).path
-    if out is None:
-        RunFolder(model).config()  # a folder that is none is not made
+    name = record_name(model)
+    if out is None:  # no folder is made for what is not there
+        if name is None:
+            RunFolder(model).config()
+        else:
+            loading.info(name)
+    path = RunFolder(out or (model if name is None else pathlib.Path(OF_ZOO, name))).path
     make_folder(path)
     return path
 

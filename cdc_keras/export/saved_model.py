@@ -67,7 +67,7 @@ def _concrete(function, spec):
         with tf.control_dependencies([some]):
             return function(tf.identity(batch))
 
-    return tf.function(checked, input_signature=[spec]).get_concrete_function()
+    return tf.function(checked, input_signature=[spec], autograph=False).get_concrete_function()
 
 
 def _write_warmup(path, name, signatures):

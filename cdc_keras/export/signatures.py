@@ -58,7 +58,8 @@ def compiled(trained):
     """Returns {name of a signature: `tf.function` of any number of images}, of `functions_of_pixels`."""
     size = trained.config.image_size
     signature = [tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")]
-    return {name: tf.function(f, input_signature=signature) for name, f in functions_of_pixels(trained).items()}
+    functions = functions_of_pixels(trained)
+    return {name: tf.function(f, input_signature=signature, autograph=False) for name, f in functions.items()}
 
 
 def _classes(logits):

@@ -2,9 +2,6 @@
 
 import dataclasses
 import math
-import os
-import signal
-import threading
 import time
 
 import keras
@@ -18,11 +15,12 @@ from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.leak import leak_of
 from cdc_keras.runs.pictures import draw_training
 from cdc_keras.runs.scoring import score
+from cdc_keras.runs.stopping import StopOnSignal
 from cdc_keras.trainers.step import StepModel
 from cdc_keras.weights import save_weights
 
-AGREED_EVERY = 10  # steps
 CHECKED_EVERY = 30  # seconds
+DRAWN_EVERY = 60  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,52 +240,21 @@ class Checkpoints(RunCallback):
 
 
 class Pictures(RunCallback):
-    """Draws how training goes after epochs 1, 2, 4, 8 and so on; of a finished run, `training` draws the last ones."""
+    """Draws how training goes after epochs 1, 2, 4, 8 and so on, at most every `DRAWN_EVERY` seconds.
 
-    def on_epoch_over(self, epoch, logs):
-        if (epoch + 1) & epoch == 0 and self.model.steps_done < self.course.total:
-            course = self.course
-            distribution.in_one_worker(lambda: draw_training(self.model, course.run, course.dataset, course.rows))
-
-
-class StopOnSignal(keras.callbacks.Callback):
-    """Ends training after the step under way on Ctrl-C or SIGTERM; a second Ctrl-C ends it at once.
-
-    Use as a context manager around training. Outside the main thread, where Python allows no handlers of signals, it
-    does nothing. Workers agree every `AGREED_EVERY` steps and at the end of an epoch, since none can take a step alone.
-
-    Attributes:
-        signalled: whether a signal has come to this worker.
-        agreed: whether one had come to any worker by the end of the last epoch, or part of one.
+    Of a finished run, `training` draws the last ones.
     """
 
-    def __init__(self):
-        super().__init__()
-        self.signalled = self.agreed = False
-        self.handlers = {}
+    def __init__(self, course):
+        super().__init__(course)
+        self.last_time = time.monotonic()
 
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            self.handlers = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *exception):
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-
-    def _note(self, number, frame):
-        if self.signalled and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signalled = True
-        # not print: the signal may have come in the middle of one
-        os.write(2, b"\nstopping after this step and saving; press Ctrl-C again to stop at once\n")
-
-    def on_train_batch_end(self, batch, logs=None):
-        if distribution.workers() == 1 or batch % AGREED_EVERY == 0:
-            self.model.stop_training = self.signalled = distribution.on_any_worker(self.signalled)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.agreed = self.signalled = distribution.on_any_worker(self.signalled)
+    def on_epoch_over(self, epoch, logs):
+        course, now = self.course, time.monotonic()
+        due = (epoch + 1) & epoch == 0 and now - self.last_time >= DRAWN_EVERY
+        if due and self.model.steps_done < course.total:
+            self.last_time = now
+            distribution.in_one_worker(lambda: draw_training(self.model, course.run, course.dataset, course.rows))
 
 
 def check_finite(metrics):

@@ -1,8 +1,6 @@
 """How much of the category a closed-form reader finds in T: a player that is never behind, and that nobody fools."""
 
 import numpy as np
-from sklearn.kernel_ridge import KernelRidge
-from sklearn.metrics.pairwise import euclidean_distances
 
 from cdc_keras.data.pipeline import in_batches, scale
 
@@ -34,6 +32,10 @@ def leak(context, labels, num_classes):
         labels: (N,) integer categories.
         num_classes: number of categories.
     """
+    # Imported here, as it takes seconds, and training a classifier needs none of it.
+    from sklearn.kernel_ridge import KernelRidge
+    from sklearn.metrics.pairwise import euclidean_distances
+
     half = len(context) // 2
     deviation = context[:half].std(axis=(0, 1, 2), dtype=np.float64)
     flat = (context / np.where(deviation > 1e-6, deviation, 1.0)).reshape(len(context), -1)

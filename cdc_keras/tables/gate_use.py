@@ -7,12 +7,11 @@ from keras import ops
 from cdc_keras.data.pipeline import in_batches, scale
 from cdc_keras.gate.parts import PREFIX, parts
 from cdc_keras.networks import graph
-from cdc_keras.runs.scoring import score
 
 SATURATED = 0.02  # of the range: M or C this close to an end hardly passes a gradient
 
 
-def gate_use(gated, split, config):
+def gate_use(gated, split):
     """Returns what the gates of a classifier do on a split, as a JSON-ready dict; None for a network without a gate.
 
     * `top1`: of the classifier as it is, and with a part replaced: `r_off` (R(F) = 0), `m_constant` and `c_constant`
@@ -24,37 +23,48 @@ def gate_use(gated, split, config):
     Args:
         gated: functional classifier, images in [-1, 1] -> logits.
         split: a `Split`; in random order, or the shuffled T is of the own category.
-        config: the `RunConfig` that it was trained with.
     """
-
-    def top1_of(network):
-        return score(network, split, config).metrics["top1"]
-
     gate = parts(gated)
     if not gate.sites:
         return None
     m = [gate.attention] if gate.attention else []
     c = [site.compatibility for site in gate.sites if site.compatibility]
     r = {site.residual: site.suppressed for site in gate.sites if site.residual}
-    seen = _measured(gated, split, [*m, *c], lambda x: x)
-    rms = _rms(gated, split, [*r, *r.values()])
-    top1 = {"as_is": top1_of(gated)}
-    if r:
-        top1["r_off"] = top1_of(_replaced(gated, r, lambda name, x: x * 0))
-    for key, layers, axes in (("m", m, (0, 1, 2)), ("c", c, 0)):  # M has one mean, C one for each channel
-        if layers:
-            means = {name: seen[name].mean(axis=axes) for name in layers}
-            constant = _replaced(gated, layers, lambda name, x, means=means: x * 0 + means[name])
-            top1[f"{key}_constant"] = top1_of(constant)
-    if gate.extractor:
-        top1["t_shuffled"] = top1_of(_replaced(gated, [gate.extractor], _of_another_image))
+    seen = _outputs(gated, split, [*m, *c], lambda x: x)
+    squares = _outputs(gated, split, [*r, *r.values()], lambda x: ops.mean(ops.square(x), axis=(1, 2, 3)))
+    rms = {name: float(np.mean(x, dtype=np.float64)) ** 0.5 for name, x in squares.items()}
     return {
         "images": len(split),
-        "top1": top1,
+        "top1": _top1(_variants(gated, gate, seen, m, c, r), split),
         "m": _spread(seen[gate.attention], _largest(gated, gate.attention)) if m else None,
         "c": {name.removeprefix(PREFIX): _spread(seen[name], _largest(gated, name)) for name in c},
         "residual": {residual.removeprefix(PREFIX): rms[residual] / rms[f] for residual, f in r.items()},
     }
+
+
+def _variants(gated, gate, seen, m, c, r):
+    """Returns {name in `top1`: the network with that part replaced}."""
+    networks = {"as_is": gated}
+    if r:
+        networks["r_off"] = _replaced(gated, r, lambda name, x: x * 0)
+    for key, layers, axes in (("m", m, (0, 1, 2)), ("c", c, 0)):  # M has one mean, C one for each channel
+        if layers:
+            means = {name: seen[name].mean(axis=axes) for name in layers}
+            constant = _replaced(gated, layers, lambda name, x, means=means: x * 0 + means[name])
+            networks[f"{key}_constant"] = constant
+    if gate.extractor:
+        networks["t_shuffled"] = _replaced(gated, [gate.extractor], _of_another_image)
+    return networks
+
+
+def _top1(networks, split):
+    """Returns {name: share of the images that a network gets right}."""
+
+    def answers(images):
+        inputs = scale(images)
+        return {name: ops.argmax(network(inputs, training=False), axis=-1) for name, network in networks.items()}
+
+    return {name: float(np.mean(y == split.labels)) for name, y in in_batches(answers, split.images).items()}
 
 
 def _of_another_image(name, given):
@@ -78,23 +88,17 @@ def _spread(values, largest):
     }
 
 
-def _rms(model, split, layers):
-    """Returns {layer: root of the mean square of its outputs}."""
-    squares = _measured(model, split, layers, lambda x: ops.mean(ops.square(x), axis=(1, 2, 3)))
-    return {name: float(np.mean(x, dtype=np.float64)) ** 0.5 for name, x in squares.items()}
-
-
-def _measured(model, split, layers, of):
+def _outputs(model, split, layers, of):
     """Returns {layer: `of(x)` of its outputs x over a split, in float32}."""
     if not layers:
         return {}
     tapped = graph.activations(model, layers)
 
-    def measured(images):
+    def computed(images):
         seen = tapped(scale(images), training=False)
         return {name: of(ops.cast(seen[name], "float32")) for name in layers}
 
-    return in_batches(measured, split.images)
+    return in_batches(computed, split.images)
 
 
 def _replaced(model, names, of):

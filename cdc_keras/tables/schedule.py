@@ -86,7 +86,7 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
             ready = [job for job in waiting.values() if all(n in finished or n not in waiting for n in job.needs)]
             ready = [job for job in ready if not any(need in _names(busy) for need in job.needs)]
             while free and ready:
-                batch = ready[:: len(free)] if share else ready[:1]
+                batch = _fair(ready, _names(busy), len(free) + len(busy)) if share else ready[:1]
                 ready = [job for job in ready if job not in batch]
                 for job in batch:
                     del waiting[job.name]
@@ -117,6 +117,12 @@ def run(jobs, runs_dir, done, *, at_once=None, corrupted_images=0, share=False):
         for s, handler in before.items():
             signal.signal(s, handler)
     return failed
+
+
+def _fair(ready, under_way, lanes):
+    """Returns those of the jobs that one process gets, so that each of several gets about as many."""
+    count = -(-(len(ready) + len(under_way)) // lanes)
+    return ready[:: -(-len(ready) // count)]
 
 
 def _names(busy):

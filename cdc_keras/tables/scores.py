@@ -50,7 +50,7 @@ def score_run(run, row, *, corrupted_images):
         corrupted_images=corrupted_images,
         corrupted=_corrupted(model, test, config, corrupted_images),
         backgrounds=_backgrounds(model, config),
-        gate=gate_use(network, test, config) if config.gated else None,
+        gate=gate_use(network, test) if config.gated else None,
         commits=_commits(notes),
         **{key: notes[key] for key in ("hardware", "versions", "started", "train_images", "hours")},
     )

@@ -24,6 +24,7 @@ RECIPE = (
     *("recipe", "epochs", "batch_size", "learning_rate", "warmup_epochs", "learning_rate_drops"),
     *("learning_rate_factor", "validation_fraction", "precision"),
 )
+SHORT = 10_000  # images over all epochs: training on so few takes about as long as starting a process
 
 
 def tables(numbers, *, runs_dir, out=None, smoke=False, **settings):
@@ -52,13 +53,18 @@ def tables(numbers, *, runs_dir, out=None, smoke=False, **settings):
 
     failed = {}
     if jobs:
+        share = smoke or all(_is_short(job.config) for job in jobs.values())
         images = every[0].corrupted_images
         failed = schedule.run(
-            list(jobs.values()), runs_dir, done, at_once=settings["at_once"], corrupted_images=images, share=smoke
+            list(jobs.values()), runs_dir, done, at_once=settings["at_once"], corrupted_images=images, share=share
         )
     for work in every:
         work.write()
     return failed
+
+
+def _is_short(config):
+    return config.train_limit is not None and config.train_limit * config.epochs <= SHORT
 
 
 class _Work:

@@ -19,7 +19,7 @@ def main(argv):
     if values.cores:  # before the backend counts them
         os.sched_setaffinity(0, {int(core) for core in values.cores})
     with messages(), quiet_imports():
-        start_keras()
+        start_keras(lean=True)
         import keras
 
         from cdc_keras.runs.training import train

@@ -14,7 +14,7 @@ from tiny_runs import EXTRACTOR
 
 from cdc_keras import progress
 from cdc_keras.audit import examination, probes, summary
-from cdc_keras.audit.audit import _check_same_test, halves
+from cdc_keras.audit.audit import _check_same_test, folder, halves
 from cdc_keras.config import RunConfig
 from cdc_keras.data.dataset import Dataset, Split
 from cdc_keras.data.shapes import load_shapes, shapes
@@ -99,7 +99,7 @@ def test_the_command_writes_table_figure_and_numbers(runs, tmp_path, monkeypatch
     [
         ([], "give --model"),
         (["--model=nowhere"], "nowhere is no run folder"),
-        (["--model=zoo:none"], "say where with --out"),
+        (["--model=zoo:none"], "none"),
         (["--model={runs}/cdcgm", "--rivals=gm"], "--rivals are name=runs/..."),
         (["--model={runs}/cdcgm", "--rivals=pixels={runs}/cdcgm"], "a rival's name is of a-z"),
         (["--model={runs}/cdcgm", "--rivals=gm=nowhere"], "nowhere is no run folder"),
@@ -112,7 +112,13 @@ def test_the_command_writes_table_figure_and_numbers(runs, tmp_path, monkeypatch
 def test_bad_input_is_answered_with_one_sentence(arguments, sentence, runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert sentence in refusal("audit", *(argument.format(runs=runs) for argument in arguments))
-    assert not (tmp_path / "nowhere").exists()
+    assert not (tmp_path / "nowhere").exists() and not (tmp_path / "audits").exists()
+
+
+def test_the_audit_of_a_released_model_has_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert folder("zoo:cifar100", None) == pathlib.Path("audits/cifar100") and folder("zoo:cifar100", None).is_dir()
+    assert folder("zoo:cifar100", "here") == pathlib.Path("here")
 
 
 def test_a_network_that_may_know_the_test_images_is_refused():

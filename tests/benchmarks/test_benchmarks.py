@@ -33,11 +33,20 @@ def test_a_setting_is_compared_with_the_default_round_by_round():
     assert "| oneDNN off | 0.25 |" in settings.table({"resnet20": rates})
 
 
-def test_a_server_is_compared_with_the_better_of_its_peers_round_by_round():
-    times = {"ours": [2.0, 3.0, 4.0], "onnx": [2.0, 1.0, 4.0], "torch": [1.0, 3.0, 8.0]}
-    lines = latency.table({"plain": {1: times}, "gated": {64: {side: times[side] for side in ("ours", "onnx")}}})
-    assert "| plain | 1 | 3000.00 | 2000.00 | 3000.00 | 2.00 | NO |" in lines
-    assert "| gated | 64 | 3000.00 | 2000.00 |  | 1.00 | yes |" in lines
+def test_the_best_of_our_formats_is_compared_with_the_best_of_the_peers_round_by_round():
+    times = {
+        "saved_model": [2, 3, 4],
+        "litert": [3, 1, 5],
+        "onnx": [9, 9, 9],
+        "openvino": [1, 2, 4],
+        "torch": [4, 4, 2],
+    }
+    times = {side: [(0.001 * ms, 0.01 * ms) for ms in values] for side, values in times.items()}
+    gated = {side: values for side, values in times.items() if side != "torch"}
+    lines = latency.table({"plain": {1: times}, "gated": {64: gated}})
+    cells = "3.00 (30.00) | 9.00 (90.00) | 3.00 (30.00) | 2.00 (20.00)"
+    assert f"| plain | 1 | {cells} | 4.00 (40.00) | 2.00 | NO |" in lines  # 2/1, 1/2 and 4/2
+    assert f"| gated | 64 | {cells} |  | 1.00 | yes |" in lines  # 2/1, 1/2 and 4/4
 
 
 def test_a_gate_is_compared_with_every_arm_seed_by_seed():

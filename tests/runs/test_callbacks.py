@@ -10,7 +10,9 @@ import tensorflow as tf
 
 from cdc_keras import progress
 from cdc_keras.errors import UserError
-from cdc_keras.runs.callbacks import Progress, StopOnSignal, TensorBoard, check_finite
+from cdc_keras.runs import callbacks
+from cdc_keras.runs.callbacks import Pictures, Progress, TensorBoard, check_finite
+from cdc_keras.runs.stopping import StopOnSignal
 
 
 class Terminal(io.StringIO):
@@ -23,7 +25,13 @@ def course(steps_per_call=1, rows=(), path=None):
     config = types.SimpleNamespace(batch_size=50, epochs=4)
     run = types.SimpleNamespace(writes=True, path=path)
     return types.SimpleNamespace(
-        config=config, run=run, rows=list(rows), steps_per_epoch=20, total=80, steps_per_batch_end=steps_per_call
+        config=config,
+        run=run,
+        dataset=None,
+        rows=list(rows),
+        steps_per_epoch=20,
+        total=80,
+        steps_per_batch_end=steps_per_call,
     )
 
 
@@ -132,6 +140,19 @@ def test_nothing_is_shown_by_a_worker_that_is_not_the_chief(monkeypatch):
     bar.update(10)
     bar.close()
     assert printed.getvalue() == ""
+
+
+@pytest.mark.parametrize(("seconds", "drawn"), [(60, [0, 1, 3, 7]), (20, [3, 7]), (1, [])])
+def test_pictures_are_drawn_after_epochs_1_2_4_and_8_but_not_more_often_than_every_minute(monkeypatch, seconds, drawn):
+    now, found = [0.0], []
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(callbacks, "draw_training", lambda *arguments: found.append(epoch))
+    callback = Pictures(course(rows=[]))
+    callback.set_model(types.SimpleNamespace(steps_done=0))
+    for epoch in range(10):
+        now[0] += seconds
+        callback.on_epoch_over(epoch, {})
+    assert found == drawn
 
 
 def test_event_files_hold_the_metrics(tmp_path):

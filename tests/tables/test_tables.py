@@ -300,21 +300,20 @@ def test_what_a_gate_does_is_told_from_what_it_would_do_without_its_parts():
         x = keras.layers.ReLU()(keras.layers.Conv2D(6, 3, strides=2, padding="same", name=site)(x))
     plain = keras.Model(images, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
     gated = attach(plain, context, ["site16", "site8"], init="centred")
-    config = RunConfig(task="classifier", image_size=32)
-    found = gate_use(gated, split, config)
+    found = gate_use(gated, split)
     # At its start it is the identity: nothing is lost without any of its parts.
     assert len(set(found["top1"].values())) == 1
     assert found["m"] == {"mean": 1.0, "within": 0.0, "across": 0.0, "saturated": 0.0}
     assert all(c["mean"] == 1.0 and c["within"] == 0.0 for c in found["c"].values()) and len(found["c"]) == 2
     assert list(found["residual"].values()) == [0.0, 0.0]
-    assert gate_use(plain, split, config) is None
+    assert gate_use(plain, split) is None
 
     for layer in gated.layers:  # R on: without it the network says something else
         if layer.name.endswith("_r_conv3"):
             layer.kernel.assign(rng.normal(0, 1, layer.kernel.shape))
     gated.get_layer("gate_l1_conv2_bn").beta.assign([9.0])
     says = np.argmax(gated.predict(np.float32(split.images) / 127.5 - 1, verbose=0), axis=-1)
-    moved = gate_use(gated, Split(split.images, says), config)
+    moved = gate_use(gated, Split(split.images, says))
     assert moved["top1"]["as_is"] == 1.0 and moved["top1"]["r_off"] < 1.0
     assert moved["top1"]["m_constant"] == moved["top1"]["as_is"]
     assert moved["m"]["saturated"] == 1.0 and all(moved["residual"].values())
@@ -335,6 +334,13 @@ def test_a_smoke_test_trains_and_scores_rows_in_processes_of_their_own_and_goes_
     assert [row["seeds"] for row in table["rows"]] == [[0]] and table["smoke"]
     assert "smoke test" in (folder / "table2.md").read_text()
     assert "--network=vgg13_w4" in (folder / "vgg13+plain" / "seed0.flags").read_text()
+
+
+def test_processes_that_share_jobs_get_about_as_many_each():
+    assert schedule._fair([0, 1, 2], set(), 2) == [0, 2]
+    assert schedule._fair([1], {0, 2}, 2) == [1]
+    assert schedule._fair(list(range(6)), {"a", "b"}, 2) == [0, 2, 4]  # one of two is free: the other gets the rest
+    assert schedule._fair([1, 3, 5], {0, 2, 4}, 2) == [1, 3, 5]
 
 
 def test_what_fails_is_named_with_its_reason_and_takes_what_needs_it_along(tmp_path):

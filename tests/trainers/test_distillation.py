@@ -19,9 +19,9 @@ from cdc_keras.config import RunConfig
 from cdc_keras.errors import UserError
 from cdc_keras.gate.attach import attach
 from cdc_keras.networks import graph, registry
-from cdc_keras.runs.callbacks import StopOnSignal
 from cdc_keras.runs.evaluation import load_run, measure
 from cdc_keras.runs.folder import RunFolder
+from cdc_keras.runs.stopping import StopOnSignal
 from cdc_keras.runs.trained import load
 from cdc_keras.runs.training import train
 from cdc_keras.trainers.build import classifier
