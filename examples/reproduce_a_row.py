@@ -3,7 +3,7 @@
 #
 # **One command trains a row of a table of the paper, and beside it the rows that it has to beat.** Here it trains tiny
 # networks for seconds. At this length nothing can be told from noise, and the table shows that, too. All this takes
-# about two minutes on two CPU cores.
+# one to three minutes on two CPU cores.
 #
 # An *extractor* is a network that turns an image x into its context T, a feature map that should describe everything
 # about x but its category. A *gate* inside a classifier reads T. It turns features down by an attention map M, with one

@@ -3,7 +3,7 @@
 #
 # **One command turns a trained classifier into a folder that a server answers from, and the same folder can say where
 # the classifier looked.** This tutorial trains a small classifier, exports it, asks it over HTTP, and draws the maps
-# behind its answers. It takes one to two minutes on two CPU cores.
+# behind its answers. It takes one to three minutes on two CPU cores.
 #
 # * An *extractor* is a trained network that turns an image x into its context T, a feature map that should describe
 #   everything about x but its category.
