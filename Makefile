@@ -94,7 +94,7 @@ $(VENV)/installed-docs: $(VENV)/installed requirements-docs.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	touch $@
 
-# The peer of `make reference` and `make bench`; large, and needed for nothing else, so it is no requirement.
+# The peers of `make reference` and `make bench`; large, and needed for nothing else, so they are no requirement.
 $(VENV)/installed-torch: $(VENV)/installed-dev
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 openvino==2026.4.1
 	touch $@

@@ -156,14 +156,18 @@ def table(measured):
     rows = []
     for name, batches in measured.items():
         for batch, times in batches.items():
-            best = [
-                [min(found) for found in zip(*([p50 for p50, _ in times[x]] for x in kind if x in times), strict=True)]
-                for kind in (OURS, PEERS)
-            ]
-            ratio = statistics.median(ours / peer for ours, peer in zip(*best, strict=True))
+            ratio = statistics.median(
+                ours / peer for ours, peer in zip(_best(times, OURS), _best(times, PEERS), strict=True)
+            )
             shown = [_shown(times[side]) if side in times else "" for side in sides]
             rows.append((name, batch, *shown, f"{ratio:.2f}", "yes" if ratio <= BAR else "NO"))
     return markdown_table(head, rows)
+
+
+def _best(times, sides):
+    """Returns the lowest median among some sides, of every round."""
+    rounds = zip(*(times[side] for side in sides if side in times), strict=True)
+    return [min(p50 for p50, _ in of_round) for of_round in rounds]
 
 
 def _shown(rounds):

@@ -15,9 +15,8 @@ OPTIONAL = ("jax", "matplotlib.pyplot", "sklearn")
 def use_onednn():
     """Has TensorFlow compute convolutions by oneDNN, unless TF_ENABLE_ONEDNN_OPTS in the environment says otherwise.
 
-    TensorFlow does so by itself only on processors that have AVX-512 or newer instructions for inference. On one with
-    AVX2 (an AMD EPYC of the third generation) the training of ResNet-20 is 2.2 times as fast with oneDNN, that of an
-    extractor 1.9 times. To be called before TensorFlow is imported.
+    TensorFlow does so by itself on some processors only. Where it does not (an AMD EPYC with AVX2 alone), training is
+    twice as fast with oneDNN (docs/speed.md). To be called before TensorFlow is imported.
     """
     if platform.machine().lower() in ("x86_64", "amd64"):
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -6,6 +6,7 @@ copies the tables and pictures of a demo into docs/.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import re
@@ -32,6 +33,14 @@ from cdc_keras.zoo.record import INDEX, PRESET, Record
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 DEMO = RESULTS / "demo.json"
+# Benchmark: (what makes its table, of which part of its record).
+SPEED = {
+    "training_step": (training_step.table, "table"),
+    "latency": (latency.table, "seconds"),
+    "start": (start.table, "seconds"),
+    "settings": (settings.table, "rates"),
+    "input_path": (input_path.augmentation_table, "augmentations"),
+}
 MOST_USED = (
     "run_dir",
     "task",
@@ -201,21 +210,12 @@ def speed(name):
     if not path.exists():
         return "This has not been measured yet."
     measured = json.loads(path.read_text(encoding="utf-8"))
-    if name == "settings":
-        table = settings.table(measured["rates"])
-    elif name == "input_path":
-        table = input_path.augmentation_table(measured["augmentations"])
-    elif name == "start":
-        table = start.table(measured["seconds"])
-    elif name == "training_step":
-        table = training_step.table(measured["table"])
-    else:
-        table = latency.table(measured["seconds"])
+    of_record, key = SPEED[name]
     environment = measured["environment"]
     packages = {**environment["versions"], **measured.get("versions", {})}
     versions = ", ".join(f"{package} {version}" for package, version in packages.items() if package != "cdc-keras")
     return (
-        f"{table}\n\n{measured['rounds']} rounds on {environment['hardware']}; {versions}; commit "
+        f"{of_record(measured[key])}\n\n{measured['rounds']} rounds on {environment['hardware']}; {versions}; commit "
         f"{environment['commit']}, {environment['started'][:10]}."
     )
 
@@ -291,11 +291,7 @@ def parts(path):
         "turned_trials": lambda: trials(3),
         "released_shapes": lambda: released("shapes", link),
         "released_cifar100": lambda: released("cifar100", link),
-        "training_step": lambda: speed("training_step"),
-        "settings": lambda: speed("settings"),
-        "latency": lambda: speed("latency"),
-        "start": lambda: speed("start"),
-        "input_path": lambda: speed("input_path"),
+        **{name: functools.partial(speed, name) for name in SPEED},
         "augmentation": augmented,
         "gate_pays": lambda: gate_pays.table(json.loads((RESULTS / "gate_pays.json").read_text(encoding="utf-8"))),
     }

@@ -70,6 +70,7 @@ plt.show()
 (work / "classifier.flags").write_text("""
 --task=classifier
 --dataset=drawn
+# With so few images, several trainings share a process.
 --train_limit=640
 --epochs=3
 --batch_size=16

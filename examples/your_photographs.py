@@ -2,7 +2,7 @@
 # # Train an extractor on a folder of your photographs
 #
 # **Two commands are enough: one trains an extractor on your folder, and one trains a classifier that it gates.** This
-# tutorial runs both on a small stand-in for your photographs. It takes one to two minutes on two CPU cores.
+# tutorial runs both on a small stand-in for your photographs. It takes one to three minutes on two CPU cores.
 #
 # * An *extractor* is a network that turns an image x into its context T. T is a feature map that should describe
 #   everything about x but its category: background, place, colour.

@@ -125,12 +125,13 @@ def write(result, out):
 def folder(model, out):
     """Returns the folder to write the audit of a model to, made if it is not there; it can be written."""
     name = record_name(model)
-    if out is None:  # no folder is made for what is not there
-        if name is None:
-            RunFolder(model).config()
-        else:
-            loading.info(name)
-    path = RunFolder(out or (model if name is None else pathlib.Path(OF_ZOO, name))).path
+    if out is None and name is None:
+        RunFolder(model).config()  # a folder that is none is not made
+        out = model
+    elif out is None:
+        loading.info(name)  # nor one for a record that is none
+        out = pathlib.Path(OF_ZOO, name)
+    path = RunFolder(out).path
     make_folder(path)
     return path
 

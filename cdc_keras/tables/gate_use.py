@@ -30,20 +30,8 @@ def gate_use(gated, split):
     m = [gate.attention] if gate.attention else []
     c = [site.compatibility for site in gate.sites if site.compatibility]
     r = {site.residual: site.suppressed for site in gate.sites if site.residual}
-    seen = _outputs(gated, split, [*m, *c], lambda x: x)
-    squares = _outputs(gated, split, [*r, *r.values()], lambda x: ops.mean(ops.square(x), axis=(1, 2, 3)))
-    rms = {name: float(np.mean(x, dtype=np.float64)) ** 0.5 for name, x in squares.items()}
-    return {
-        "images": len(split),
-        "top1": _top1(_variants(gated, gate, seen, m, c, r), split),
-        "m": _spread(seen[gate.attention], _largest(gated, gate.attention)) if m else None,
-        "c": {name.removeprefix(PREFIX): _spread(seen[name], _largest(gated, name)) for name in c},
-        "residual": {residual.removeprefix(PREFIX): rms[residual] / rms[f] for residual, f in r.items()},
-    }
-
-
-def _variants(gated, gate, seen, m, c, r):
-    """Returns {name in `top1`: the network with that part replaced}."""
+    seen = _measured(gated, split, [*m, *c], lambda x: x)
+    rms = _rms(gated, split, [*r, *r.values()])
     networks = {"as_is": gated}
     if r:
         networks["r_off"] = _replaced(gated, r, lambda name, x: x * 0)
@@ -54,7 +42,13 @@ def _variants(gated, gate, seen, m, c, r):
             networks[f"{key}_constant"] = constant
     if gate.extractor:
         networks["t_shuffled"] = _replaced(gated, [gate.extractor], _of_another_image)
-    return networks
+    return {
+        "images": len(split),
+        "top1": _top1(networks, split),
+        "m": _spread(seen[gate.attention], _largest(gated, gate.attention)) if m else None,
+        "c": {name.removeprefix(PREFIX): _spread(seen[name], _largest(gated, name)) for name in c},
+        "residual": {residual.removeprefix(PREFIX): rms[residual] / rms[f] for residual, f in r.items()},
+    }
 
 
 def _top1(networks, split):
@@ -88,17 +82,23 @@ def _spread(values, largest):
     }
 
 
-def _outputs(model, split, layers, of):
+def _rms(model, split, layers):
+    """Returns {layer: root of the mean square of its outputs}."""
+    squares = _measured(model, split, layers, lambda x: ops.mean(ops.square(x), axis=(1, 2, 3)))
+    return {name: float(np.mean(x, dtype=np.float64)) ** 0.5 for name, x in squares.items()}
+
+
+def _measured(model, split, layers, of):
     """Returns {layer: `of(x)` of its outputs x over a split, in float32}."""
     if not layers:
         return {}
     tapped = graph.activations(model, layers)
 
-    def computed(images):
+    def measured(images):
         seen = tapped(scale(images), training=False)
         return {name: of(ops.cast(seen[name], "float32")) for name in layers}
 
-    return in_batches(computed, split.images)
+    return in_batches(measured, split.images)
 
 
 def _replaced(model, names, of):

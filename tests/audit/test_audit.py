@@ -99,7 +99,7 @@ def test_the_command_writes_table_figure_and_numbers(runs, tmp_path, monkeypatch
     [
         ([], "give --model"),
         (["--model=nowhere"], "nowhere is no run folder"),
-        (["--model=zoo:none"], "none"),
+        (["--model=zoo:none"], "there is no record 'none' in the zoo"),
         (["--model={runs}/cdcgm", "--rivals=gm"], "--rivals are name=runs/..."),
         (["--model={runs}/cdcgm", "--rivals=pixels={runs}/cdcgm"], "a rival's name is of a-z"),
         (["--model={runs}/cdcgm", "--rivals=gm=nowhere"], "nowhere is no run folder"),

@@ -1,7 +1,7 @@
 import json
 import sys
 
-from benchmarks import emptied, gate_pays, input_path, latency, settings
+from benchmarks import emptied, gate_pays, input_path, latency, settings, start
 from cdc_keras.choices import AUGMENTATIONS
 
 
@@ -31,6 +31,12 @@ def test_a_setting_is_compared_with_the_default_round_by_round():
     found = settings.ratios(rates)
     assert found[settings.DEFAULT] == found["jit_compile"] == 1.0 and found["oneDNN off"] == 0.25
     assert "| oneDNN off | 0.25 |" in settings.table({"resnet20": rates})
+
+
+def test_a_start_is_compared_with_that_of_keras_round_by_round():
+    lines = start.table({start.ALONE: [1.0, 2.0, 4.0], "a command": [0.5, 2.0, 8.0]})
+    assert f"| {start.ALONE} | 2.0 | 1.00 |" in lines and "| a command | 2.0 | 1.00 |" in lines
+    assert "| a command | 3.0 | 1.50 |" in start.table({start.ALONE: [2.0], "a command": [3.0]})
 
 
 def test_the_best_of_our_formats_is_compared_with_the_best_of_the_peers_round_by_round():
