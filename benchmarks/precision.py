@@ -88,6 +88,9 @@ def document(records):
         "* `mixed_bfloat16` is for GPUs, and for CPUs that have instructions for it ([speed](speed.md)).",
         "* `mixed_float16` is for GPUs, and works on one device. The discriminator D and the auto-encoder each scale "
         "their loss.",
+        "* `auto` takes `mixed_bfloat16` on TPUs, on GPUs from compute capability 8 on, and on CPUs with instructions "
+        "for bfloat16. Elsewhere it takes `float32`. The run notes what was taken, and keeps it when it goes on "
+        "elsewhere.",
         "",
         "Models trained in 16 bits are evaluated, audited and released in float32.",
         "",

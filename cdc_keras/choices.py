@@ -19,6 +19,7 @@ GATE_INITS = ("identity", "neutral", "centred", "spread", "he")
 COMPATIBILITIES = ("mean", "sum", "none")
 STRATEGIES = ("none", "mirrored", "multi_worker")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+AUTO = "auto"  # the one of them that is fastest where a run begins
 AUGMENTATIONS = ("none", "randaugment", "cutmix", "mixup")
 SPLITS = ("test", "validation")
 WEIGHTS = ("last", "best")

@@ -81,9 +81,9 @@ class RunConfig:
     )
     precision: str = _devices(
         "float32",
-        "numbers that convolutions and activations compute with; weights and losses stay float32. On a CPU float32 is "
-        "fastest, except for bfloat16 where the CPU has instructions for it (docs/precision.md)",
-        choices=choices.PRECISIONS,
+        "numbers that convolutions and activations compute with; weights and losses stay float32. auto takes bfloat16 "
+        "where the device has instructions for it and float32 elsewhere, and the run keeps it (docs/precision.md)",
+        choices=(*choices.PRECISIONS, choices.AUTO),
     )
     deterministic: bool = _devices(
         False, "repeat a run to the last bit, at some cost in speed; without, the seed fixes initial weights and order"

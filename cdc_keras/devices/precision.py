@@ -8,12 +8,15 @@ reconstructions; attention maps and everything else in a loss; and the running m
 
 import contextlib
 import os
+import pathlib
 
 import keras
 
 from cdc_keras.errors import UserError
 
 DEFAULTS = "float32", "channels_last", 1e-7  # floatx, image_data_format, epsilon
+CPUINFO = pathlib.Path("/proc/cpuinfo")
+BFLOAT16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
 
 
 @contextlib.contextmanager
@@ -50,6 +53,44 @@ def policy(name):
             yield
         finally:
             keras.config.set_dtype_policy(before)
+
+
+def fastest():
+    """Returns the precision that is expected to be fastest here, without loss scaling: "mixed_bfloat16" or "float32".
+
+    bfloat16 it is on TPUs, on GPUs from compute capability 8 on, and on CPUs that have instructions for it, where
+    TensorFlow computes by oneDNN. JAX is not known to use these instructions.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        fast = device.platform != "cpu" and float(getattr(device, "compute_capability", 8)) >= 8
+    else:
+        import tensorflow as tf
+
+        if gpus := tf.config.list_physical_devices("GPU"):
+            fast = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0)) >= (8, 0)
+        else:
+            fast = cpu_computes_bfloat16() or bool(tf.config.list_physical_devices("TPU"))
+    return "mixed_bfloat16" if fast else "float32"
+
+
+def cpu_computes_bfloat16():
+    """Returns whether this CPU has instructions for bfloat16 and TensorFlow would use them."""
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0" or not CPUINFO.is_file():
+        return False
+    return not BFLOAT16_INSTRUCTIONS.isdisjoint(CPUINFO.read_text(encoding="utf-8").split())
+
+
+def slower_than_float32(name):
+    """Returns whether the precision `name` is known to be slower here than float32."""
+    if keras.backend.backend() != "tensorflow" or name == "float32":
+        return False
+    import tensorflow as tf
+
+    accelerators = [device for device in tf.config.list_physical_devices() if device.device_type != "CPU"]
+    return not accelerators and not (name == "mixed_bfloat16" and cpu_computes_bfloat16())
 
 
 def to_float32(x):

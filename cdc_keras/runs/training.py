@@ -1,9 +1,11 @@
 """From a configuration to a finished run: build, train epoch by epoch, validate, checkpoint, go on where it stopped."""
 
+import dataclasses
 import os
 
 import keras
 
+from cdc_keras import choices
 from cdc_keras.config import RunConfig
 from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.data.load import load_dataset
@@ -47,7 +49,7 @@ def train(config: RunConfig, run_dir: str | os.PathLike, *, pictures: bool = Tru
 
 def _train(config, run, pictures):
     dataset = load_dataset(config)
-    config = config.resolved(dataset.image_size)
+    config = _settled(config.resolved(dataset.image_size), run)
     steps_per_epoch = len(dataset.train) // config.batch_size
     if not steps_per_epoch:
         raise UserError(
@@ -83,6 +85,21 @@ def _train(config, run, pictures):
         if painting is not None:
             _check_painter(painter_sha256, run, config)
         _fit(Course(model, run, dataset, config, steps_per_epoch, rows=[]), pictures)
+
+
+def _settled(config, run):
+    """Returns the config in the precision that "auto" stands for: the run's so far, or else the fastest of all workers.
+
+    Says so where another precision would be faster.
+    """
+    if config.precision == choices.AUTO:
+        chosen = run.config().precision if run.config_path.is_file() else precision.fastest()
+        if not distribution.agreed(choices.PRECISIONS.index(chosen)):
+            chosen = "float32"
+        config = dataclasses.replace(config, precision=chosen)
+    if precision.slower_than_float32(config.precision):
+        say(f"{config.precision} is slow on this processor, which lacks instructions for it; float32 would be faster")
+    return config
 
 
 def _fit(course, pictures):

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from cdc_keras import flags, zoo
-from cdc_keras.choices import ZOO, record_name
+from cdc_keras.choices import AUTO, ZOO, record_name
 from cdc_keras.config import PATHS, RunConfig
 from cdc_keras.errors import UserError
 from cdc_keras.runs.folder import FREE_TO_CHANGE
@@ -38,9 +38,12 @@ def read_flags(path):
         UserError: there is no such file, or a line of it is no setting.
     """
     try:
-        return flags.config_from_flags(flags.parse(flags.train, [f"--flagfile={path}"]))
+        config = flags.config_from_flags(flags.parse(flags.train, [f"--flagfile={path}"]))
     except UserError as error:
         raise UserError(f"the settings of the flagfile {path} cannot be read: {error}") from None
+    if config.precision == AUTO:
+        raise UserError(f"{path} has precision=auto, and the runs of a table share one: name it")
+    return config
 
 
 def flagfile_of(dataset, task):

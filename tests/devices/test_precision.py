@@ -34,6 +34,7 @@ from cdc_keras.runs.evaluation import evaluate
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.trained import Trained, load, load_trained, load_trainer, untrained_model
 from cdc_keras.runs.training import train
+from cdc_keras.tables.jobs import read_flags
 from cdc_keras.trainers import build as models
 from cdc_keras.trainers import losses, optimizers
 from cdc_keras.trainers.classifier import Classifier
@@ -132,6 +133,46 @@ def test_a_config_builds_in_its_precision_with_float32_variables_and_the_same_fi
     assert {v.dtype for v in model.trainable_variables + model.optimizer.variables} <= {"float32", "int64"}
     assert fingerprint(model) == fingerprint(plain)
     assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize(
+    ("flags", "onednn", "expected"),
+    [
+        ("avx2 avx512f amx_bf16", "1", "mixed_bfloat16"),
+        ("avx2 avx512f avx512_bf16", "1", "mixed_bfloat16"),
+        ("avx2 avx512f amx_bf16", "0", "float32"),
+        ("avx2 avx512f avx512bw", "1", "float32"),
+        (None, "1", "float32"),
+    ],
+)
+def test_auto_takes_bfloat16_where_the_processor_computes_in_it(flags, onednn, expected, tmp_path, monkeypatch):
+    cpuinfo = tmp_path / "cpuinfo"
+    if flags is not None:
+        cpuinfo.write_text(f"model name\t: A CPU\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(numerics, "CPUINFO", cpuinfo)
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
+    assert numerics.fastest() == expected
+    assert numerics.slower_than_float32("mixed_bfloat16") == (expected == "float32")
+    assert numerics.slower_than_float32("mixed_float16") and not numerics.slower_than_float32("float32")
+
+
+def test_a_run_keeps_the_precision_that_auto_took_at_its_beginning(tmp_path, monkeypatch, capsys):
+    config = dataclasses.replace(CLASSIFIER, precision="auto")
+    monkeypatch.setattr(numerics, "cpu_computes_bfloat16", lambda: True)
+    run = train(config, tmp_path / "run")
+    assert run.config().precision == "mixed_bfloat16"
+    assert "--precision=mixed_bfloat16" in (run.path / "flags.txt").read_text()
+    monkeypatch.setattr(numerics, "cpu_computes_bfloat16", lambda: False)  # as if it went on elsewhere
+    assert train(config, tmp_path / "run").config().precision == "mixed_bfloat16"
+    assert "float32 would be faster" in capsys.readouterr().err
+    assert train(config, tmp_path / "another").config().precision == "float32"
+
+
+def test_a_table_wants_its_precision_named(tmp_path):
+    flagfile = tmp_path / "auto.flags"
+    flagfile.write_text("--task=classifier\n--dataset=shapes\n--precision=auto\n")
+    with pytest.raises(UserError, match="the runs of a table share one: name it"):
+        read_flags(flagfile)
 
 
 def test_precision_belongs_to_a_run_and_may_not_change_within_it(tmp_path):
