@@ -1,8 +1,13 @@
 import json
 import sys
 
-from benchmarks import emptied, gate_pays, input_path, latency, settings, start
+import keras
+import numpy as np
+
+from benchmarks import emptied, gate_pays, input_path, latency, meanings, settings, start
 from cdc_keras.choices import AUGMENTATIONS
+from cdc_keras.data.pipeline import scale
+from cdc_keras.data.scenes import draw_scenes, render
 
 
 def test_the_input_path_benchmark_prints_its_table_and_saves_its_numbers(tmp_path, monkeypatch, capsys):
@@ -129,3 +134,31 @@ def test_the_recipe_is_that_of_its_flagfiles():
     config = emptied.recipe(seed=2)
     assert (config.seed, config.dataset, config.conditioning) == (2, "shapes", "film")
     assert 0 < config.decoder_epochs < config.epochs == emptied.EPOCHS
+
+
+class Painter:
+    """Stands for a `Disentangler` whose T is the picture, and whose decoder turns crescents by half a circle."""
+
+    def __init__(self):
+        self.encoder = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Identity()])
+
+
+def test_the_turn_between_two_categories_is_found(monkeypatch):
+    def errors_of(disentangler, truth, context, under):
+        labels, foregrounds, backgrounds = draw_scenes(np.random.default_rng(meanings.SEED), 60, background_bias=0.0)
+        half_turn = np.where((labels == meanings.ODD) != (under == meanings.ODD), np.float32(np.pi), np.float32(0))
+        shown = foregrounds | {"rotation": foregrounds["rotation"] + half_turn}
+        painted = render(under, shown, backgrounds, np.random.default_rng(meanings.SEED), image_size=32).images
+        return ((scale(truth) - scale(painted)) ** 2).numpy().mean(axis=(1, 2, 3))
+
+    monkeypatch.setattr(meanings.decoding, "reconstruction_errors", errors_of)
+    plain, turned, degrees = meanings.by_pair(*meanings.errors(Painter(), scenes=60, turns=4))
+    expected = np.zeros((10, 10))
+    expected[meanings.ODD] = expected[:, meanings.ODD] = -180
+    expected[meanings.ODD, meanings.ODD] = 0
+    np.testing.assert_array_equal(degrees, expected)
+    assert turned.max() < 1e-6 and plain[meanings.ODD, 0] > 0.02
+    record = {"error": plain, "error_when_turned": turned, "degrees": degrees}
+    text = meanings.table(record | {"extractor": "zoo:shapes", "scenes": 60, "hardware": "CPU", "commit": "c"})
+    assert "| another, neither being the crescent | 0.000 | 0.000 | 0° |" in text
+    assert "| 0.000 | 180° |" in text
