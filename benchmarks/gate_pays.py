@@ -50,6 +50,7 @@ REGIMES = {
 }
 V = {"gate_spread": True, "gate_init": "spread"}
 OWN = "gate, start from V"
+PAINTED = "plain, half of the images painted under another category"
 OTHERS, THE_SAME = "other images", "the same images"  # by which the extractor was taught
 ARMS = {
     "plain": {},
@@ -60,7 +61,7 @@ ARMS = {
     OWN: {"extractor": True, **V},
     "the same, T and V of another image": {"extractor": True, **V, "gate_context": "shuffled"},
     "the same, untrained extractor": {"extractor": True, **V, "gate_context": "untrained"},
-    "plain, half of the images painted under another category": {"painter": True, "counterfactual_share": 0.5},
+    PAINTED: {"painter": True, "counterfactual_share": 0.5},
     "plain, half of them painted under their own": {
         "painter": True,
         "counterfactual_share": 0.5,
@@ -140,10 +141,10 @@ def table(records):
     )
 
 
-def gains(records, regime):
-    """Returns {arm: what the gate from V, taught by other images, gains on it in points, as text} of a regime."""
-    own = _top1(records, OWN, regime, OTHERS)
-    return {arm: _spread(paired(own, _top1(records, arm, regime, OTHERS)), "+") for arm in ARMS if arm != OWN}
+def gains(records, regime, of=OWN):
+    """Returns {arm: what the arm `of`, with an extractor taught by other images, gains on it in points, as text}."""
+    own = _top1(records, of, regime, OTHERS)
+    return {arm: _spread(paired(own, _top1(records, arm, regime, OTHERS)), "+") for arm in ARMS if arm != of}
 
 
 def _top1(records, arm, regime, taught):

@@ -159,8 +159,9 @@ def idea():
         )
     )
     strongest, texture, hue = (f"{found[f'{x}, by the strongest probe']:.0%}" for x in ("category", "texture", "hue"))
-    pays = gate_pays.gains(
-        json.loads((RESULTS / "gate_pays.json").read_text(encoding="utf-8")), "telltale backgrounds (0.95)"
+    runs = json.loads((RESULTS / "gate_pays.json").read_text(encoding="utf-8"))
+    pays, painted = (
+        gate_pays.gains(runs, "telltale backgrounds (0.95)", of) for of in (gate_pays.OWN, gate_pays.PAINTED)
     )
     return (
         f"* **The decoder listens.** A classifier that took no part sees {swap} of the images decoded under another "
@@ -177,8 +178,12 @@ def idea():
         "* **A gate that starts from V pays** where the background misleads. It gains "
         f"{pays['plain']} points on the plain network, and {pays['the same, T and V of another image']} on the same "
         f"gate with T and V of another image. On a plain network with as many weights it gains "
-        f"{pays['plain, as many weights']}. The extractor was an earlier one, and had seen backgrounds that do not "
-        "mislead ([does it pay?](docs/does_it_pay.md), [demo](docs/demo.md))."
+        f"{pays['plain, as many weights']}.\n"
+        "* **Painting pays more.** The decoder paints half of the training images under another category, so that their "
+        f"background no longer tells it. The plain network gains {painted['plain']} points by that. It gains "
+        f"{painted['plain, half of them painted under their own']} on one with images painted under their own "
+        "category. Here, and for the gate, the extractor had seen other images, whose backgrounds do not mislead "
+        "([does it pay?](docs/does_it_pay.md), [demo](docs/demo.md))."
     )
 
 

@@ -14,4 +14,3 @@ def main(values):
     failed = tables(settings.pop("table"), **settings)
     if failed:
         raise UserError("; ".join(f"{name}: {why}" for name, why in failed.items()))
-    print(f"the tables are in {values.out or f'{values.runs_dir}/<dataset>'}")

@@ -59,7 +59,7 @@ def tables(numbers, *, runs_dir, out=None, smoke=False, **settings):
             list(jobs.values()), runs_dir, done, at_once=settings["at_once"], corrupted_images=images, share=share
         )
     for work in every:
-        work.write()
+        print(f"Table {work.number} is in {work.write()}")
     return failed
 
 
@@ -184,7 +184,10 @@ class _Work:
         return next((run for run in runs if is_of(run, job, self.jobs, self.corrupted_images)), None)
 
     def write(self):
-        """Writes the table of the runs in `rows.json`: the rows that are wanted, and those that have runs already."""
+        """Writes the table of the runs in `rows.json`, and returns the path of its Markdown.
+
+        It has the rows that are wanted, and those that have runs already.
+        """
         self.out.mkdir(parents=True, exist_ok=True)
         stored = read_rows(self.out)
         runs = [self._run_of(job, stored) for job in self.jobs.values() if job.row in self.rows]
@@ -194,5 +197,7 @@ class _Work:
         table = assemble.assemble(self.number, self.dataset, rows, runs, recipe=self.recipe, smoke=self.smoke)
         name = f"table{self.number}"
         write_text(self.out / f"{name}.json", json.dumps(table, indent=1) + "\n")
-        write_text(self.out / f"{name}.md", markdown(table))
         plot(table, self.out / f"{name}.png")
+        path = self.out / f"{name}.md"
+        write_text(path, markdown(table))
+        return path
