@@ -58,7 +58,7 @@ COMMANDS = {
     "train": Command(
         "Trains an extractor, or a classifier with or without a gate; goes on with a run that was stopped.",
         flags.train,
-        "--flagfile=configs/cifar100_extractor.flags --run_dir=runs/extractor",
+        "--flagfile=configs/cifar100_extractor.flags --run_dir=runs/cifar100_extractor",
         needed=("task", "run_dir"),
         resumes=True,
         check=check_training,
@@ -72,7 +72,7 @@ COMMANDS = {
     "audit": Command(
         "Measures how much of the category can still be read from an extractor's context T.",
         flags.audit,
-        "--model=runs/extractor",
+        "--model=runs/cifar100_extractor",
         needed=("model",),
     ),
     "export": Command(

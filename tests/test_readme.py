@@ -121,14 +121,14 @@ def test_readme_states_the_findings_of_the_audits():
     strongest = [max(percent(row[probe]) for probe in ("linear", "k-NN", "MLP", "conv")) for row in (own, without)]
     assert stated(r"A fresh probe reads it in ([\d.]+)%") == strongest[0]
     assert stated(r"Without the discriminator it reads ([\d.]+)%") == strongest[1]
-    seen = stated(r"Decoded under another one, ([\d.]+)% of the images are still seen as their own")
+    seen = stated(r"sees ([\d.]+)% of the images decoded under another category as their own")
     assert seen == percent(own["the classifier, decoded under another category"])
     text = (ROOT / "docs/disentangling.md").read_text()
     released = text[text.index("<!-- released_cifar100 -->") :]
     for pattern, where in (
         (r"from the pixels ([\d.]+)%", r"reads ([\d.]+)% from pixels"),
         (r"and chance is ([\d.]+)%", r"chance is ([\d.]+)%"),
-        (r"of the unchanged images it is ([\d.]+)%", r"classifier reads ([\d.]+)% from the images"),
+        (r"Of the unchanged images it sees ([\d.]+)%", r"classifier reads ([\d.]+)% from the images"),
     ):
         assert stated(pattern) == float(re.search(where, released)[1])
 
@@ -146,8 +146,11 @@ def test_readme_states_the_findings_of_the_tables():
 def test_readme_states_the_findings_on_shapes():
     column = "gate from V minus this"
     for pattern, row in (
-        (r"It gains \+([\d.]+) ± [\d.]+ points on the plain network", "plain"),
-        (r"and \+([\d.]+) ± [\d.]+ on the same gate with T and V of another", "the same, T and V of another image"),
+        (r"Its accuracy differs by \+([\d.]+) ± [\d.]+ points from that of the plain network", "plain"),
+        (
+            r"and by \+([\d.]+) ± [\d.]+ from that of the same gate with T and V of another",
+            "the same, T and V of another image",
+        ),
     ):
         assert stated(pattern) == float(cells("does_it_pay.md", row)[column].split()[0])
     record = Record.from_json((ROOT / "zoo/shapes/preset.json").read_text(), "shapes")
