@@ -109,15 +109,16 @@ def document(records):
     """Returns the page that shows the runs."""
     settings = records[0]["settings"]
     lines = [
-        "# Every system of the paper trains",
+        "# Every kind of system of the paper trains",
         "",
         "In every row the loss falls. The runs are too short to say more, and their accuracies mean nothing.",
         "",
         f"Each run has {records[0]['train_images']} images of CIFAR-100, {settings['epochs']} epochs, batch "
         f"{settings['batch_size']} and seed {settings['seed']}. The loss of an extractor is its reconstruction loss, "
         "and that of DM the cross-entropy. The loss of a classifier is its total loss. With attention transfer (AT), "
-        "this includes the weighted loss of the transfer. `benchmarks/families.py` wrote this page from "
-        "`results/families.json`.",
+        "this is the cross-entropy, and 1000 times the sum of the losses of the transfer at three resolutions. "
+        "`extractor_dm` is the classifier `wrn16_2`, so their losses are the same. `benchmarks/families.py` wrote this "
+        "page from `results/families.json`.",
         "",
     ]
     rows = []

@@ -24,7 +24,7 @@ RESULTS = pathlib.Path(__file__).resolve().parents[1] / "docs" / "results" / "me
 TURNS = 24
 SCENES = 1000
 SEED = 7
-ODD = CLASS_NAMES.index("crescent")
+CRESCENT, SQUARE, CROSS = map(CLASS_NAMES.index, ("crescent", "square", "cross"))
 
 
 def errors(disentangler, scenes=SCENES, turns=TURNS):
@@ -63,16 +63,18 @@ def by_pair(labels, found):
 
 
 def table(record):
-    """Returns what was found as Markdown: means over the pairs of categories, by whether a crescent is among them."""
+    """Returns what was found as Markdown: means over the pairs of categories, those that differ by themselves."""
     plain, turned, degrees = (np.array(record[name]) for name in ("error", "error_when_turned", "degrees"))
     own = np.eye(len(plain), dtype=bool)
-    odd = np.zeros_like(own)
-    odd[ODD] = odd[:, ODD] = True
+    crescent, square = np.zeros_like(own), np.zeros_like(own)
+    crescent[CRESCENT] = crescent[:, CRESCENT] = True
+    square[SQUARE, CROSS] = square[CROSS, SQUARE] = True
     groups = {
-        "its own": own,
-        "another, neither being the crescent": ~own & ~odd,
-        "another, one of them being the crescent": ~own & odd,
-        "another, all": ~own,
+        "its own category": own,
+        "another: from or to a crescent": ~own & crescent,
+        "another: a square as a cross, or a cross as a square": square,
+        "another: all other pairs": ~own & ~crescent & ~square,
+        "another: all pairs": ~own,
     }
     rows = [
         (name, f"{plain[g].mean():.3f}", f"{turned[g].mean():.3f}", f"{np.median(abs(degrees[g])):.0f}°")

@@ -95,8 +95,9 @@ def document(records):
         "Models trained in 16 bits are evaluated, audited and released in float32.",
         "",
         f"The runs below use CIFAR-100 and seed {first['settings']['seed']}. The loss of the extractor is its "
-        "reconstruction loss, and that of a classifier the cross-entropy. `benchmarks/precision.py` wrote this page "
-        "from `results/precision.json`.",
+        "reconstruction loss, and that of a classifier the cross-entropy. Skipped steps are those that the scaling of "
+        "losses left out; an extractor has two numbers, for its auto-encoder and for D. At batch 8 bfloat16 is slower "
+        "than float32. `benchmarks/precision.py` wrote this page from `results/precision.json`.",
     ]
     for length in LENGTHS:
         of_length = [r for r in records if r["length"] == length]

@@ -125,7 +125,7 @@ for name, model in {"plain": plain, "gated": gated}.items():
 # its own, and its extractor has learned from the labels of other images. The fair questions are: does the same gate
 # gain as much with the T and V of another image? Does a plain network of as many weights? `docs/does_it_pay.md` asks
 # them with several seeds, and `docs/controls.md` lists the controls. The first one is an argument of `attach`:
-# `shuffle_context=True`. `docs/gate.md` explains all arguments.
+# `shuffle_context=True`. `docs/gate.md` explains the most important arguments, and `help(cdc_keras.attach)` all.
 #
 # ## M beside V
 #

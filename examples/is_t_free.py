@@ -96,8 +96,8 @@ print(f"Its probes learned from {published.probe_images:,} images and were score
 # * **Chance** is the score of a reader that always gives the commonest answer.
 # * **Training labels shuffled** checks the method itself. These probes learned from wrong labels, so they have to end
 #   at chance.
-# * **Category erased** is T after LEACE, a formula that removes what a linear probe could read. What the others still
-#   find is not linear.
+# * **Category erased** is T after LEACE, a formula that removes what a linear probe could read. If it was fitted on the
+#   probes' images, what they still find is not linear. If on the extractor's, it is what new images still tell.
 # * **Pixels** is the same for the image itself. "21% from T" would mean little if such probes read 22% from the pixels.
 #
 # ## A small audit of our own

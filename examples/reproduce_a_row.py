@@ -193,9 +193,9 @@ print(f"With our controls, Table 2 has {len(whole)} rows, of {networks}. Three s
 # cdc-keras tables --table=2 --dataset=cifar100 --data_dir=$HOME/tensorflow_datasets
 # ```
 #
-# This is meant for GPUs, and we have not run it. On two CPU cores the extractor alone would take 15 hours, and the
-# classifiers months. What a CPU can carry is a quarter of the width and 10 epochs. That took us about ten hours of one
-# core for the whole table, and `docs/tables.md` shows the result. To make only the rows of this tutorial at that
+# This is meant for GPUs, and we have not run it. On two CPU cores the extractor alone would take about ten hours, and
+# the classifiers months. What a CPU can carry is a quarter of the width and 10 epochs. That took us about ten hours of
+# one core for the whole table, and `docs/tables.md` shows the result. To make only the rows of this tutorial at that
 # length, with the extractor that is released:
 #
 # ```sh

@@ -178,7 +178,7 @@ plt.show()
 # pixels it reads the category of fewer than half of the scenes. What it cannot read may still be there. Readers with
 # hidden layers and convolutions find some of the category in this T: about twice chance, and far less than they find in
 # the pixels. The page `docs/disentangling.md` has their scores. It also names the price, which is the blur of the
-# shapes. To ask stronger readers yourself, run
+# shapes. To ask stronger readers yourself, run this command. It takes half an hour or more:
 #
 # ```sh
 # cdc-keras audit --model=zoo:shapes --out=audit_of_shapes

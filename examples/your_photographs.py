@@ -168,10 +168,10 @@ for path in sorted((work / "gated").rglob("*")):
 # %% [markdown]
 # ## For real photographs
 #
-# Change three things, and give both commands hours instead of seconds:
+# Change two things, keep the third, and give both commands hours instead of seconds:
 #
-# * **Size.** `--image_size=128`, or 224. Extractors exist for 32, 128 and 224 pixels, and a gated classifier takes the
-#   size of its extractor.
+# * **Size.** `--image_size=128`, or 224. An extractor can be trained for 32, 128 or 224 pixels, and a gated classifier
+#   takes the size of its extractor.
 # * **Length.** Start with `--epochs=50` for each of the two, and leave out `--learning_rate`, `--batch_size` and
 #   `--warmup_epochs`, whose defaults are those of the paper. Take a network such as `--network=resnet18`. A GPU helps.
 # * **Ramp.** Keep `--fool_ramp_fraction=0.53` in every run that is shorter than the paper's.

@@ -33,7 +33,7 @@ from cdc_keras.zoo.record import Record
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "zoo/README.md", *sorted((ROOT / "docs").glob("*.md"))]
-WIDER = "control: plain, as many weights as are trained with the gate"
+WIDER = "control: plain, at least as many weights as are trained with the gate"
 SHORT = "--epochs=2 --train_limit=128 --batch_size=32"
 SHORTER = "--epochs=1 --batch_size=2 --warmup_epochs=0.1"  # for images of 128 px
 

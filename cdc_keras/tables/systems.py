@@ -67,7 +67,7 @@ SYSTEMS = {
     "strong": System("+ Ours (strong)", context="strong"),
     "shuffled": System("+ Ours with T of another image (control)", {"gate_context": "shuffled"}, "cdcgm"),
     "untrained": System("+ Ours with an untrained extractor (control)", {"gate_context": "untrained"}, "cdcgm"),
-    "wider": System("(control: plain, as many weights as are trained with the gate)", matched=0),
+    "wider": System("(control: plain, at least as many weights as are trained with the gate)", matched=0),
     "wider_all": System("(control: plain, as many weights as with gate and extractor)", matched=1),
 }
 # The gates on record started as "neutral".

@@ -24,12 +24,15 @@ CLASSES = sorted(name for name, x in vars(keras.applications).items() if inspect
 SIZES = (32, 128, 224)  # pixels, of the extractors that there are; the smallest that a class takes
 HEAD = """# The gate in keras.applications
 
-Model classes without released weights, at the smallest size that they take of 32, 128 and 224 px. *Identity*: the
-largest difference between the answers of the gated model, before training, and those of the plain one. *Trains*: three
-steps move every kernel of the gate. *Reloaded*: after `save` and `load_model` the trained model answers the same.
-*Exported*: its SavedModel answers the same to a thousandth, or to what a change of the images by a millionth does.
-The weights are initial ones. Only the scales of batch norms are a tenth, in networks that add branches: the deepest of
-these would magnify rounding until no two ways of computing them agree.
+**Every model class of `keras.applications` takes a gate, which changes nothing before training.** A *site* is a layer
+behind which the gate sits. A model without layers at the resolution of the context T, or at twice that, is gated at its
+two best other sites. The models have initial weights, and the smallest size that they take of 32, 128 and 224 px.
+
+*Identity*: the largest difference between the answers of the gated model, before training, and those of the plain one.
+*Trains*: three steps move every kernel of the gate. *Reloaded*: after `save` and `load_model` the trained model answers
+the same. *Exported*: the answers of its SavedModel differ by less than a thousandth of the largest, or by less than a
+change of the images by a millionth causes. In networks that add branches, the scales of batch norms start at a tenth.
+Otherwise the deepest would magnify rounding too much to be compared.
 `python tests/gate/test_applications.py` writes this page.
 
 Keras' `export` leaves augmentation on, such as a `RandomFlip` inside the model, with a gate and without. A model called
