@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+ALIGNMENT = 64  # bytes; TensorFlow ends the process where a tensor begins between two multiples
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -27,10 +29,20 @@ class Split:
 
     @functools.cached_property
     def tensors(self):
-        """(images, labels) as tensors of the backend, put on the device once."""
-        from keras import ops
+        """(images, labels) as tensors of the backend, put on the device once.
 
-        return ops.convert_to_tensor(self.images), ops.convert_to_tensor(self.labels)
+        Under TensorFlow on a CPU the arrays move to where the tensors can share their memory, so they are held once.
+        """
+        import keras
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            if not tf.config.list_physical_devices("GPU"):
+                for name in ("images", "labels"):
+                    object.__setattr__(self, name, _aligned(getattr(self, name)))
+                return tuple(tf.experimental.dlpack.from_dlpack(x.__dlpack__()) for x in (self.images, self.labels))
+        return keras.ops.convert_to_tensor(self.images), keras.ops.convert_to_tensor(self.labels)
 
     def take(self, rows):
         """Returns the split made of `rows`, an index array or a slice."""
@@ -39,6 +51,18 @@ class Split:
     def sample(self, seed, limit=None):
         """Returns the split in random order, and of more than `limit` examples, so many of them."""
         return self.take(np.random.default_rng(seed).permutation(len(self))[:limit])
+
+
+def _aligned(array):
+    """Returns a copy of an array that begins where TensorFlow's operations take it, or itself if it does already."""
+    flags = array.flags
+    if array.ctypes.data % ALIGNMENT == 0 and flags.c_contiguous and flags.writeable:
+        return array
+    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,6 +37,19 @@ def planned(images, plan):
     return np.stack([crop[:, ::-1] if flip else crop for crop, flip in crops])
 
 
+@pytest.mark.parametrize("rows", [slice(None), slice(3, 9), slice(None, None, 2), slice(0, 0)])
+def test_tensors_are_the_arrays_and_share_their_memory(rows):
+    images, labels = IMAGES.copy()[rows], np.arange(23, dtype=np.int32)[rows]
+    images.flags.writeable = False  # as of a file that is mapped
+    split = Split(images, labels)
+    for tensor, array in zip(split.tensors, (images, labels), strict=True):
+        np.testing.assert_array_equal(tensor, array)
+    np.testing.assert_array_equal(split.images, images)
+    if len(images):
+        split.images[0, 0, 0, 0] ^= 255
+        assert split.tensors[0][0, 0, 0, 0] == split.images[0, 0, 0, 0] != images[0, 0, 0, 0]
+
+
 def labels_of(batches):
     return [np.array(labels).tolist() for _, labels in batches]
 
