@@ -24,7 +24,7 @@ AUGMENTATIONS = ("none", "randaugment", "cutmix", "mixup")
 SPLITS = ("test", "validation")
 WEIGHTS = ("last", "best")
 EXTRACTORS = ("train", "zoo")
-EXPORT_FORMATS = ("saved_model", "onnx", "litert")
+EXPORT_FORMATS = ("saved_model", "onnx", "litert", "litert_int8")
 
 ZOO = "zoo:"  # a trained model is the path of a run folder, or this and the name of a record
 

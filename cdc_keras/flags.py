@@ -80,7 +80,9 @@ def export(values):
     add = functools.partial(_define, values, "flags")
     add("model", None, "model to export: runs/... or zoo:<name>")
     add("out", None, "folder to write to; its name is the name that TensorFlow Serving knows the model by")
-    add("format", "saved_model", "what to write", choices=choices.EXPORT_FORMATS)
+    text = "what to write; litert_int8 computes in 8 bits, whose ranges it learns from validation images"
+    add("format", "saved_model", text, choices=choices.EXPORT_FORMATS)
+    add("data_dir", None, "for litert_int8: where the data are now, if not where they were in training")
     add("version", None, "version number; if not given, one more than the newest in --out", kind=int, low=1)
 
 

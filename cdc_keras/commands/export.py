@@ -5,7 +5,8 @@ from cdc_keras.export.export import export
 
 def main(values):
     """Exports `--model` and prints the signatures of what was written."""
-    exported = export(values.model, values.out, version=values.version, format=values.format)
+    settings = {name: values[name].value for name in ("version", "format", "data_dir")}
+    exported = export(values.model, values.out, **settings)
     for name, signature in exported.metadata["signatures"].items():
         print(f"{name}: {_tensors(signature['inputs'])}\n  -> {_tensors(signature['outputs'])}")
     for name, reason in exported.metadata.get("not_converted", {}).items():

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from cdc_keras.choices import EXPORT_FORMATS, ZOO, record_name
+from cdc_keras.data.load import load_dataset
 from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.errors import UserError
 from cdc_keras.export import litert, onnx, saved_model
@@ -21,7 +22,8 @@ from cdc_keras.runs.environment import environment
 from cdc_keras.runs.trained import load_trained
 
 CLASSES, METADATA = "classes.txt", "metadata.json"
-OTHERS = {"onnx": onnx, "litert": litert}  # formats beside the SavedModel
+OTHERS = {"onnx": onnx, "litert": litert, "litert_int8": litert}  # formats beside the SavedModel
+CALIBRATING = 200  # images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Exported:
 
 
 @keras_defaults()
-def export(model, out, *, version=None, format="saved_model"):  # noqa: A002
+def export(model, out, *, version=None, format="saved_model", data_dir=None):  # noqa: A002
     """Writes `<out>/<version>/`, a SavedModel, ONNX files or a LiteRT file, and returns the `Exported` model.
 
     The signatures of a SavedModel, each for any number of images B of S px; S, K categories and the shape of T are the
@@ -53,13 +55,14 @@ def export(model, out, *, version=None, format="saved_model"):  # noqa: A002
     * `context`, of an extractor and of what is gated by one: images -> context, T.
 
     Of these, ONNX has one file each and LiteRT one file for all. Both are without `serve_bytes`, and give top_classes,
-    numbers, for labels.
+    numbers, for labels. "litert_int8" computes in 8 bits, and learns the ranges of the features from validation images.
 
     Args:
         model: path of a finished run, or "zoo:<name>".
         out: folder of the model, whose name TF Serving knows it by.
         version: whole number, above 0; by default the one after the newest in `out`.
         format: one of `choices.EXPORT_FORMATS`.
+        data_dir: for "litert_int8", where the data are, if not where they were in training.
 
     Raises:
         UserError: there is no such network, the version exists, or it cannot be written.
@@ -71,6 +74,7 @@ def export(model, out, *, version=None, format="saved_model"):  # noqa: A002
     if version is not None and version < 1:
         raise UserError(f"version is a whole number above 0, not {version}")
     trained, out = load_trained(model), expanded(out)
+    images = _calibrating(trained, data_dir) if format == "litert_int8" else None
     try:
         out.mkdir(parents=True, exist_ok=True)
         version = version or 1 + max((int(path.name) for path in out.iterdir() if path.name.isdecimal()), default=0)
@@ -80,7 +84,7 @@ def export(model, out, *, version=None, format="saved_model"):  # noqa: A002
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir()
-            metadata = _write(partial, out.resolve().name, model, trained, format)
+            metadata = _write(partial, out.resolve().name, model, trained, format, images)
             os.replace(partial, folder)  # TF Serving looks for numbers, and may look at any time
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -90,12 +94,19 @@ def export(model, out, *, version=None, format="saved_model"):  # noqa: A002
     return Exported(folder, metadata)
 
 
-def _write(folder, name, model, trained, format):  # noqa: A002
+def _calibrating(trained, data_dir):
+    """Returns (N, S, S, 3) uint8 validation images of what a network was trained on; training images if it had none."""
+    config = dataclasses.replace(trained.config, **({"data_dir": data_dir} if data_dir else {}))
+    dataset = load_dataset(config)
+    return (dataset.validation if len(dataset.validation) else dataset.train).sample(0, CALIBRATING).images
+
+
+def _write(folder, name, model, trained, format, images):  # noqa: A002
     """Writes the version of the model `name` that computes what a `Trained` network does, and returns its metadata."""
     classes = folder / CLASSES
     classes.write_text("".join(f"{' '.join(label.split())}\n" for label in trained.class_names), encoding="utf-8")
     if format in OTHERS:
-        signatures = OTHERS[format].write(folder, trained)
+        signatures = OTHERS[format].write(folder, trained, *(() if images is None else (images,)))
     else:
         signatures = saved_model.write(folder, name, trained, classes)
         classes.unlink()  # it is among the assets now

@@ -1,4 +1,7 @@
-"""A trained network as one LiteRT file (formerly TensorFlow Lite), for phones, browsers and small servers."""
+"""A trained network as one LiteRT file (formerly TensorFlow Lite), for phones, browsers and small servers.
+
+In 8 bits weights and features are whole numbers. The range of each feature map is that which it has on some images.
+"""
 
 import dataclasses
 import re
@@ -15,7 +18,7 @@ NOT_CONVERTED = {"serve_bytes": "LiteRT has no operator that decodes JPEG or PNG
 MISSING = re.compile(r"TF Select ops: (.*)")  # in what the converter says
 
 
-def write(folder, trained):
+def write(folder, trained, images=None):
     """Writes `MODEL`, with every signature that takes pixels, and returns {signature: its concrete function}.
 
     Instead of labels, strings, they give top_classes, numbers of lines of the file of categories.
@@ -23,6 +26,8 @@ def write(folder, trained):
     Args:
         folder: `pathlib.Path` of the version of the model, which is there.
         trained: the `Trained` of a trained network.
+        images: (N, S, S, 3) uint8 that show the ranges of features, for a network that computes in 8 bits; None for
+            one that computes in float32.
 
     Raises:
         UserError: LiteRT has no operator for something in the network.
@@ -33,8 +38,14 @@ def write(folder, trained):
     functions = {name: function.get_concrete_function() for name, function in compiled(trained).items()}
     with tempfile.TemporaryDirectory() as place:
         tf.saved_model.save(module, place, signatures=functions)
+        converter = tf.lite.TFLiteConverter.from_saved_model(place, signature_keys=list(functions))
+        if images is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: (
+                (name, {"images": image[None]}) for name in functions for image in images
+            )
         try:
-            model = tf.lite.TFLiteConverter.from_saved_model(place, signature_keys=list(functions)).convert()
+            model = converter.convert()
         except Exception as error:  # the class is private
             missing = MISSING.search(str(error))
             if missing is None:

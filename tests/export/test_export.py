@@ -1,5 +1,6 @@
 """The exported model: it answers as the Keras model does where there is nothing but TensorFlow, and bears bad input."""
 
+import dataclasses
 import io
 import json
 import pathlib
@@ -17,8 +18,10 @@ from commands import refusal
 from exports import EXTRACTOR, NAME
 from PIL import Image
 from tensorflow_serving.apis import prediction_log_pb2
+from tiny_runs import CLASSIFIER
 
 from cdc_keras import zoo
+from cdc_keras.data.load import load_dataset
 from cdc_keras.data.pipeline import scale
 from cdc_keras.errors import UserError
 from cdc_keras.export import folding, litert, saved_model
@@ -27,6 +30,7 @@ from cdc_keras.networks import autoencoder, graph
 from cdc_keras.networks.preresnet import wide_resnet
 from cdc_keras.networks.resnet import cifar_resnet
 from cdc_keras.networks.vgg import vgg
+from cdc_keras.runs.training import train
 from cdc_keras.visualize.maps import focus_map
 from cdc_keras.weights import sha256
 
@@ -183,6 +187,23 @@ def test_litert_answers_as_the_keras_model_does(exported_as_litert, expected):
 
 
 @pytest.mark.slow
+def test_litert_in_8_bits_answers_nearly_as_in_32_from_a_file_a_quarter_as_large(tmp_path):
+    config = dataclasses.replace(CLASSIFIER, network="vgg13_slim", train_limit=2000, epochs=4, learning_rate=0.05)
+    run, answers, sizes = train(config, tmp_path / "run"), {}, {}
+    test = load_dataset(run.config()).test
+    for format in ("litert", "litert_int8"):  # noqa: A001
+        file = export(run.path, tmp_path / format, format=format).folder / litert.MODEL
+        sizes[format] = file.stat().st_size
+        signature = Interpreter(str(file)).get_signature_runner("serving_default")
+        answers[format] = signature(images=test.images)["probabilities"]
+    exact, rounded = answers.values()
+    assert 0.2 < sizes["litert_int8"] / sizes["litert"] < 0.35
+    assert 0 < abs(exact - rounded).max() and abs(exact - rounded).mean() < 0.02
+    top1 = [(answer.argmax(axis=1) == test.labels).mean() for answer in (exact, rounded)]
+    assert top1[0] > 0.3 and abs(top1[0] - top1[1]) < 0.03
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("format, title", [("onnx", "ONNX"), ("litert", "LiteRT")])
 def test_noise_which_a_format_cannot_draw_is_refused(format, title, tmp_path):  # noqa: A002
     with pytest.raises(UserError, match=f"{title} has no operator for a part of this network, .*RandomNormal"):
@@ -279,7 +300,7 @@ def test_versions_follow_each_other_and_none_is_written_again(tmp_path, monkeypa
     assert sorted(path.name for path in out.iterdir()) == ["1", "2", "7", "8"]
     with pytest.raises(UserError, match="version is a whole number above 0, not 0"):
         export("zoo:cifar100", out, version=0)
-    with pytest.raises(UserError, match="format is one of saved_model, onnx, litert, not 'onyx'"):
+    with pytest.raises(UserError, match="format is one of saved_model, onnx, litert, litert_int8, not 'onyx'"):
         export("zoo:cifar100", out, format="onyx")
 
 
@@ -293,7 +314,7 @@ def test_versions_follow_each_other_and_none_is_written_again(tmp_path, monkeypa
         (["--model=zoo:cifar100", "--out=FILE"], "cannot write a model to"),
         (
             ["--model=zoo:cifar100", "--out=OUT", "--format=tflite"],
-            "--format is one of saved_model, onnx, litert, not 'tflite'",
+            "--format is one of saved_model, onnx, litert, litert_int8, not 'tflite'",
         ),
     ],
 )
