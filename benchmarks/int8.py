@@ -1,7 +1,7 @@
 """What do the zoo's classifiers lose in 8 bits? python -m benchmarks.int8 --data_dir=...
 
-Each is exported for LiteRT twice, in float32 and in 8 bits, and both files are asked about the test images of CIFAR-100.
-The ranges of 8 bits come from validation images, or from training images where a model had none. Writes
+Each is exported for LiteRT twice, in float32 and in 8 bits, and both files are asked about the test images of
+CIFAR-100. The ranges of 8 bits come from validation images, or from training images where a model had none. Writes
 docs/results/int8.json; docs/fill.py makes the table.
 """
 
@@ -51,8 +51,8 @@ def table(record):
     head = ("model", "top-1, float32", "top-1, 8 bits", "lost, points", "MiB, float32", "MiB, 8 bits")
     met = sum(f["litert"]["top1"] - f["litert_int8"]["top1"] <= BAR for f in record["models"].values())
     return (
-        f"{markdown_table(head, rows)}\n\n{record['images']} test images of CIFAR-100; at most {100 * BAR} points were to "
-        f"be lost, which {met} of {len(rows)} models meet. {record['hardware']}; commit {record['commit']}."
+        f"{markdown_table(head, rows)}\n\n{record['images']} test images of CIFAR-100. The bar is a loss of at most "
+        f"{100 * BAR} points; {met} of {len(rows)} models meet it. {record['hardware']}; commit {record['commit']}."
     )
 
 

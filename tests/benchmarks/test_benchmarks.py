@@ -4,7 +4,7 @@ import sys
 import keras
 import numpy as np
 
-from benchmarks import emptied, gate_pays, input_path, latency, meanings, settings, start
+from benchmarks import emptied, gate_pays, input_path, int8, latency, meanings, settings, start
 from cdc_keras.choices import AUGMENTATIONS
 from cdc_keras.data.pipeline import scale
 from cdc_keras.data.scenes import draw_scenes, render
@@ -164,3 +164,12 @@ def test_the_turn_between_two_categories_is_found(monkeypatch):
     text = meanings.table(record | {"extractor": "zoo:shapes", "scenes": 60, "hardware": "CPU", "commit": "c"})
     assert "| another: all other pairs | 0.000 | 0.000 | 0° |" in text
     assert "| 0.000 | 180° |" in text
+
+
+def test_what_8_bits_lose_is_set_beside_the_bar():
+    models = {
+        "a": {"litert": {"top1": 0.5, "bytes": 2**21}, "litert_int8": {"top1": 0.496, "bytes": 2**19}},
+        "b": {"litert": {"top1": 0.5, "bytes": 2**21}, "litert_int8": {"top1": 0.49, "bytes": 2**19}},
+    }
+    text = int8.table({"models": models, "images": 1000, "hardware": "CPU", "commit": "c"})
+    assert "| a | 50.00% | 49.60% | +0.40 | 2.00 | 0.50 |" in text and "1 of 2 models meet it" in text
