@@ -132,11 +132,11 @@ def table(records):
         for regime in regimes
         if (chosen := [r for r in records if (r["arm"], r["regime"]) == (OWN, regime)])
     ]
-    last = records[-1]
+    seeds = [f"{x}: {', '.join(map(str, sorted({r['seed'] for r in records if r['regime'] == x})))}" for x in regimes]
     return (
         f"{markdown_table(head, rows)}\n\nMeans over seeds and half of their 95% intervals; differences are paired. "
-        f"IoU of the trained M with the object: {'; '.join(overlaps)}. {STEPS} steps of batch 64, seeds "
-        f"{', '.join(map(str, sorted({r['seed'] for r in records})))}; {last['hardware']}; commit "
+        f"IoU of the trained M with the object: {'; '.join(overlaps)}. {STEPS} steps of batch 64. Seeds of "
+        f"{'; of '.join(seeds)}. {', '.join(sorted({r['hardware'] for r in records}))}; commit "
         f"{', '.join(sorted({r['commit'] for r in records}))}."
     )
 

@@ -86,7 +86,7 @@ def test_a_gate_is_compared_with_every_arm_seed_by_seed():
     assert "| plain |  | 55.0 ± 63.5 | +15.0 ± 63.5 |" in text
     assert "| gate, start from V | other images | 70.0 ± 0.0 |  |" in text
     assert "| the same, T and V of another image | other images | 60.0 ± 0.0 | +10.0 ± 0.0 |" in text
-    assert "few labels: 0.65 ± 0.64 (M of another image 0.30 ± 0.00)" in text and "seeds 1, 2;" in text
+    assert "few labels: 0.65 ± 0.64 (M of another image 0.30 ± 0.00)" in text and "Seeds of few labels: 1, 2." in text
 
 
 def test_what_audits_of_several_seeds_found_is_averaged():
