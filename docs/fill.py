@@ -182,8 +182,9 @@ def idea():
         f"that of a plain network with as many weights it differs by {pays['plain, as many weights']}.\n"
         "* **Painting pays more.** The decoder paints half of the training images under another category, so that "
         "their background no longer tells it. The accuracy of the plain network then differs by "
-        f"{painted['plain']} points from that without. If images are painted under their own category instead, the "
-        f"difference is {painted['plain, half of them painted under their own']}. Here, and for the gate, the "
+        f"{painted['plain']} points from that without, and by "
+        f"{painted['plain, half of them painted under their own']} from that with images painted under their own "
+        "category. Here, and for the gate, the "
         "extractor had seen other images, whose backgrounds do not mislead ([does it pay?](docs/does_it_pay.md), "
         "[demo](docs/demo.md))."
     )
