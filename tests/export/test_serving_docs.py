@@ -37,7 +37,7 @@ def model(exported):
 
 @pytest.mark.slow
 def test_its_other_commands_run(exported_as_onnx):
-    first, mine, _, _ = re.findall(r"cdc-keras export (.*)", DOCUMENT)
+    first, mine, *_ = re.findall(r"cdc-keras export (.*)", DOCUMENT)
     assert re.findall(r"cdc-keras export (.*)", (ROOT / "README.md").read_text()) == [first]
     assert refusal("export", *mine.split()).startswith("runs/resnet20_gated is no run folder")
     assert (exported_as_onnx[0] / "serving_default.onnx").is_file()
