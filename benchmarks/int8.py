@@ -9,7 +9,6 @@ import json
 import pathlib
 import tempfile
 
-import numpy as np
 from absl import app, flags
 from ai_edge_litert.interpreter import Interpreter
 
@@ -17,6 +16,7 @@ from cdc_keras import zoo
 from cdc_keras.cli import quiet_libraries
 from cdc_keras.config import RunConfig
 from cdc_keras.data.load import load_dataset
+from cdc_keras.data.pipeline import in_batches
 from cdc_keras.export.export import export
 from cdc_keras.export.litert import MODEL
 from cdc_keras.markdown import markdown_table
@@ -24,7 +24,6 @@ from cdc_keras.runs.environment import environment
 
 RESULTS = pathlib.Path(__file__).resolve().parents[1] / "docs" / "results" / "int8.json"
 FORMATS = ("litert", "litert_int8")
-BATCH = 250
 BAR = 0.005  # of the top-1 accuracy may be lost
 
 
@@ -35,21 +34,20 @@ def measured(name, data_dir, images, labels):
         with tempfile.TemporaryDirectory() as folder:
             file = export(f"zoo:{name}", folder, format=format, data_dir=data_dir).folder / MODEL
             ask = Interpreter(str(file), num_threads=1).get_signature_runner("serving_default")
-            parts = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-            answers = np.concatenate([ask(images=part)["probabilities"].argmax(axis=1) for part in parts])
+            answers = in_batches(lambda batch, ask=ask: ask(images=batch)["probabilities"], images).argmax(axis=1)
             found[format] = {"top1": float((answers == labels).mean()), "bytes": file.stat().st_size}
     return found
 
 
 def table(record):
     """Returns what was found as Markdown."""
-    rows = []
+    rows, met = [], 0
     for name, (exact, rounded) in ((n, (found[f] for f in FORMATS)) for n, found in record["models"].items()):
         lost = exact["top1"] - rounded["top1"]
+        met += lost <= BAR
         sizes = (f"{x['bytes'] / 2**20:.2f}" for x in (exact, rounded))
         rows.append((name, *(f"{x['top1']:.2%}" for x in (exact, rounded)), f"{100 * lost:+.2f}", *sizes))
     head = ("model", "top-1, float32", "top-1, 8 bits", "lost, points", "MiB, float32", "MiB, 8 bits")
-    met = sum(f["litert"]["top1"] - f["litert_int8"]["top1"] <= BAR for f in record["models"].values())
     return (
         f"{markdown_table(head, rows)}\n\n{record['images']} test images of CIFAR-100. The bar is a loss of at most "
         f"{100 * BAR} points; {met} of {len(rows)} models meet it. {record['hardware']}; commit {record['commit']}."

@@ -81,10 +81,10 @@ def table(record):
         for name, g in groups.items()
     ]
     head = ["decoded under", "error", "error beside the truth turned as fits best", "that turn, median"]
-    scenes = f"{record['scenes']} fresh ones"
     return (
-        f"{markdown_table(head, rows)}\n\nThe extractor is {record['extractor']}, and the scenes are {scenes}. "
-        f"The turn is one for each pair of categories. {record['hardware']}; commit {record['commit']}."
+        f"{markdown_table(head, rows)}\n\nThe extractor is {record['extractor']}, and the scenes are "
+        f"{record['scenes']} fresh ones. The turn is one for each pair of categories. {record['hardware']}; commit "
+        f"{record['commit']}."
     )
 
 

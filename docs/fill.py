@@ -58,6 +58,11 @@ MOST_USED = (
 MARK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", re.S)
 
 
+def result(name):
+    """Returns what a benchmark found."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
 def demo():
     """Returns the demo's table."""
     return json.loads(DEMO.read_text(encoding="utf-8"))["table"].rstrip()
@@ -148,7 +153,7 @@ def emptied_extractors():
 
 def idea():
     """Returns what was found on `shapes`, as a list."""
-    records = json.loads((RESULTS / "emptied.json").read_text(encoding="utf-8"))
+    records = result("emptied")
     found, cgm = (emptied.averages(records, name) for name in ("context", "cgm"))
     pixels = max(emptied.probed(record, "pixels")["category, by the strongest probe"] for record in records)
     swap, own, copy = (
@@ -160,7 +165,7 @@ def idea():
         )
     )
     strongest, texture, hue = (f"{found[f'{x}, by the strongest probe']:.0%}" for x in ("category", "texture", "hue"))
-    runs = json.loads((RESULTS / "gate_pays.json").read_text(encoding="utf-8"))
+    runs = result("gate_pays")
     pays, painted = (
         gate_pays.gains(runs, "telltale backgrounds (0.95)", of) for of in (gate_pays.OWN, gate_pays.PAINTED)
     )
@@ -192,7 +197,7 @@ def idea():
 
 def trials(number):
     """Returns the trials of a round that led to the recipe counterfactual."""
-    found = json.loads((RESULTS / "counterfactual_trials.json").read_text(encoding="utf-8"))
+    found = result("counterfactual_trials")
     found = [trial for trial in found if trial["round"] == number]
     shares = {"swap": "seen as y'", "own": "seen as the own", "conv": "category, read by conv", "texture": "texture"}
     turns = {"rotation_r2": "R² of the rotation"} if "rotation_r2" in found[0] else {}
@@ -295,8 +300,8 @@ def parts(path):
         "cifar100": lambda: study("cifar100"),
         "emptied": emptied_extractors,
         "idea": idea,
-        "meanings": lambda: meanings.table(json.loads((RESULTS / "meanings.json").read_text(encoding="utf-8"))),
-        "int8": lambda: int8.table(json.loads((RESULTS / "int8.json").read_text(encoding="utf-8"))),
+        "meanings": lambda: meanings.table(result("meanings")),
+        "int8": lambda: int8.table(result("int8")),
         "trials": lambda: trials(1),
         "more_trials": lambda: trials(2),
         "turned_trials": lambda: trials(3),
@@ -304,7 +309,7 @@ def parts(path):
         "released_cifar100": lambda: released("cifar100", link),
         **{name: functools.partial(speed, name) for name in SPEED},
         "augmentation": augmented,
-        "gate_pays": lambda: gate_pays.table(json.loads((RESULTS / "gate_pays.json").read_text(encoding="utf-8"))),
+        "gate_pays": lambda: gate_pays.table(result("gate_pays")),
     }
 
 

@@ -74,7 +74,7 @@ def export(model, out, *, version=None, format="saved_model", data_dir=None):  #
     if version is not None and version < 1:
         raise UserError(f"version is a whole number above 0, not {version}")
     trained, out = load_trained(model), expanded(out)
-    images = _calibrating(trained, data_dir) if format == "litert_int8" else None
+    more = {"images": _calibrating(trained, data_dir)} if format == "litert_int8" else {}
     try:
         out.mkdir(parents=True, exist_ok=True)
         version = version or 1 + max((int(path.name) for path in out.iterdir() if path.name.isdecimal()), default=0)
@@ -84,7 +84,7 @@ def export(model, out, *, version=None, format="saved_model", data_dir=None):  #
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir()
-            metadata = _write(partial, out.resolve().name, model, trained, format, images)
+            metadata = _write(partial, out.resolve().name, model, trained, format, more)
             os.replace(partial, folder)  # TF Serving looks for numbers, and may look at any time
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -101,12 +101,15 @@ def _calibrating(trained, data_dir):
     return (dataset.validation if len(dataset.validation) else dataset.train).sample(0, CALIBRATING).images
 
 
-def _write(folder, name, model, trained, format, images):  # noqa: A002
-    """Writes the version of the model `name` that computes what a `Trained` network does, and returns its metadata."""
+def _write(folder, name, model, trained, format, more):  # noqa: A002
+    """Writes the version of the model `name` that computes what a `Trained` network does, and returns its metadata.
+
+    `more` are arguments that the format takes beside.
+    """
     classes = folder / CLASSES
     classes.write_text("".join(f"{' '.join(label.split())}\n" for label in trained.class_names), encoding="utf-8")
     if format in OTHERS:
-        signatures = OTHERS[format].write(folder, trained, *(() if images is None else (images,)))
+        signatures = OTHERS[format].write(folder, trained, **more)
     else:
         signatures = saved_model.write(folder, name, trained, classes)
         classes.unlink()  # it is among the assets now

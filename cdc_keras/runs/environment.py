@@ -51,9 +51,8 @@ def hardware():
 
 
 def _processor():
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text(encoding="utf-8"))
+    if precision.CPUINFO.is_file():
+        names = re.findall(r"model name\s*: (.*)", precision.CPUINFO.read_text(encoding="utf-8"))
         if names:
             return names[0]
     return platform.machine()

@@ -186,7 +186,7 @@ def test_litert_answers_as_the_keras_model_does(exported_as_litert, expected):
 
 
 @pytest.mark.slow
-def test_litert_in_8_bits_answers_nearly_as_in_32_from_a_file_a_quarter_as_large(tmp_path):
+def test_litert_in_8_bits_answers_nearly_as_in_32_from_a_smaller_file(tmp_path):
     run, answers, sizes = train(CLASSIFIER, tmp_path / "run"), {}, {}
     test = load_dataset(run.config()).test
     for format in ("litert", "litert_int8"):  # noqa: A001

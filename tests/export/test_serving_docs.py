@@ -36,11 +36,13 @@ def model(exported):
 
 
 @pytest.mark.slow
-def test_its_other_commands_run(exported_as_onnx):
-    first, mine, *_ = re.findall(r"cdc-keras export (.*)", DOCUMENT)
+def test_its_other_commands_run(exported_as_onnx, tmp_path):
+    first, mine, _, _, in_8_bits = re.findall(r"cdc-keras export (.*)", DOCUMENT)
     assert re.findall(r"cdc-keras export (.*)", (ROOT / "README.md").read_text()) == [first]
     assert refusal("export", *mine.split()).startswith("runs/resnet20_gated is no run folder")
     assert (exported_as_onnx[0] / "serving_default.onnx").is_file()
+    elsewhere = in_8_bits.replace("$HOME/tensorflow_datasets", str(tmp_path))  # where there are no images
+    assert "cifar100 is not prepared in" in refusal("export", *elsewhere.split())
 
 
 def test_the_rest_bodies_are_request_and_response(model):
