@@ -39,6 +39,7 @@ bench: $(VENV)/installed-torch
 	$(RUN) -m benchmarks.settings --out=docs/results/settings.json
 	$(RUN) -m benchmarks.latency --out=docs/results/latency.json
 	$(RUN) -m benchmarks.start
+	$(RUN) -m benchmarks.growth
 	$(RUN) -m docs.fill
 
 reference: $(VENV)/installed-torch

@@ -20,13 +20,19 @@ import tempfile
 import time
 
 from benchmarks import training_step  # which sets the backend
+from benchmarks.turns import elsewhere, environment, processes
 from cdc_keras.markdown import markdown_table
 
 RECORDS = ("cifar100_resnet20", "cifar100_resnet20_gated")
 BATCHES = {1: 200, 8: 50, 64: 10}  # images in a request: requests in a round
 BAR = 1.05
 ONNX = "serving_default.onnx"
-OURS = {"saved_model": "SavedModel", "onnx": "ONNX file, ONNX Runtime", "litert": "LiteRT file, LiteRT"}
+OURS = {
+    "saved_model": "SavedModel",
+    "one_thread": "SavedModel, one thread an operation",
+    "onnx": "ONNX file, ONNX Runtime",
+    "litert": "LiteRT file, LiteRT",
+}
 PEERS = {"openvino": "OpenVINO", "torch": "PyTorch, compiled"}
 
 
@@ -53,10 +59,13 @@ class Server:
 
 
 class SavedModel(Server):
-    def __init__(self, folder, batch, image_size):
+    def __init__(self, folder, batch, image_size, threads=None):
         import tensorflow as tf
 
         super().__init__(batch, image_size)
+        if threads:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
         self.model = tf.saved_model.load(folder)
         function = self.model.signatures["serving_default"]
         self.answer = lambda: function(images=tf.constant(self.images))["probabilities"].numpy()
@@ -128,10 +137,11 @@ def measure(name, *, rounds, requests=None):
     """Returns {batch: {side: [(median, 99th percentile) of every round, seconds]}} of a record of the zoo."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        paths, network, size, classes = training_step.elsewhere(exported, name, folder)
+        paths, network, size, classes = elsewhere(exported, name, folder)
         for batch, usual in BATCHES.items():
             made = {
                 "saved_model": (SavedModel, (paths["saved_model"], batch, size), {}),
+                "one_thread": (SavedModel, (paths["saved_model"], batch, size), {"threads": 1}),
                 "onnx": (Onnx, (paths["onnx"], batch, size), {}),
                 "litert": (LiteRT, (paths["litert"], batch, size), {}),
                 "openvino": (OpenVINO, (paths["onnx"], batch, size), {}),
@@ -139,7 +149,7 @@ def measure(name, *, rounds, requests=None):
             if network is not None:
                 made["torch"] = (Torch, (network, classes, batch, size), {})
             times = {side: [] for side in made}
-            with training_step.processes(f"{name}, {batch}", made) as asks:
+            with processes(f"{name}, {batch}", made) as asks:
                 for number in range(rounds + 1):
                     for side in made:
                         seconds = asks[side](requests=requests or usual)
@@ -195,7 +205,7 @@ def main(argv=None):
     print(table(found))
     if arguments.out:
         about = {"rounds": arguments.rounds, "versions": versions()}
-        about["environment"] = training_step.elsewhere(training_step.environment)
+        about["environment"] = elsewhere(environment)
         arguments.out.write_text(json.dumps({**about, "seconds": found}, indent=2) + "\n")
 
 

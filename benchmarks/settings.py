@@ -10,10 +10,10 @@ import argparse
 import json
 import os
 import pathlib
-import statistics
 import sys
 
 from benchmarks import training_step
+from benchmarks.turns import elsewhere, environment, median_ratio, processes
 from cdc_keras.markdown import markdown_table
 
 DEFAULT = "default: float32, no jit, oneDNN, one step a call"
@@ -39,7 +39,7 @@ def measure(row, rounds, steps):
     """Returns {setting: [images/s of every round]}; one more round warms up."""
     rates = {setting: [] for setting in SETTINGS}
     made = {setting: (trainer, (row,), keywords) for setting, keywords in SETTINGS.items()}
-    with training_step.processes(row.title, made) as asks:
+    with processes(row.title, made) as asks:
         for number in range(rounds + 1):
             for setting, ask in asks.items():
                 rate = ask(number=number, steps=steps if number else 10)
@@ -50,8 +50,7 @@ def measure(row, rounds, steps):
 
 def ratios(rates):
     """Returns {setting: median over the rounds of its images/s over the default's}."""
-    pairs = {setting: zip(values, rates[DEFAULT], strict=True) for setting, values in rates.items()}
-    return {setting: statistics.median(a / b for a, b in pair) for setting, pair in pairs.items()}
+    return {setting: median_ratio(values, rates[DEFAULT]) for setting, values in rates.items()}
 
 
 def table(results):
@@ -76,7 +75,7 @@ def main(argv=None):
         results[name] = measure(training_step.ROWS[name], arguments.rounds, arguments.steps)
     print(f"{training_step.CORES} cores, ratio of images/s to the default\n\n{table(results)}")
     if arguments.out:
-        about = {"rounds": arguments.rounds, "environment": training_step.elsewhere(training_step.environment)}
+        about = {"rounds": arguments.rounds, "environment": elsewhere(environment)}
         record = {**about, "rates": results}
         arguments.out.write_text(json.dumps(record, indent=2) + "\n")
 

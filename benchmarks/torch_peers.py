@@ -1,11 +1,12 @@
-"""The training steps of `training_step.py` in plain PyTorch, as one writes them by hand: networks, input, both loops.
+"""The training steps of `training_step.py` in PyTorch: networks, input, both loops, plain or as fast as a user can.
 
 The path of a module, "_" for ".", is the name of our layer, by which a test hands over the weights. PyTorch's own
-defaults stand wherever ours say the same; images are (B, 3, H, W) in the memory format PyTorch starts from.
+defaults stand wherever ours say the same; images are (B, 3, H, W).
 """
 
 import collections
 import contextlib
+import dataclasses
 
 import torch
 import torch.nn.functional as F
@@ -184,19 +185,57 @@ def discriminator(classes, dropout=0.3):
     return sequential(layers)
 
 
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How PyTorch is to train; by default as it starts.
+
+    Attributes:
+        channels_last: hold images and kernels with the channels last in memory, and update all weights in one fused
+            operation of the optimizer.
+        compiled: compile every network with `torch.compile`.
+        bfloat16: compute in bfloat16 where autocast does.
+    """
+
+    channels_last: bool = False
+    compiled: bool = False
+    bfloat16: bool = False
+
+    @property
+    def optimizer(self):
+        """Arguments of the optimizer."""
+        return {"fused": True} if self.channels_last else {}
+
+    @property
+    def memory_format(self):
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def prepare(self, *networks):
+        """Changes the networks in place."""
+        for network in networks:
+            network.to(memory_format=self.memory_format)
+            if self.compiled:
+                network.compile(dynamic=False)
+
+    def autocast(self):
+        """The context in which a forward pass is computed."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16)
+
+
 class ClassifierStep:
     """SGD with Nesterov momentum 0.9 and weight decay 5e-4 under cross-entropy."""
 
-    def __init__(self, module, learning_rate):
-        self.network = module.train()
+    def __init__(self, module, learning_rate, way=Way()):
+        self.network, self.way = module.train(), way
+        way.prepare(module)
         self.optimizer = torch.optim.SGD(
-            module.parameters(), learning_rate, momentum=0.9, nesterov=True, weight_decay=5e-4
+            module.parameters(), learning_rate, momentum=0.9, nesterov=True, weight_decay=5e-4, **way.optimizer
         )
 
     def __call__(self, images, labels):
         """Returns the metrics of the batch, as floats."""
-        logits = self.network(images)
-        loss = F.cross_entropy(logits, labels)
+        with self.way.autocast():
+            logits = self.network(images.contiguous(memory_format=self.way.memory_format))
+            loss = F.cross_entropy(logits, labels)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -219,21 +258,24 @@ class ExtractorStep:
         repulsive_weight=1e-3,
         repulsive_delta=0.01,
         clip_norm=5.0,
+        way=Way(),
     ):
-        self.classes, self.clip_norm = classes, clip_norm
+        self.classes, self.clip_norm, self.way = classes, clip_norm, way
         self.fool_weight, self.fool_ramp_steps = fool_weight, fool_ramp_steps
         self.repulsive_weight, self.repulsive_delta = repulsive_weight, repulsive_delta
         self.encoder, self.decoder = Encoder(), Decoder(classes)
         self.discriminator = discriminator(classes, dropout)
         self.autoencoder = nn.ModuleList([self.encoder, self.decoder])
+        way.prepare(self.encoder, self.decoder, self.discriminator)
         self.optimizers = {
-            player: torch.optim.Adam(player.parameters(), 2e-4, betas=(0.5, 0.999))
+            player: torch.optim.Adam(player.parameters(), 2e-4, betas=(0.5, 0.999), **way.optimizer)
             for player in (self.autoencoder, self.discriminator)
         }
         self.steps = 0
 
     def __call__(self, images, labels):
         """Returns the metrics of the batch, as floats."""
+        images = images.contiguous(memory_format=self.way.memory_format)
         metrics = self.step_discriminator(images, labels) | self.step_autoencoder(images, labels)
         self.steps += 1
         return {name: value.item() for name, value in metrics.items()}
@@ -241,10 +283,11 @@ class ExtractorStep:
     def step_discriminator(self, images, labels):
         self.autoencoder.eval()
         self.discriminator.train().requires_grad_(True)
-        with torch.no_grad():
-            context = self.encoder(images)
-        logits = self.discriminator(context)
-        loss = F.cross_entropy(logits, labels)
+        with self.way.autocast():
+            with torch.no_grad():
+                context = self.encoder(images)
+            logits = self.discriminator(context)
+            loss = F.cross_entropy(logits, labels)
         self.move(self.discriminator, loss)
         accuracy = (logits.detach().argmax(1) == labels).float().mean()
         return {"discriminator_loss": loss, "discriminator_accuracy": accuracy}
@@ -254,14 +297,17 @@ class ExtractorStep:
         self.discriminator.eval().requires_grad_(False)  # a gradient passes D, none is taken for its weights
         condition = F.one_hot(labels, self.classes).float()
 
-        context = self.encoder(images)
-        reconstructions = self.decoder(context, condition)
-        with statistics_kept(self.decoder):
-            counterfactuals = self.decoder(context, 1.0 - condition)
+        with self.way.autocast():
+            context = self.encoder(images)
+            reconstructions = self.decoder(context, condition)
+            with statistics_kept(self.decoder):
+                counterfactuals = self.decoder(context, 1.0 - condition)
+            fooled = self.discriminator(context)
+        reconstructions, counterfactuals, fooled = (x.float() for x in (reconstructions, counterfactuals, fooled))
         reconstruction = F.mse_loss(reconstructions, images)
         distance = (reconstructions - counterfactuals).square().mean(dim=(1, 2, 3)).clamp_min(1e-12).sqrt()
         hinge = F.relu(self.repulsive_delta - distance)
-        fooling = self.discriminator(context).softmax(1).gather(1, labels[:, None]).mean()
+        fooling = fooled.softmax(1).gather(1, labels[:, None]).mean()
         total = reconstruction + self.repulsive_weight * hinge.mean() + self.lambda_fool * fooling
         self.move(self.autoencoder, total)
         return {

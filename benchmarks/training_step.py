@@ -1,10 +1,11 @@
-"""Our training steps beside the same in plain PyTorch on the same cores: images/s, time spent on input, peak memory.
+"""Our training steps beside the same in PyTorch on the same cores: images/s, time spent on input, memory.
 
     python -m benchmarks.training_step --out training_step.json
 
 Ours is what `cdc-keras train` does: the model of `trainers.build`, `model.fit`, and the input path of `data.pipeline`.
-The peer is `torch_peers.py`. Both have the whole split in memory and as many threads as there are cores. Each runs in
-a process of its own, and they take turns, one round each, so that whatever else the machine does meets both; rates are
+The peers are `torch_peers.py` in five ways: as PyTorch starts; channels last with a fused optimizer; compiled besides;
+and the last two in bfloat16. All have the whole split in memory and as many threads as there are cores. Each runs in a
+process of its own, and they take turns, one round each, so that whatever else the machine does meets all; rates are
 medians over the rounds, ratios are medians of the rounds' ratios. The first steps of a round are not timed. To see
 what we spend on input, our process also takes turns with itself on one batch that lies ready. The row "gate" sets a
 gated network beside the same without gate, and what the gate adds in time beside what it adds in multiply-adds; it
@@ -19,23 +20,22 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import json
-import multiprocessing
 import os
 import pathlib
-import resource
 import statistics
 import sys
 import time
 
+from benchmarks.turns import elsewhere, environment, median_ratio, peak_mib, processes
 from cdc_keras.markdown import markdown_table
 
 # Before Keras is imported, by the functions below; under TensorFlow a batch is a step, and the input path is tf.data.
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-IMAGE_SIZE, CLASSES = 32, 100
-INPUT_BAR, MEMORY_BAR = 0.02, 1.0
+SPEED_BAR, GATE_BAR, INPUT_BAR, MEMORY_BAR = 1.05, 1.05, 0.02, 1.0
 CORES = os.cpu_count()
+MATRIX = 2048  # rows and columns of the product that stands for the processor's peak
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,34 +47,36 @@ class Row:
         network: name of a classifier; None is the extractor.
         batch_size: images a step.
         steps: timed steps of a round.
-        bar: ours over the peer's images/s is to be at least this; of the gate, its time over that of its multiply-adds
-            at most this.
+        classes: number of categories.
+        image_size: height and width, pixels.
     """
 
     title: str
     network: str | None
     batch_size: int
     steps: int
-    bar: float
+    classes: int = 100
+    image_size: int = 32
 
 
 ROWS = {
-    "resnet20": Row("ResNet-20", "resnet20", 128, 20, 1.0),
-    "wrn16_4": Row("WRN-16-4", "wrn16_4", 128, 3, 1.0),
-    "vgg13": Row("VGG-13", "vgg13", 128, 5, 1.0),
-    "gate": Row("VGG-13 slim, gated", "vgg13_slim", 128, 20, 1.1),
-    "extractor32": Row("extractor, batch 32", None, 32, 40, 1.5),
-    "extractor64": Row("extractor, batch 64", None, 64, 30, 1.5),
+    "resnet20": Row("ResNet-20", "resnet20", 128, 20),
+    "wrn16_4": Row("WRN-16-4", "wrn16_4", 128, 3),
+    "vgg13": Row("VGG-13", "vgg13", 128, 5),
+    "vgg13_slim": Row("VGG-13 slim", "vgg13_slim", 128, 30),
+    "gate": Row("VGG-13 slim, gated", "vgg13_slim", 128, 30),
+    "extractor32": Row("extractor, batch 32", None, 32, 40),
+    "extractor64": Row("extractor, batch 64", None, 64, 30),
 }
 
 
-def data(images):
-    """Returns (images, labels): noise of the shape of CIFAR-100."""
+def data(row, images):
+    """Returns (images, labels) for a row: noise."""
     import numpy as np
 
     rng = np.random.default_rng(0)
-    pixels = rng.integers(256, size=(images, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-    return pixels, rng.integers(CLASSES, size=images).astype(np.int32)
+    pixels = rng.integers(256, size=(images, row.image_size, row.image_size, 3), dtype=np.uint8)
+    return pixels, rng.integers(row.classes, size=images).astype(np.int32)
 
 
 class Ours:
@@ -83,15 +85,17 @@ class Ours:
     def __init__(self, row, images, steps_per_call, gated=False, **config):
         import tensorflow as tf
 
-        from cdc_keras.devices import precision
+        from cdc_keras.devices import distribution, precision
 
         self.row, self.steps_per_call = row, steps_per_call
         self.config = config_of(row, gated, steps_per_call=steps_per_call, **config)
         precision.share_cores(self.config)
-        self.model = model_of(self.config, images // row.batch_size)
+        self.scope = contextlib.ExitStack()
+        self.scope.enter_context(distribution.scope(self.config.strategy))
+        self.model = model_of(row, self.config, images // row.batch_size)
         from cdc_keras.data.dataset import Split
 
-        self.split = Split(*data(images))
+        self.split = Split(*data(row, images))
         batch = next(iter(self.batches(0)))
         self.constant = tf.data.Dataset.from_tensors(batch).repeat()
 
@@ -100,7 +104,7 @@ class Ours:
 
         return training_batches(
             self.split,
-            IMAGE_SIZE,
+            self.row.image_size,
             steps_per_call=self.steps_per_call,
             batch_size=self.row.batch_size,
             seed=0,
@@ -129,7 +133,7 @@ class Ours:
 class Peer:
     """The same training in PyTorch, by rounds."""
 
-    def __init__(self, row, images, steps_per_call):
+    def __init__(self, row, images, steps_per_call, **way):
         del steps_per_call
         import torch
 
@@ -137,12 +141,13 @@ class Peer:
 
         torch.set_num_threads(CORES)
         torch.manual_seed(0)
-        self.row, self.padding = row, 0 if row.network is None else IMAGE_SIZE // 8
+        self.row, self.padding = row, 0 if row.network is None else row.image_size // 8
+        way = torch_peers.Way(**way)
         if row.network is None:
-            self.step = torch_peers.ExtractorStep(CLASSES)
+            self.step = torch_peers.ExtractorStep(row.classes, way=way)
         else:
-            self.step = torch_peers.ClassifierStep(torch_peers.network(row.network, CLASSES), learning_rate=0.001)
-        pixels, labels = data(images)
+            self.step = torch_peers.ClassifierStep(torch_peers.network(row.network, row.classes), 0.001, way)
+        pixels, labels = data(row, images)
         self.images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
         self.labels = torch.from_numpy(labels).long()
 
@@ -165,80 +170,71 @@ def config_of(row, gated, **config):
     config["task"] = "extractor" if row.network is None else "classifier"
     if row.network is not None:
         config |= {"network": row.network, "extractor": "untrained" if gated else None}
-    return RunConfig(batch_size=row.batch_size, **config).resolved(IMAGE_SIZE)
+    return RunConfig(batch_size=row.batch_size, **config).resolved(row.image_size)
 
 
-def model_of(config, steps_per_epoch):
+def model_of(row, config, steps_per_epoch):
     """Returns the model that `cdc-keras train` would train, the context of a gate from an untrained extractor."""
     from cdc_keras.networks import autoencoder
     from cdc_keras.trainers.build import build
 
-    extractor = autoencoder.encoder(IMAGE_SIZE) if config.gated else None
-    return build(config, CLASSES, steps_per_epoch, extractor=extractor)
+    extractor = autoencoder.encoder(row.image_size) if config.gated else None
+    return build(config, row.classes, steps_per_epoch, extractor=extractor)
 
 
 def multiply_adds(row):
-    """Returns how many times the multiply-adds of the plain network's step the gated one's has.
+    """Returns the multiply-adds of a training step of a row, for one image.
 
-    A step has three times those of the forward pass, but of the frozen extractor only the forward pass itself.
+    A network that learns takes three times those of its forward pass; where no gradient is taken, one; where the
+    gradient only passes, as through D in the auto-encoder's step, two.
     """
     from cdc_keras import complexity
     from cdc_keras.networks.layers import FrozenExtractor
 
-    gated, plain = (model_of(config_of(row, gated), 1000).network for gated in (True, False))
-    extractor = sum(complexity.macs(layer.network) for layer in gated.layers if isinstance(layer, FrozenExtractor))
-    forward = complexity.macs(gated, products=True)
-    return (3 * (forward - extractor) + extractor) / (3 * complexity.macs(plain, products=True))
+    model = model_of(row, config_of(row, row == ROWS["gate"]), 1000)
+    if row.network is None:
+        encoder, decoder, discriminator = (
+            complexity.macs(network) for network in (model.encoder, model.decoder, model.discriminator)
+        )
+        return (1 + 3) * encoder + 2 * 3 * decoder + (3 + 2) * discriminator
+    network = model.network
+    extractor = sum(complexity.macs(x.network) for x in network.layers if isinstance(x, FrozenExtractor))
+    return 3 * (complexity.macs(network, products=True) - extractor) + extractor
 
 
-SIDES = {"ours": (Ours, {}), "peer": (Peer, {}), "gated": (Ours, {"gated": True}), "plain": (Ours, {})}
+def product_rate(dtype):
+    """Returns how many multiply-adds a second a product of two large matrices reaches here."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(CORES)
+    a = tf.cast(tf.random.normal((MATRIX, MATRIX)), dtype)
+    seconds = []
+    for _ in range(8):
+        started = time.perf_counter()
+        tf.matmul(a, a).numpy()
+        seconds.append(time.perf_counter() - started)
+    return MATRIX**3 / min(seconds)
 
 
-@contextlib.contextmanager
-def processes(title, sides):
-    """The context in which every side works in a process of its own; gives {side: ask}.
-
-    `ask(**asked)` has a side do a round, and returns what it returns; `ask()` ends its process and returns its peak
-    memory, MiB.
-
-    Args:
-        title: of the row, named where a process ends early.
-        sides: {side: (what makes what is asked, arguments, keyword arguments)}.
-    """
-    context = multiprocessing.get_context("spawn")
-    asks, started = {}, []
-
-    def asker(end):
-        def ask(**asked):
-            end.send(asked)
-            return end.recv()
-
-        return ask
-
-    try:
-        for side, made in sides.items():
-            end, other = context.Pipe()
-            process = context.Process(target=_serve, args=(other, *made), daemon=True)
-            process.start()
-            started.append(process)
-            other.close()
-            end.recv()
-            asks[side] = asker(end)
-        yield asks
-    except EOFError:
-        raise SystemExit(f"error: a process of the row {title!r} ended early; its message is above") from None
-    finally:
-        for process in started:
-            process.terminate()
-            process.join()
+def imported(library):
+    """Returns the memory that a process has taken once it has imported a library, MiB."""
+    importlib.import_module(library)
+    return peak_mib()
 
 
-def _serve(connection, make, arguments, keywords):
-    asked_of = make(*arguments, **keywords)
-    connection.send("ready")
-    while asked := connection.recv():
-        connection.send(asked_of(**asked))
-    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+OURS = {"ours": (Ours, {}), "ours, bfloat16": (Ours, {"precision": "mixed_bfloat16"})}
+FLOAT32 = {
+    "PyTorch": (Peer, {}),
+    "channels last": (Peer, {"channels_last": True}),
+    "compiled": (Peer, {"channels_last": True, "compiled": True}),
+}
+BFLOAT16 = {
+    "channels last, bfloat16": (Peer, {"channels_last": True, "bfloat16": True}),
+    "compiled, bfloat16": (Peer, {"channels_last": True, "compiled": True, "bfloat16": True}),
+}
+SIDES = OURS | FLOAT32 | BFLOAT16
+GATE_SIDES = {"gated": (Ours, {"gated": True}), "plain": (Ours, {})}
+READY = "ours on a ready batch"
 
 
 def measure(row, *, rounds, steps, images, steps_per_call):
@@ -251,107 +247,106 @@ def measure(row, *, rounds, steps, images, steps_per_call):
         images: examples in the split.
         steps_per_call: our steps in one compiled call.
     """
-    gate = row is ROWS["gate"]
-    sides = ("gated", "plain") if gate else ("ours", "peer")
-    turns = [(side, False) for side in sides] if gate else [("ours", False), ("ours", True), ("peer", False)]
-    rates = {side + " on a ready batch" * constant: [] for side, constant in turns}
-    made = {side: (SIDES[side][0], (row, images, steps_per_call), SIDES[side][1]) for side in sides}
+    gate = row == ROWS["gate"]
+    sides = GATE_SIDES if gate else SIDES
+    turns = [(side, side, {}) for side in sides] + [(READY, "ours", {"constant": True})] * (not gate)
+    rates = {name: [] for name, _, _ in turns}
+    made = {side: (make, (row, images, steps_per_call), keywords) for side, (make, keywords) in sides.items()}
     with processes(row.title, made) as asks:
         for number in range(rounds + 1):
-            for side, constant in turns if number % 2 else turns[::-1]:
-                timed = steps if number else min(steps, 2)
-                rate = asks[side](number=number, steps=timed, **({"constant": True} if constant else {}))
+            for name, side, more in turns if number % 2 else turns[::-1]:
+                rate = asks[side](number=number, steps=steps if number else min(steps, 2), **more)
                 if number:
-                    rates[side + " on a ready batch" * constant].append(rate)
+                    rates[name].append(rate)
         result = {"rates": rates, "peak_mib": {side: asks[side]() for side in sides}}
-        if gate:
-            result["multiply_adds"] = elsewhere(multiply_adds, row)
-        return result
+    result["multiply_adds"] = elsewhere(multiply_adds, row)
+    return result
 
 
-def elsewhere(function, *arguments):
-    """Returns what a function returns in another process: this one never loads TensorFlow."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+def fastest(rates, sides):
+    """Returns the side with the highest median of its images/s."""
+    return max(sides, key=lambda side: statistics.median(rates[side]))
 
 
-def environment():
-    """Returns what a measurement is published with."""
-    from cdc_keras.runs import environment
+def speed_table(measured):
+    """Returns the images/s of every row and side as a Markdown table, with our ratio to the fastest peer."""
+    made = []
+    for name, result in measured["rows"].items():
+        if name == "gate":
+            continue
+        rates = result["rates"]
+        cells = [ROWS[name].title]
+        for ours, peers in (("ours", FLOAT32), ("ours, bfloat16", BFLOAT16)):
+            ratio = median_ratio(rates[ours], rates[fastest(rates, peers)])
+            cells += [f"{statistics.median(rates[side]):,.0f}" for side in (ours, *peers)]
+            cells.append(f"{ratio:.2f}{'' if ratio >= SPEED_BAR else ' (missed)'}")
+        made.append(cells)
+    beside = "ours over the fastest"
+    return markdown_table(("training", "ours", *FLOAT32, beside, "ours, bfloat16", *BFLOAT16, beside), made)
 
-    return environment.environment()
 
+def costs_table(measured):
+    """Returns what a step costs besides, as a Markdown table: of the processor's peak, of input, of memory.
 
-def lines_of(row, result):
-    """Returns the comparisons of a row as dicts of what, ours, peer, ratio, bar and whether it is met."""
-    rates = result["rates"]
-    medians = {side: statistics.median(values) for side, values in rates.items()}
-    if "gated" in rates:
-        time_ratio = _median_ratio(rates["plain"], rates["gated"])
-        ratio = time_ratio / result["multiply_adds"]
-        what = (
-            f"images/s beside the same network plain; step time {time_ratio:.2f}x, multiply-adds "
-            f"{result['multiply_adds']:.2f}x, the one over the other"
+    Args:
+        measured: {"rows": {name: what `measure` gives}, "product": {dtype: multiply-adds/s}, "imported_mib": {library:
+            MiB}}.
+    """
+    made = []
+    for name, result in measured["rows"].items():
+        if name == "gate":
+            continue
+        rates, peak = result["rates"], result["peak_mib"]
+        shares = [
+            statistics.median(rates[side]) * result["multiply_adds"] / measured["product"][dtype]
+            for side, dtype in (("ours", "float32"), ("ours, bfloat16", "bfloat16"))
+        ]
+        waiting = 1 - median_ratio(rates["ours"], rates[READY])
+        ours = peak["ours"] - measured["imported_mib"]["tensorflow"]
+        theirs = min(peak[side] for side in FLOAT32) - measured["imported_mib"]["torch"]
+        ratio = ours / theirs
+        made.append(
+            (
+                ROWS[name].title,
+                *(f"{share:.0%}" for share in shares),
+                f"{waiting:.1%}{'' if waiting <= INPUT_BAR else ' (missed)'}",
+                f"{ours:,.0f}",
+                f"{theirs:,.0f}",
+                f"{ratio:.2f}{'' if ratio <= MEMORY_BAR else ' (missed)'}",
+            )
         )
-        return [_line(row, what, medians["gated"], medians["plain"], ratio, row.bar, at_most=True)]
-    ready = "ours on a ready batch"
-    waiting = 1 - _median_ratio(rates["ours"], rates[ready])
-    peak = result["peak_mib"]
-    return [
-        _line(row, "images/s", medians["ours"], medians["peer"], _median_ratio(rates["ours"], rates["peer"]), row.bar),
-        _line(row, "share of the step spent on input", waiting, None, None, INPUT_BAR, at_most=True),
-        _line(row, "peak memory, MiB", *peak.values(), peak["ours"] / peak["peer"], MEMORY_BAR, at_most=True),
-    ]
+    return markdown_table(
+        ("training", "of the peak", "of the peak, bfloat16", "input", "memory, MiB", "PyTorch, MiB", "ratio"), made
+    )
 
 
-def _median_ratio(ours, theirs):
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+def gate_table(measured):
+    """Returns the row of the gate as a Markdown table: what it adds in time beside what it adds in multiply-adds."""
+    rows = measured["rows"]
+    rates = rows["gate"]["rates"]
+    time_ratio = median_ratio(rates["plain"], rates["gated"])
+    products = rows["gate"]["multiply_adds"] / rows["vgg13_slim"]["multiply_adds"]
+    ratio = time_ratio / products
+    cells = [f"{statistics.median(rates[side]):,.0f}" for side in ("plain", "gated")]
+    cells += [f"{time_ratio:.2f}", f"{products:.2f}", f"{ratio:.2f}{'' if ratio <= GATE_BAR else ' (missed)'}"]
+    heads = ("plain, images/s", "gated, images/s", "time of a step", "multiply-adds", "the one over the other")
+    return markdown_table(heads, [cells])
 
 
-def _line(row, what, ours, peer, ratio, bar, at_most=False):
-    value = ours if ratio is None else ratio
-    met = value <= bar if at_most else value >= bar
-    return {
-        "row": row.title,
-        "what": what,
-        "ours": ours,
-        "peer": peer,
-        "ratio": ratio,
-        "bar": bar,
-        "at_most": at_most,
-        "met": met,
-    }
-
-
-def table(lines):
-    """Returns the comparisons as a Markdown table."""
-    rows = []
-    for line in lines:
-        share = line["ratio"] is None
-        bar = f"{line['bar']:.0%}" if share else f"{line['bar']:.1f}"
-        cells = (
-            line["row"],
-            line["what"],
-            f"{line['ours']:.1%}" if share else f"{line['ours']:,.0f}",
-            "" if share else f"{line['peer']:,.0f}",
-            "" if share else f"{line['ratio']:.2f}",
-            f"{'at most' if line['at_most'] else 'at least'} {bar}",
-            "yes" if line["met"] else "NO",
-        )
-        rows.append(cells)
-    return markdown_table(("training", "measured", "ours", "peer", "ratio", "bar", "met"), rows)
-
-
-def versions():
-    """Returns {package: version} of what was measured."""
-    packages = ("tensorflow", "keras", "torch")
-    return {name: importlib.metadata.version(name) for name in packages if importlib.util.find_spec(name)}
+def tables(measured):
+    """Returns every table that the measured rows can fill."""
+    rows, made = set(measured["rows"]), []
+    if rows - {"gate"}:
+        made += [speed_table(measured), costs_table(measured)]
+    if {"gate", "vgg13_slim"} <= rows:
+        made.append(gate_table(measured))
+    return "\n\n".join(made)
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="what to measure; all by default")
-    parser.add_argument("--rounds", type=int, default=7, help="measured rounds of each side, at least 1")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each side, at least 1")
     parser.add_argument("--steps", type=int, help="timed steps of a round; by default each row's own")
     parser.add_argument("--images", type=int, default=50_000, help="examples in the split")
     parser.add_argument("--steps_per_call", type=int, default=1, help="our steps in one compiled call")
@@ -366,26 +361,28 @@ def main(argv=None):
     largest = max(ROWS[name].batch_size for name in arguments.rows)
     if most * largest > arguments.images:
         parser.error(f"a round takes up to {most * largest} images; give more --images or fewer --steps")
-    if set(arguments.rows) - {"gate"} and importlib.util.find_spec("torch") is None:
+    peers = set(arguments.rows) - {"gate"}
+    if peers and importlib.util.find_spec("torch") is None:
         sys.exit("error: the peers need PyTorch, which cannot be imported; install it, or measure --rows gate alone")
 
-    lines, results = [], {}
+    measured = {"rows": {}}
+    if peers:
+        measured["product"] = {dtype: elsewhere(product_rate, dtype) for dtype in ("float32", "bfloat16")}
+        measured["imported_mib"] = {library: elsewhere(imported, library) for library in ("tensorflow", "torch")}
     for name in arguments.rows:
-        row = ROWS[name]
-        print(f"{row.title} ...", file=sys.stderr)
-        results[name] = measure(
-            row,
+        print(f"{ROWS[name].title} ...", file=sys.stderr)
+        measured["rows"][name] = measure(
+            ROWS[name],
             rounds=arguments.rounds,
-            steps=arguments.steps or row.steps,
+            steps=arguments.steps or ROWS[name].steps,
             images=arguments.images,
             steps_per_call=arguments.steps_per_call,
         )
-        lines += lines_of(row, results[name])
-    about = ", ".join(f"{name} {version}" for name, version in versions().items())
-    print(f"{IMAGE_SIZE} px, {CLASSES} classes, {arguments.rounds} rounds, {CORES} cores, {about}\n\n{table(lines)}")
+    print(f"32 px, 100 classes, {arguments.rounds} rounds, {CORES} cores\n\n{tables(measured)}")
     if arguments.out:
-        about = {"rounds": arguments.rounds, "versions": versions(), "environment": elsewhere(environment)}
-        record = {**about, "table": lines, "rows": results}
+        about = {"rounds": arguments.rounds, "environment": elsewhere(environment)}
+        about["versions"] = {"torch": importlib.metadata.version("torch")} if peers else {}
+        record = {**about, "measured": measured}
         arguments.out.write_text(json.dumps(record, indent=2) + "\n")
 
 

@@ -85,7 +85,7 @@ def _count(layer, inputs, output, products):
         kernel = layer.kernel.shape  # (height, width, filters, inputs); every input pixel meets the whole kernel
         return math.prod(kernel) * _positions(layer, inputs[0], kernel[-1])
     if isinstance(layer, ConditionMaps):  # of the convolution of planes it stands for
-        pixels = layer.size if layer.transposed else output[1]
+        pixels = layer.size if layer.transposed else output.shape[1]
         return math.prod(layer.kernel.shape) * pixels**2
     if products and isinstance(layer, ChannelCompatibility):
         _, features = inputs

@@ -18,6 +18,7 @@ from benchmarks import (
     disentangling,
     emptied,
     gate_pays,
+    growth,
     input_path,
     int8,
     latency,
@@ -35,13 +36,16 @@ from cdc_keras.zoo.record import INDEX, PRESET, Record
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 DEMO = RESULTS / "demo.json"
-# Benchmark: (what makes its table, of which part of its record).
+# Table: (of which benchmark, what makes it, of which part of its record).
 SPEED = {
-    "training_step": (training_step.table, "table"),
-    "latency": (latency.table, "seconds"),
-    "start": (start.table, "seconds"),
-    "settings": (settings.table, "rates"),
-    "input_path": (input_path.augmentation_table, "augmentations"),
+    "training_step": ("training_step", training_step.speed_table, "measured"),
+    "training_costs": ("training_step", training_step.costs_table, "measured"),
+    "training_gate": ("training_step", training_step.gate_table, "measured"),
+    "latency": ("latency", latency.table, "seconds"),
+    "start": ("start", start.table, "seconds"),
+    "settings": ("settings", settings.table, "rates"),
+    "growth": ("growth", growth.table, "measured"),
+    "input_path": ("input_path", input_path.augmentation_table, "augmentations"),
 }
 MOST_USED = (
     "run_dir",
@@ -219,12 +223,12 @@ def strongest(audit, features):
 
 
 def speed(name):
-    """Returns the table of a benchmark in docs/results, and what it was measured on."""
-    path = RESULTS / f"{name}.json"
+    """Returns a table of `SPEED`, and what it was measured on."""
+    benchmark, of_record, key = SPEED[name]
+    path = RESULTS / f"{benchmark}.json"
     if not path.exists():
         return "This has not been measured yet."
     measured = json.loads(path.read_text(encoding="utf-8"))
-    of_record, key = SPEED[name]
     environment = measured["environment"]
     packages = {**environment["versions"], **measured.get("versions", {})}
     versions = ", ".join(f"{package} {version}" for package, version in packages.items() if package != "cdc-keras")

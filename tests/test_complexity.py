@@ -119,6 +119,16 @@ def test_the_extractor_costs_9_83m(encoder):
     assert complexity.macs(encoder) == 9_830_400
 
 
+def test_the_planes_of_a_decoder_cost_what_their_channels_would_in_its_convolutions():
+    counts = complexity.macs_by_layer(autoencoder.decoder(32, (8, 8, 64), num_classes=10))
+    # (kernel, width, pixels of the input), ten planes each; a transposed one meets the kernel from every input pixel
+    of_planes = [
+        10 * kernel**2 * width * pixels**2
+        for kernel, width, pixels in ((3, 64, 8), (4, 32, 8), (3, 32, 16), (4, 3, 16))
+    ]
+    assert [counts[f"g2_conv{i}_condition"] for i in (1, 2, 3, 4)] == of_planes
+
+
 def test_the_extractor_holds_342528_convolution_weights(encoder):
     assert complexity.conv_weights(encoder) == 342_528
 

@@ -90,14 +90,18 @@ def test_the_extractors_have_as_many_parameters(peers, classes):
         assert count(getattr(theirs, part)) == parameters(getattr(ours, part)), part
 
 
+WAYS = {"plain": {}, "channels last": {"channels_last": True}, "compiled": {"channels_last": True, "compiled": True}}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["resnet8", "wrn10_1", "vgg13_slim"])
-def test_steps_of_the_classifiers_agree(peers, torch, name):
+def test_steps_of_the_classifiers_agree(peers, torch, name, way):
     images, labels = examples(16, 10)
     model = Classifier(registry.build(name, 32, num_classes=10))
     model.compile(optimizers.recipe("wrn", 0.01))
     module = peers.network(name, 10)
     hand_over(model.network, module)
-    step = peers.ClassifierStep(module, 0.01)
+    step = peers.ClassifierStep(module, 0.01, peers.Way(**WAYS[way]))
     for tolerance in (1e-4, 1e-3):  # what the first step did shows in the second
         model.reset_metrics()
         ours = {name: float(value) for name, value in model.update(images, labels).items()}
@@ -105,15 +109,15 @@ def test_steps_of_the_classifiers_agree(peers, torch, name):
         assert ours == pytest.approx(theirs, abs=tolerance)
 
 
-@pytest.mark.parametrize("classes", [10, 100])
-def test_steps_of_the_extractor_agree(peers, torch, classes):
+@pytest.mark.parametrize(("classes", "way"), [(10, "plain"), (100, "plain"), (10, "compiled")])
+def test_steps_of_the_extractor_agree(peers, torch, classes, way):
     images, labels = examples(16, classes)
     model = Disentangler(32, classes, fool_ramp_steps=0)
     for layer in model.discriminator.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
     model.compile()
-    step = peers.ExtractorStep(classes, dropout=0.0, fool_ramp_steps=0)
+    step = peers.ExtractorStep(classes, dropout=0.0, fool_ramp_steps=0, way=peers.Way(**WAYS[way]))
     for ours, theirs in ((model.encoder, step.encoder), (model.decoder, step.decoder)):
         hand_over(ours, theirs)
     hand_over(model.discriminator, step.discriminator)
@@ -143,9 +147,10 @@ def test_the_benchmark_prints_its_table_and_saves_its_numbers(torch, tmp_path):
     command = [sys.executable, "-m", "benchmarks.training_step", "--quick", "--rows", "extractor32", "--out", out]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     saved = json.loads(out.read_text())
-    assert [line["what"].split()[0] for line in saved["table"]] == ["images/s", "share", "peak"]
-    assert sum(line.startswith("| extractor, batch 32") for line in printed.splitlines()) == 3
-    assert all(len(values) == 1 for values in saved["rows"]["extractor32"]["rates"].values())
+    rates = saved["measured"]["rows"]["extractor32"]["rates"]
+    assert set(rates) == {*training_step.SIDES, training_step.READY}
+    assert all(len(values) == 1 for values in rates.values())
+    assert sum(line.startswith("| extractor, batch 32") for line in printed.splitlines()) == 2
 
 
 def test_the_latency_benchmark_prints_its_table_and_saves_its_numbers(torch, tmp_path):
@@ -154,7 +159,7 @@ def test_the_latency_benchmark_prints_its_table_and_saves_its_numbers(torch, tmp
     seconds = json.loads((tmp_path / "x.json").read_text())["seconds"]
     assert sum(line.startswith("| cifar100_resnet20") for line in printed.splitlines()) == 6
     sides = {side: len(values) for side, values in seconds["cifar100_resnet20"]["64"].items()}
-    assert sides == dict(saved_model=1, onnx=1, litert=1, openvino=1, torch=1)
+    assert sides == dict(saved_model=1, one_thread=1, onnx=1, litert=1, openvino=1, torch=1)
 
 
 def test_without_pytorch_the_benchmark_says_so_in_one_sentence(monkeypatch):
