@@ -98,8 +98,9 @@ def table(record):
     seeds = ", ".join(str(x["seed"]) for x in record["judges"] if x["kind"] == kinds[0])
     return (
         f"{markdown_table(['what is judged', *(f'judges of {kind}' for kind in kinds)], rows)}\n\n"
-        f"Means over judges of seeds {seeds}, with half of their 95% intervals; the extractor is {record['extractor']}, "
-        f"the images are {record['scenes']} fresh ones. {about['hardware']}; commit {about['commit']}."
+        f"Means over judges of seeds {seeds}, with half of their 95% intervals. The extractor is "
+        f"{record['extractor']}, the images are {record['scenes']} fresh ones. {about['hardware']}; commit "
+        f"{about['commit']}."
     )
 
 

@@ -5,9 +5,10 @@
 Ours are the three formats: the SavedModel, called from Python by its signature serving_default, with all cores in each
 operation as TensorFlow starts, and with one thread; the ONNX file in ONNX Runtime; and the LiteRT file in LiteRT. The
 peers are OpenVINO, which reads our ONNX file, and the same network in PyTorch, compiled, channels last, with
-preprocessing, softmax and the five best as ours. A gated network has no peer in PyTorch. Each runs in a process of its
-own on all cores, and they take turns, one round each. Latencies of a round are the median and the 99th percentile of
-its requests. Ratios are medians of the rounds' ratios.
+preprocessing, softmax and the five best as ours. A gated network has no peer in PyTorch. All compute in float32;
+OpenVINO also in bfloat16, which it takes by itself where the processor has instructions for it, and which is no peer.
+Each runs in a process of its own on all cores, and they take turns, one round each. Latencies of a round are the median
+and the 99th percentile of its requests. Ratios are medians of the rounds' ratios.
 
 PyTorch and OpenVINO are not among the requirements; `make bench` installs them.
 """
@@ -35,6 +36,7 @@ OURS = {
     "litert": "LiteRT file, LiteRT",
 }
 PEERS = {"openvino": "OpenVINO", "torch": "PyTorch, compiled"}
+BFLOAT16 = {"openvino_bf16": "OpenVINO, bfloat16"}
 
 
 class Server:
@@ -91,11 +93,12 @@ class LiteRT(Server):
 
 
 class OpenVINO(Server):
-    def __init__(self, folder, batch, image_size):
+    def __init__(self, folder, batch, image_size, precision):
         import openvino
 
         super().__init__(batch, image_size)
-        model = openvino.Core().compile_model(str(pathlib.Path(folder, ONNX)), "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+        model = openvino.Core().compile_model(str(pathlib.Path(folder, ONNX)), "CPU", hints)
         self.answer = lambda: model([self.images])
 
 
@@ -145,7 +148,8 @@ def measure(name, *, rounds, requests=None):
                 "one_thread": (SavedModel, (paths["saved_model"], batch, size), {"threads": 1}),
                 "onnx": (Onnx, (paths["onnx"], batch, size), {}),
                 "litert": (LiteRT, (paths["litert"], batch, size), {}),
-                "openvino": (OpenVINO, (paths["onnx"], batch, size), {}),
+                "openvino": (OpenVINO, (paths["onnx"], batch, size, "f32"), {}),
+                "openvino_bf16": (OpenVINO, (paths["onnx"], batch, size, "bf16"), {}),
             }
             if network is not None:
                 made["torch"] = (Torch, (network, classes, batch, size), {})
@@ -162,7 +166,7 @@ def measure(name, *, rounds, requests=None):
 
 def table(measured):
     """Returns the table of what `measure` returned for each record, {record: ...}, as Markdown."""
-    sides = OURS | PEERS
+    sides = OURS | PEERS | BFLOAT16
     head = ["record", "images", *(f"{title}, ms" for title in sides.values()), "our best over the best peer", "met"]
     rows = []
     for name, batches in measured.items():

@@ -4,7 +4,7 @@ import sys
 import keras
 import numpy as np
 
-from benchmarks import emptied, gate_pays, input_path, int8, latency, meanings, settings, start
+from benchmarks import emptied, gate_pays, growth, input_path, int8, judges, latency, meanings, settings, start
 from cdc_keras.choices import AUGMENTATIONS
 from cdc_keras.data.pipeline import scale
 from cdc_keras.data.scenes import draw_scenes, render
@@ -173,3 +173,34 @@ def test_what_8_bits_lose_is_set_beside_the_bar():
     }
     text = int8.table({"models": models, "images": 1000, "hardware": "CPU", "commit": "c"})
     assert "| a | 50.00% | 49.60% | +0.40 | 2.00 | 0.50 |" in text and "1 of 2 models meet it" in text
+
+
+def test_a_judge_learns_from_images_each_blurred_by_another_amount():
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(40, 16, 16, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(judges.softened(images, 1, blur=0, noise=0), images)
+    blurred = judges.softened(images, 1, noise=0)
+    np.testing.assert_array_equal(blurred, judges.softened(images, 1, noise=0))
+    left = blurred.astype(float).std(axis=(1, 2, 3)) / images.astype(float).std(axis=(1, 2, 3))
+    assert left.max() > 0.98 and left.min() < 0.5  # from hardly to over a pixel
+    noise = judges.softened(np.full_like(images, 128), 1, blur=0).astype(float).std(axis=(1, 2, 3)) / 255
+    assert 0 <= noise.min() < 0.02 and 0.08 < noise.max() < 0.11
+
+
+def test_what_judges_see_is_shown_kind_by_kind():
+    kinds = {judges.SHARP: (0.5, 0.7), judges.SOFTENED: (0.9, 0.9)}
+    found = [
+        {"kind": kind, "seed": seed, "seen": {"reconstructions": value}}
+        for kind, values in kinds.items()
+        for seed, value in enumerate(values, 1)
+    ]
+    about = {"extractor": "zoo:shapes", "scenes": 10, "environment": {"hardware": "CPU", "commit": "c"}}
+    text = judges.table({"judges": found} | about)
+    assert "| reconstructions | 60.0 ± 127.1% | 90.0 ± 0.0% |" in text and "seeds 1, 2," in text
+
+
+def test_growth_is_set_beside_what_is_expected_of_it():
+    points = {str(n): {"step": [0.01 * n], "start": [0.5], "mib": 100 + n} for n in (32, 224)}
+    text = growth.table({"side of an image": {"extractor": points}})
+    assert "| side of an image | 32 to 224 | extractor | 320 to 2,240 | 7.00 | 49 | 0.50 to 0.50 | 132 to 324 |" in text
+    assert len(growth.figure({what: {"x": points} for what in growth.GROWTHS}).axes) == len(growth.GROWTHS)

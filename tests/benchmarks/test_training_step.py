@@ -159,7 +159,7 @@ def test_the_latency_benchmark_prints_its_table_and_saves_its_numbers(torch, tmp
     seconds = json.loads((tmp_path / "x.json").read_text())["seconds"]
     assert sum(line.startswith("| cifar100_resnet20") for line in printed.splitlines()) == 6
     sides = {side: len(values) for side, values in seconds["cifar100_resnet20"]["64"].items()}
-    assert sides == dict(saved_model=1, one_thread=1, onnx=1, litert=1, openvino=1, torch=1)
+    assert sides == dict(saved_model=1, one_thread=1, onnx=1, litert=1, openvino=1, openvino_bf16=1, torch=1)
 
 
 def test_without_pytorch_the_benchmark_says_so_in_one_sentence(monkeypatch):
