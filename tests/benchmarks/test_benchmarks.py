@@ -47,17 +47,19 @@ def test_a_start_is_compared_with_that_of_keras_round_by_round():
 def test_the_best_of_our_formats_is_compared_with_the_best_of_the_peers_round_by_round():
     times = {
         "saved_model": [2, 3, 4],
+        "one_thread": [8, 8, 8],
         "litert": [3, 1, 5],
         "onnx": [9, 9, 9],
         "openvino": [1, 2, 4],
         "torch": [4, 4, 2],
+        "openvino_bf16": [0.5, 0.5, 0.5],  # no peer
     }
     times = {side: [(0.001 * ms, 0.01 * ms) for ms in values] for side, values in times.items()}
     gated = {side: values for side, values in times.items() if side != "torch"}
     lines = latency.table({"plain": {1: times}, "gated": {64: gated}})
-    cells = "3.00 (30.00) | 9.00 (90.00) | 3.00 (30.00) | 2.00 (20.00)"
-    assert f"| plain | 1 | {cells} | 4.00 (40.00) | 2.00 | NO |" in lines  # 2/1, 1/2 and 4/2
-    assert f"| gated | 64 | {cells} |  | 1.00 | yes |" in lines  # 2/1, 1/2 and 4/4
+    cells = "3.00 (30.00) | 8.00 (80.00) | 9.00 (90.00) | 3.00 (30.00) | 2.00 (20.00)"
+    assert f"| plain | 1 | {cells} | 4.00 (40.00) | 0.50 (5.00) | 2.00 | NO |" in lines  # 2/1, 1/2 and 4/2
+    assert f"| gated | 64 | {cells} |  | 0.50 (5.00) | 1.00 | yes |" in lines  # 2/1, 1/2 and 4/4
 
 
 def test_a_gate_is_compared_with_every_arm_seed_by_seed():
