@@ -3,8 +3,8 @@
     python -m benchmarks.growth
 
 Four things grow, one at a time: categories, the side of the images, images, and replicas (logical devices, which share
-this machine's cores and one batch). Every point is measured in a process of its own: twice the median of its rounds
-would be no surprise, ten times would. Writes docs/results/growth.json and docs/growth.png.
+this machine's cores and one batch). Every point is measured in a process of its own. Writes docs/results/growth.json
+and docs/growth.png.
 """
 
 import argparse

@@ -30,7 +30,7 @@ def processes(title, sides):
     try:
         for side, made in sides.items():
             end, other = context.Pipe()
-            process = context.Process(target=_serve, args=(other, *made), daemon=False)
+            process = context.Process(target=_serve, args=(other, *made))
             process.start()
             started.append(process)
             other.close()
