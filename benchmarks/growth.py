@@ -112,10 +112,9 @@ def table(measured):
     rows = []
     for what, of_titles in measured.items():
         for title, points in of_titles.items():
-            smallest, largest = (points[size] for size in (min(points, key=int), max(points, key=int)))
-            times = [statistics.median(point["step"]) for point in (smallest, largest)]
-            start = [statistics.median(point["start"]) for point in (smallest, largest)]
             sizes = sorted(map(int, points))
+            smallest, largest = ends = [points[str(size)] for size in (sizes[0], sizes[-1])]
+            times, start = ([statistics.median(end[part]) for end in ends] for part in ("step", "start"))
             rows.append(
                 (
                     what,
@@ -143,9 +142,9 @@ def table(measured):
 
 def figure(measured):
     """Returns the figure: of everything that grows a panel, a step's time by the size, and the growth expected."""
-    from matplotlib.figure import Figure
+    from cdc_keras.visualize.figures import new_figure
 
-    drawn = Figure(figsize=(11, 3), layout="constrained")
+    drawn = new_figure(11, 3)
     for axes, (what, of_titles) in zip(drawn.subplots(1, len(measured)), measured.items(), strict=True):
         for title, points in of_titles.items():
             sizes = sorted(map(int, points))
@@ -165,14 +164,13 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="measured rounds of each point, at least 1")
     parser.add_argument("--grows", nargs="+", choices=GROWTHS, default=list(GROWTHS), help="what; all by default")
-    parser.add_argument("--largest", type=int, default=10**9, help="leave out points of a larger size")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="JSON file for every measurement")
     arguments = parser.parse_args(argv)
     measured = {}
     for what in arguments.grows:
         growth = GROWTHS[what]
         for title, row in growth.rows.items():
-            for size in (size for size in growth.sizes if size <= arguments.largest):
+            for size in growth.sizes:
                 point = measure(growth, size, row(size), arguments.rounds)
                 measured.setdefault(what, {}).setdefault(title, {})[str(size)] = point
                 print(f"{what} {size:,}, {title}: {1e3 * statistics.median(point['step']):,.0f} ms", file=sys.stderr)
@@ -180,7 +178,9 @@ def main(argv=None):
     record = {"rounds": arguments.rounds, "environment": elsewhere(environment), "measured": measured}
     arguments.out.write_text(json.dumps(record, indent=2) + "\n")
     if arguments.out == RESULTS:
-        figure(measured).savefig(FIGURE, dpi=110)
+        from cdc_keras.visualize.figures import save_figure
+
+        save_figure(figure(measured), FIGURE)
 
 
 if __name__ == "__main__":
