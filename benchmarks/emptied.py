@@ -1,8 +1,8 @@
 """Is T of `shapes` free of the category, and does the decoder listen? python -m benchmarks.emptied
 
 For every seed: an extractor by the recipe counterfactual, a CGM with the same networks and noise whose reconstruction
-error is about as large, a classifier that no player knew, and an audit of all three. What is finished is not made
-again. Writes docs/results/emptied.json; docs/fill.py fills the documents.
+error is about as large, a judge that no player knew and that knows blur, and an audit of all three. What is finished is
+not made again. Writes docs/results/emptied.json; docs/fill.py fills the documents.
 """
 
 import dataclasses
@@ -11,11 +11,11 @@ import pathlib
 
 from absl import app, flags
 
+from benchmarks import judges
 from cdc_keras.audit.audit import audit
 from cdc_keras.audit.probes import PROBES
 from cdc_keras.audit.summary import NUMBERS
 from cdc_keras.cli import quiet_libraries
-from cdc_keras.config import RunConfig
 from cdc_keras.flags import config_from_flags, parse, train
 from cdc_keras.markdown import markdown_table
 from cdc_keras.runs.environment import environment
@@ -37,16 +37,6 @@ CGM = {
     "prior_weight": 1e-4,
     "epochs": 8,
 }
-JUDGE = RunConfig(
-    task="classifier",
-    network="vgg13_slim",
-    train_limit=20_000,
-    epochs=4,
-    batch_size=64,
-    learning_rate=0.05,
-    warmup_epochs=0.5,
-    steps_per_call=10,
-)
 FACTORS = ("category", "texture", "hue", "rotation")
 SCENES = {
     "counterfactual_mse": "counterfactual error",
@@ -58,14 +48,14 @@ SCENES = {
 def recipe(seed):
     """Returns the `RunConfig` of the recipe's extractor."""
     files = [f"--flagfile={ROOT / 'configs' / name}.flags" for name in FLAGFILES]
-    return dataclasses.replace(config_from_flags(parse(train, files)), seed=seed, epochs=EPOCHS)
+    return dataclasses.replace(config_from_flags(parse(train, files)), seed=seed, epochs=EPOCHS, precision="auto")
 
 
 def measured(seed, folder):
     """Returns what was found of one seed, having trained and audited what is missing in a folder."""
     configs = {"context": recipe(seed), "cgm": dataclasses.replace(recipe(seed), **CGM)}
     runs = {name: train_run(config, folder / f"{name}_{seed}") for name, config in configs.items()}
-    judge = train_run(dataclasses.replace(JUDGE, seed=seed), folder / f"judge_{seed}")
+    judge = judges.judge(judges.SOFTENED, seed, folder)
     context, place = runs["context"], runs["context"].path / NUMBERS
     if not place.is_file():
         audit(context.path, rivals={"cgm": runs["cgm"].path}, classifier=judge.path, seed=seed)
@@ -75,8 +65,8 @@ def measured(seed, folder):
         "seed": seed,
         **{name: found[name] for name in kept},
         "environment": environment(),
-        "hours": notes["hours"],
-        "commit": notes["commit"],
+        **{name: notes[name] for name in ("hours", "hardware", "commit")},
+        "precision": context.config().precision,
     }
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from absl import app, flags
 from scipy import ndimage
 
-from benchmarks.emptied import JUDGE
 from cdc_keras.audit import decoding
 from cdc_keras.cli import quiet_libraries
+from cdc_keras.config import RunConfig
 from cdc_keras.data.load import load_dataset
 from cdc_keras.data.scenes import CLASS_NAMES
 from cdc_keras.data.shapes import shapes
@@ -29,6 +29,16 @@ from cdc_keras.runs.training import train
 from cdc_keras.tables.statistics import summary
 
 RESULTS = pathlib.Path(__file__).resolve().parents[1] / "docs" / "results" / "judges.json"
+JUDGE = RunConfig(
+    task="classifier",
+    network="vgg13_slim",
+    train_limit=40_000,
+    epochs=4,
+    batch_size=64,
+    learning_rate=0.05,
+    warmup_epochs=0.5,
+    steps_per_call=10,
+)
 SHARP, SOFTENED = "sharp images", "blurred and noisy ones"
 BLUR, NOISE = 1.2, 0.1  # at most: deviation of the blur, pixels, and of the noise, images from 0 to 1
 BLURRED = 1.0  # deviation of the blur that both are tried on, pixels
@@ -47,7 +57,7 @@ def softened(images, seed, blur=BLUR, noise=NOISE):
 
 
 def judge(kind, seed, folder):
-    """Returns a judge, trained in a folder: a functional model, images in [-1, 1] -> logits."""
+    """Returns the `RunFolder` of a judge, which it trains below a folder."""
     config = dataclasses.replace(JUDGE, seed=seed)
     if kind == SOFTENED:
         data = load_dataset(config)
@@ -56,14 +66,14 @@ def judge(kind, seed, folder):
             arrays |= {f"x_{part}": softened(split.images, (seed, i)), f"y_{part}": split.labels}
         np.savez(pathlib.Path(folder, f"softened_{seed}.npz"), **arrays)
         config = dataclasses.replace(config, dataset=f"softened_{seed}", data_dir=str(folder), train_limit=None)
-    return load(train(config, pathlib.Path(folder, f"{kind} {seed}".replace(" ", "_")), pictures=False).path)
+    return train(config, pathlib.Path(folder, f"judge of {kind} {seed}".replace(" ", "_")), pictures=False)
 
 
 def seen(classifier, disentangler, scenes=SCENES):
     """Returns {what: share} of images that a judge sees as a category.
 
     Args:
-        classifier: a judge.
+        classifier: a judge, a functional model, images in [-1, 1] -> logits.
         disentangler: a trained `Disentangler`.
         scenes: how many are judged.
     """
@@ -111,7 +121,7 @@ def main(argv):
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(1, flags.FLAGS.seeds + 1):  # the extractor's is 0
             for kind in (SHARP, SOFTENED):
-                found = seen(judge(kind, seed, folder), disentangler)
+                found = seen(load(judge(kind, seed, folder).path), disentangler)
                 judges.append({"kind": kind, "seed": seed, "seen": found})
                 print(judges[-1], flush=True)
     record = {"extractor": flags.FLAGS.extractor, "scenes": SCENES, "judges": judges, "environment": environment()}
