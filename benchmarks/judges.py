@@ -40,6 +40,7 @@ JUDGE = RunConfig(
     steps_per_call=10,
 )
 SHARP, SOFTENED = "sharp images", "blurred and noisy ones"
+DECODED = "reconstructions", "decoded under y', seen as y'", "decoded under y', seen as its own"
 BLUR, NOISE = 1.2, 0.1  # at most: deviation of the blur, pixels, and of the noise, images from 0 to 1
 BLURRED = 1.0  # deviation of the blur that both are tried on, pixels
 SCENES = 2000
@@ -84,14 +85,12 @@ def seen(classifier, disentangler, scenes=SCENES):
     square = labels == CLASS_NAMES.index("square")
     of_blurred = decoding.classified(classifier, blurred) == labels
     swapped = decoding.classified_decoded(classifier, disentangler, context, others)
+    reconstructed = decoding.classified_decoded(classifier, disentangler, context, labels)
     found = {
         "images, as they are": decoding.classified(classifier, split.images) == labels,
         f"images blurred by {BLURRED:g} pixel": of_blurred,
         "of these, squares": of_blurred[square],
-        "reconstructions": decoding.classified_decoded(classifier, disentangler, context, labels) == labels,
-        "decoded under y', seen as y'": swapped == others,
-        "decoded under y', seen as its own": swapped == labels,
-    }
+    } | dict(zip(DECODED, (reconstructed == labels, swapped == others, swapped == labels), strict=True))
     return {what: float(np.mean(hits)) for what, hits in found.items()}
 
 

@@ -17,3 +17,8 @@ def expanded(path):
         user = os.fspath(path).split(os.sep)[0]
         raise UserError(f"{path}: the home folder {user} is not known; write the path in full, or ./{path} for a name")
     return pathlib.Path(full)
+
+
+def cache():
+    """Returns the folder for what can be made or fetched again: CDC_KERAS_CACHE, by default ~/.cache/cdc_keras."""
+    return expanded(os.environ.get("CDC_KERAS_CACHE") or "~/.cache/cdc_keras")

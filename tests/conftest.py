@@ -23,6 +23,15 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """The cache of this process and of what it starts is a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("CDC_KERAS_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="module")
 def zero_kernels():
     """Networks start with kernels of zeros, for tests that draw their own: He's are most of the time of a build."""

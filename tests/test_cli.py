@@ -251,7 +251,7 @@ def test_what_training_proposes_next_are_commands(task):
         assert parse(*proposed[-1][2:]) == RunConfig(task="classifier", data_dir="my data", extractor="runs/my run")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_wheel_trains_in_another_directory(tmp_path):
     source, site, elsewhere = tmp_path / "source", tmp_path / "site", tmp_path / "elsewhere"
     for name in ("cdc_keras", "configs", "zoo"):

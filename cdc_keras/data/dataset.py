@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from cdc_keras.data.on_disk import Rows
+
 ALIGNMENT = 64  # bytes; TensorFlow ends the process where a tensor begins between two multiples
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split held in memory, decoded once.
+    """One split, decoded once.
 
     Attributes:
-        images: (N, H, W, 3) uint8.
+        images: (N, H, W, 3) uint8, in memory, or the `Rows` of an array on disk.
         labels: (N,) int32 in [0, num_classes).
         factors: name -> (N, ...) array of what is known about an image beside its category: for `shapes` the true
             background and pose, for a folder the columns of its labels.csv, and under `mask` the (N, H, W) bool object.
@@ -27,9 +29,14 @@ class Split:
     def __len__(self):
         return len(self.labels)
 
+    @property
+    def in_memory(self):
+        """Whether the images are held in memory."""
+        return not isinstance(self.images, Rows)
+
     @functools.cached_property
     def tensors(self):
-        """(images, labels) as tensors of the backend, put on the device once.
+        """(images, labels) of a split in memory as tensors of the backend, put on the device once.
 
         Under TensorFlow on a CPU the arrays move to where the tensors can share their memory, so they are held once.
         """
@@ -45,7 +52,7 @@ class Split:
         return keras.ops.convert_to_tensor(self.images), keras.ops.convert_to_tensor(self.labels)
 
     def take(self, rows):
-        """Returns the split made of `rows`, an index array or a slice."""
+        """Returns the split made of `rows`, an index array or a slice; it is in memory."""
         return Split(self.images[rows], self.labels[rows], {name: v[rows] for name, v in self.factors.items()})
 
     def sample(self, seed, limit=None):
@@ -67,16 +74,16 @@ def _aligned(array):
 
 @dataclasses.dataclass(frozen=True)
 class StreamSplit:
-    """One split too large for memory, decoded again on every pass.
+    """One split whose images are cropped at random, so decoded again on every pass.
 
     Attributes:
         examples: (shuffle_seed: int | None, selected: Callable | None = None, augment: bool = False) ->
             `tf.data.Dataset` of one (H, W, 3) uint8 image and its int32 label each. A seed gives another order per
             seed, None the stored order; `selected`, place in that order -> bool tensor, says which are decoded at all;
-            `augment` asks for the random crops of a split that has some, each a pure function of the seed and of its
-            place in the order, and not without a seed.
+            `augment` asks for the random crops, each a pure function of the seed and of its place in the order, and not
+            without a seed.
         size: number of examples.
-        factors: as those of a `Split`, in the stored order; without masks.
+        factors: as those of a `Split`, in the stored order.
     """
 
     examples: Callable

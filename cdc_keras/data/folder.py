@@ -11,7 +11,8 @@ from cdc_keras.data.crop import random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit, numbered
 from cdc_keras.data.image_file import decode, read_image
 from cdc_keras.data.known import columns, masks
-from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_splits
+from cdc_keras.data.on_disk import Rows, files_key, in_memory, on_disk
+from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, too_large
 from cdc_keras.errors import UserError
 from cdc_keras.paths import expanded
 from cdc_keras.progress import Bar
@@ -40,7 +41,8 @@ def load_folder(
         train_limit: at most this many training images, every class in proportion; None is all.
         crop_area: trains on random resized crops of at least this share of a whole image's area, decoded again on every
             pass; None trains on the centre crops.
-        memory_limit: bytes; splits that are to be held but exceed it together are decoded again on every pass.
+        memory_limit: bytes; splits that are to be held but exceed it together are decoded once, into the cache, and
+            read from there.
 
     Raises:
         UserError: as for `class_folders.listing`, `known.columns` and `known.masks`, or a class has no readable image.
@@ -52,14 +54,15 @@ def load_folder(
         print(f"taken for a category: {', '.join(odd)}; move it away if it is none", file=sys.stderr)
     class_names = tuple(listed["train"])
     labelled = {part: _label(classes, class_names) for part, classes in listed.items()}
-    files = {part: _readable(*rows) for part, rows in labelled.items()}
-    total, kept = (sum(len(labels) for _, labels in x.values()) for x in (labelled, files))
+    readable = {part: _readable(*rows) for part, rows in labelled.items()}
+    total, kept = (sum(len(labels) for _, labels in x.values()) for x in (labelled, readable))
     if kept < total:
         print(f"{total - kept} of {total} images are left out", file=sys.stderr)
-    for part, (_, labels) in files.items():
+    for part, (_, labels) in readable.items():
         if empty := [class_names[i] for i in _labels_of(listed[part], class_names) if i not in labels]:
             raise UserError(f"{folders[part]}: expected a readable image in every class folder, {empty[0]} has none")
 
+    files = dict(readable)
     paths, labels = files["train"]
     if "test" not in files:
         rest, cut = stratified_cut(labels, TEST_FRACTION, TEST_SEED)
@@ -70,19 +73,23 @@ def load_folder(
     files = {"validation": (paths[cut], labels[cut]), **files, "train": (paths[rows], labels[rows])}
 
     sizes = {part: len(labels) for part, (_, labels) in files.items()}
-    streamed = streamed_splits(sizes, image_size, crop_area, memory_limit)
-    known = _known(expanded(path), files, image_size, streamed)
-    splits = {
-        part: _stream(*rows, image_size, crop_area, known[part])
-        if part in streamed
-        else _read_all(*rows, image_size, known[part])
-        for part, rows in files.items()
-    }
+    large = too_large(sizes, image_size, crop_area, memory_limit)
+    known = _known(expanded(path), files, image_size, large)
+    splits = {}
+    if crop_area is not None:
+        splits["train"] = _cropped(*files.pop("train"), image_size, crop_area, known["train"])
+    images = _on_disk if large else _in_memory
+    # On disk are whole official splits, so that they serve another seed, which cuts them elsewhere.
+    whole = files if crop_area is not None else readable
+    held = images(
+        {part: paths for part, (paths, _) in files.items()}, [paths for paths, _ in whole.values()], image_size
+    )
+    splits |= {part: Split(held[part], labels, known[part]) for part, (_, labels) in files.items()}
     return Dataset(name="folder", class_names=class_names, image_size=image_size, **splits)
 
 
-def _known(folder, files, image_size, streamed):
-    """Returns {part: factors}: the columns of labels.csv and, of images that are held, the masks."""
+def _known(folder, files, image_size, large):
+    """Returns {part: factors}: the columns of labels.csv and the masks, of a large set those of held-out images."""
     paths = np.concatenate([of_part for of_part, _ in files.values()])
     ends = np.cumsum([len(of_part) for of_part, _ in files.values()])[:-1]
     found = {part: {} for part in files}
@@ -90,7 +97,10 @@ def _known(folder, files, image_size, streamed):
         for part, of_part in zip(files, np.split(values, ends), strict=True):
             found[part][name] = of_part
     for part, (of_part, _) in files.items():
-        if part not in streamed and len(of_part) and (objects := masks(folder, of_part, image_size)) is not None:
+        if large and part == "train":
+            continue
+        objects = masks(folder, of_part, image_size, on_disk if large else in_memory) if len(of_part) else None
+        if objects is not None:
             found[part]["mask"] = objects
     return found
 
@@ -127,28 +137,50 @@ def _readable(paths, labels):
     return paths[keep], labels[keep]
 
 
-def _read_all(paths, labels, image_size, factors):
-    images = np.empty((len(paths), image_size, image_size, 3), np.uint8)
+def _in_memory(parts, whole, image_size):
+    """Returns {part: (N, image_size, image_size, 3) uint8} of {part: paths}."""
+    del whole
+    shape = (image_size, image_size, 3)
+    held = {part: np.empty((len(paths), *shape), np.uint8) for part, paths in parts.items()}
+    for part, paths in parts.items():
+        _decode(paths, held[part])
+    return held
+
+
+def _on_disk(parts, whole, image_size):
+    """Returns {part: `Rows` of an array of images on disk}; `whole` are lists of paths to be there."""
+    paths = np.sort(np.concatenate(whole))
+    shape = (len(paths), image_size, image_size, 3)
+    array, _ = on_disk("images", lambda: files_key(paths), shape, np.uint8, lambda images: _decode(paths, images))
+    row_of = {path: row for row, path in enumerate(paths)}
+    return {part: Rows(array, np.array([row_of[path] for path in of_part], int)) for part, of_part in parts.items()}
+
+
+def _decode(paths, images):
+    """Writes the images of files into an array (N, S, S, 3)."""
+
+    def write(row):  # here, not where the results are counted, so that none waits there in memory
+        images[row] = read_image(paths[row], images.shape[1])
+
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        decoded = pool.map(lambda path: read_image(path, image_size), paths)
-        for row, image in enumerate(Bar(len(paths), "images", "decoding", items=decoded)):
-            images[row] = image
-    return Split(images, labels, factors)
+        for _ in Bar(len(paths), "images", "decoding", items=pool.map(write, range(len(paths)))):
+            pass
+    return {}
 
 
-def _stream(paths, labels, image_size, crop_area, factors):
+def _cropped(paths, labels, image_size, crop_area, factors):
+    """Returns the `StreamSplit` of images that are cropped at random, so decoded on every pass."""
+
     def examples(shuffle_seed=None, selected=None, augment=False):
         import tensorflow as tf
 
-        crops = augment and crop_area is not None
-
         def read(path):
-            return read_image(os.fsdecode(path), None if crops else image_size)
+            return read_image(os.fsdecode(path), None if augment else image_size)
 
         def decode(place, example):
             path, label = example
             image = tf.numpy_function(read, [path], tf.uint8)
-            if crops:
+            if augment:
                 image = random_resized_crop(image, image_size, crop_area, tf.stack([shuffle_seed, place]))
             return tf.ensure_shape(image, (image_size, image_size, 3)), label
 

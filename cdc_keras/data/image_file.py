@@ -6,6 +6,7 @@ TensorFlow graph, so that an exported model sees and refuses what training does.
 """
 
 import io
+import os
 import struct
 import zlib
 
@@ -115,10 +116,11 @@ def orientation(exif):
 
 
 def _bytes(file):
-    data = file.read(BYTE_LIMIT + 1)
-    if len(data) > BYTE_LIMIT:
+    size = file.seek(0, os.SEEK_END)
+    if size > BYTE_LIMIT:
         raise ValueError(f"more than {BYTE_LIMIT:,} bytes")
-    return data
+    file.seek(0)
+    return file.read(size)  # which allocates what it is told before it reads
 
 
 def _open(file, formats):

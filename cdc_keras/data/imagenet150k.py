@@ -5,7 +5,8 @@ import numpy as np
 from cdc_keras.data.crop import squeezed
 from cdc_keras.data.split import cut_training
 from cdc_keras.data.tfds_features import checked_image_size
-from cdc_keras.data.tfds_source import HELD, prepared, read_labels, read_parts
+from cdc_keras.data.tfds_prepared import prepared
+from cdc_keras.data.tfds_source import HELD, read_labels, read_parts
 from cdc_keras.errors import UserError
 
 SOURCE = "imagenet2012"

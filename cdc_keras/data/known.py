@@ -9,6 +9,7 @@ from PIL import Image
 
 from cdc_keras.data.class_folders import LABELS, MASKS
 from cdc_keras.data.image_file import decode, read_image
+from cdc_keras.data.on_disk import files_key, in_memory
 from cdc_keras.errors import UserError
 
 FILE = "file"  # the column that names the image
@@ -59,7 +60,7 @@ def columns(folder, paths):
     return {name: np.array([row[i] for row in found], dtype=object) for i, name in enumerate(head) if name != FILE}
 
 
-def masks(folder, paths, image_size):
+def masks(folder, paths, image_size, keep=in_memory):
     """Returns (N, image_size, image_size) bool, where the objects are; None where there are no masks of these images.
 
     The mask of `<split>/<class>/a.jpg` is `masks/<split>/<class>/a.png`, as large as the image, light where the object
@@ -69,6 +70,7 @@ def masks(folder, paths, image_size):
         folder: `pathlib.Path` of the data set.
         paths: (N,) paths of its images.
         image_size: pixels.
+        keep: `in_memory` or `on_disk`.
 
     Raises:
         UserError: an image has no mask while others have, or one that cannot be read or has another size.
@@ -80,10 +82,13 @@ def masks(folder, paths, image_size):
     if not all(there):
         missing = places[there.index(False)]
         raise UserError(f"there is no mask {missing}, while other images have theirs; add it, or move {MASKS} away")
-    found = np.empty((len(places), image_size, image_size), bool)
-    for row, (place, path) in enumerate(zip(places, paths, strict=True)):
-        found[row] = _mask(place, path, image_size)
-    return found
+
+    def fill(found):
+        for row, (place, path) in enumerate(zip(places, paths, strict=True)):
+            found[row] = _mask(place, path, image_size)
+        return {}
+
+    return keep("masks", lambda: files_key(places), (len(places), image_size, image_size), bool, fill)[0]
 
 
 def mask_of(folder, path):

@@ -85,7 +85,7 @@ def training_batches(split, image_size, *, first_step=0, steps_per_call=1, num_c
     arrays = epoch_plan(len(split), image_size, **plan)
     rest = {name: array[first_step:] for name, array in arrays.items()}
     if keras.backend.backend() != "tensorflow":
-        return _chunks(*_tensors(split), [rest], steps_per_call)
+        return _chunks(split, [rest], steps_per_call)
     if not isinstance(split, StreamSplit):
         return distribution.distributed_batches(lambda *worker: _gathered(split, [_dealt(rest, *worker)], num_classes))
     seed = int(np.random.SeedSequence((plan["seed"], plan["epoch"])).generate_state(1)[0])
@@ -119,7 +119,7 @@ def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1, order
     With several replicas each gets as many examples as the others, some of which, with label -1, only fill up.
 
     Args:
-        split: a `Split`, or under TensorFlow also a `StreamSplit`.
+        split: a `Split`.
         image_size: height and width, pixels.
         batch_size: examples a step.
         steps_per_call: steps in one compiled call; under JAX the length of the chunks.
@@ -127,32 +127,17 @@ def evaluation_batches(split, image_size, *, batch_size, steps_per_call=1, order
     """
     plans = whole_plan(len(split), batch_size=batch_size, order_seed=order_seed)
     if keras.backend.backend() != "tensorflow":
-        return _chunks(*_tensors(split), plans, steps_per_call)
+        return _chunks(split, plans, steps_per_call)
     count = distribution.replicas()
     share = -(-batch_size // count)
     steps = evaluation_steps(split, batch_size=batch_size)
 
-    if not isinstance(split, StreamSplit):
-        if count == 1:
-            return _gathered(split, plans)
-        rows = np.full(steps * share * count, -1, np.int32)
-        rows[: len(split)] = _order(len(split), order_seed)
-        plan = {"rows": rows.reshape(steps, share * count)}
-        return distribution.distributed_batches(lambda *worker: _gathered(split, [_dealt(plan, *worker)]))
-
-    def make(worker, workers, replicas):
-        examples = split.examples(order_seed, lambda place: place % workers == worker)
-        if count > 1:
-            filler = np.zeros((image_size, image_size, 3), np.uint8), np.int32(-1)
-            examples = examples.concatenate(tf.data.Dataset.from_tensors(filler).repeat())
-            examples = examples.take(steps * share * replicas)
-
-        def step(images, labels):
-            return scale(tf.ensure_shape(images, (None, image_size, image_size, 3))), labels
-
-        return examples.batch(share).map(step, num_parallel_calls=2).prefetch(4)
-
-    return distribution.distributed_batches(make)
+    if count == 1:
+        return _gathered(split, plans)
+    rows = np.full(steps * share * count, -1, np.int32)
+    rows[: len(split)] = _order(len(split), order_seed)
+    plan = {"rows": rows.reshape(steps, share * count)}
+    return distribution.distributed_batches(lambda *worker: _gathered(split, [_dealt(plan, *worker)]))
 
 
 def evaluation_steps(split, *, batch_size, steps_per_call=1):
@@ -165,11 +150,20 @@ def evaluation_steps(split, *, batch_size, steps_per_call=1):
 
 
 def _gathered(split, plans, num_classes=None):
-    """Returns the batches of a split in memory by one or two plans, as a `tf.data.Dataset`."""
-    images, labels = split.tensors
-    batches = (
-        _steps(plans).map(lambda plan: gather(images, labels, plan, num_classes), num_parallel_calls=2).prefetch(4)
-    )
+    """Returns the batches of a `Split` by one or two plans, as a `tf.data.Dataset`."""
+    images, labels = split.tensors if split.in_memory else (split.images, split.labels)
+
+    def read(plan):
+        rows = tf.maximum(plan["rows"], 0)
+        pixels = tf.numpy_function(images.__getitem__, [rows], tf.uint8, stateful=False)
+        return _augmented(
+            tf.ensure_shape(pixels, (None, *images.shape[1:])), tf.gather(labels, rows), plan, num_classes
+        )
+
+    def batch(plan):
+        return gather(images, labels, plan, num_classes) if split.in_memory else read(plan)
+
+    batches = _steps(plans).map(batch, num_parallel_calls=2).prefetch(4)
     options = tf.data.Options()  # rewriting the pipeline copies the whole split, and there is nothing to gain
     options.experimental_optimization.apply_default_optimizations = False
     options.autotune.enabled = False
@@ -193,17 +187,22 @@ def _steps(plans):
     return first.concatenate(rest[0]) if rest else first
 
 
-def _tensors(split):
+def _chunks(split, plans, steps_per_call):
+    """Yields (images, labels, plan) with a plan of `steps_per_call` steps.
+
+    Of a split in memory it gives all images, on the device. Of one on disk it reads the images of the plan alone.
+    """
     if isinstance(split, StreamSplit):
-        raise UserError("these images are decoded on the way, being too large for memory; set KERAS_BACKEND=tensorflow")
-    return split.tensors
-
-
-def _chunks(images, labels, plans, steps_per_call):
-    """Yields (images, labels, plan) with the whole split on the device and a plan of `steps_per_call` steps."""
+        raise UserError("crop_area decodes images on the way, which needs KERAS_BACKEND=tensorflow; leave it out")
     for plan in plans:
         for start in range(0, len(plan["rows"]), steps_per_call):
-            yield images, labels, {name: a[start : start + steps_per_call] for name, a in plan.items()}
+            chunk = {name: a[start : start + steps_per_call] for name, a in plan.items()}
+            if split.in_memory:
+                yield *split.tensors, chunk
+            else:
+                rows = chunk["rows"]
+                places = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
+                yield split.images[rows.ravel()], split.labels[rows.ravel()], chunk | {"rows": places}
 
 
 def gather(images, labels, plan, num_classes=None):
@@ -218,8 +217,13 @@ def gather(images, labels, plan, num_classes=None):
     """
     rows_of = tf.gather if keras.backend.backend() == "tensorflow" else lambda x, rows: x[rows]
     rows = keras.ops.maximum(plan["rows"], 0)
-    images = augment(rows_of(images, rows), plan)
-    labels = keras.ops.where(plan["rows"] < 0, -1, rows_of(labels, rows))
+    return _augmented(rows_of(images, rows), rows_of(labels, rows), plan, num_classes)
+
+
+def _augmented(images, labels, plan, num_classes):
+    """Returns what `gather` does, of images and labels that have been picked by the plan's rows."""
+    images = augment(images, plan)
+    labels = keras.ops.where(plan["rows"] < 0, -1, labels)
     images, labels = augmentations.augment_batch(images, labels, plan, num_classes)
     return scale(images), labels
 

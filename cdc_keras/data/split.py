@@ -68,15 +68,14 @@ def cut_training(labels, *, validation_fraction, train_limit, seed):
     return train_rows, validation_rows
 
 
-def streamed_splits(sizes, image_size, crop_area, memory_limit):
-    """Returns the names of the splits that are decoded again on every pass; the others are held in memory.
+def too_large(sizes, image_size, crop_area, memory_limit):
+    """Returns whether the images of a set are too many for memory, but for those that are decoded on every pass.
 
     Args:
         sizes: "train", "validation" and "test" -> number of images.
         image_size: height and width of the decoded images, pixels.
-        crop_area: if not None, the training images are random crops of whole ones, which cannot be held.
-        memory_limit: bytes; all are streamed if those to be held exceed it together.
+        crop_area: if not None, the training images are random crops of whole ones, decoded on every pass.
+        memory_limit: bytes.
     """
-    streamed = set() if crop_area is None else {"train"}
-    held = sum(sizes[name] for name in sizes.keys() - streamed)
-    return set(sizes) if held * image_size**2 * 3 > memory_limit else streamed
+    held = sum(size for part, size in sizes.items() if part != "train" or crop_area is None)
+    return held * image_size**2 * 3 > memory_limit

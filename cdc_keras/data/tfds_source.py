@@ -1,26 +1,24 @@
 """Image classification sets that TensorFlow Datasets (TFDS) has prepared on this machine; nothing is downloaded."""
 
-import difflib
 import functools
-import importlib.util
-import re
 import sys
 
 import numpy as np
 
 from cdc_keras.data.crop import fitted, random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit, numbered
-from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, streamed_splits
+from cdc_keras.data.on_disk import Rows, on_disk
+from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, too_large
 from cdc_keras.data.tfds_features import check_features, checked_image_size, texts
+from cdc_keras.data.tfds_prepared import prepared
 from cdc_keras.errors import UserError
 from cdc_keras.progress import Bar
 
-# name, name/config or either with :version. A namespace (huggingface:name) would go to the network, so it is none.
-NAME = re.compile(r"\w+(/[^:]+)?(:[\d.*]+)?")
 # Examples, still encoded: about 1 GB of ImageNet.
 SHUFFLE_BUFFER = 8192
 HELD = 8 * 2**30  # bytes of images in memory, by default
 READ_BATCH = 256
+LABELS, INTACT = "label", "can be decoded"
 
 
 def load_tfds(
@@ -50,8 +48,9 @@ def load_tfds(
         name: as TFDS calls it: "cifar10", "imagenet_resized/32x32", "imagenet2012", ...
         data_dir: the TFDS folder, which is only read; None is TFDS's own default.
         image_size, validation_fraction, seed, train_limit, crop_area: as for `load.load_dataset`.
-        memory_limit: bytes; splits that are to be held but exceed it together are decoded again on every pass.
-        features: names of further features, single values, that become `factors`, texts, of the splits in memory.
+        memory_limit: bytes; splits that are to be held but exceed it together are decoded once, into the cache, and
+            read from there.
+        features: names of further features, single values, that become `factors`, texts.
 
     Raises:
         UserError: TFDS is not installed, has no such set or has not prepared it, it is no image classification set, or
@@ -76,16 +75,17 @@ def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit
         fit: (tensor (H, W, 3) uint8, image_size) -> tensor (image_size, image_size, 3) uint8.
         crop_area, memory_limit, features: as for `load_tfds`.
     """
-    sizes = {name: len(rows) for name, (_, rows) in parts.items()}
-    streamed = streamed_splits(sizes, image_size, crop_area, memory_limit)
+    sizes = {part: len(rows) for part, (_, rows) in parts.items()}
+    large = too_large(sizes, image_size, crop_area, memory_limit)
     splits, damaged = {}, 0
     for part, (split, rows) in parts.items():
-        if part in streamed:
-            intact = _intact(builder, split, rows)
-            examples = functools.partial(_examples, builder, split, rows[intact], image_size, fit, crop_area)
-            splits[part] = StreamSplit(examples, int(intact.sum()))
+        like = builder, split, rows, image_size, fit
+        if part == "train" and crop_area is not None:
+            splits[part], intact = _cropped(*like, crop_area, features)
+        elif large and len(rows):
+            splits[part], intact = _on_disk(*like, features, whole=crop_area is None)
         else:
-            splits[part], intact = _read_all(builder, split, rows, image_size, fit, features)
+            splits[part], intact = _in_memory(*like, features)
         for row in rows[~intact]:
             print(f"image left out: {name}, split {split}, row {row}: it cannot be decoded", file=sys.stderr)
         damaged += int((~intact).sum())
@@ -94,47 +94,6 @@ def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit
     label = builder.info.features["label"]
     class_names = tuple(label.int2str(i) for i in range(label.num_classes))
     return Dataset(name=name, class_names=class_names, image_size=image_size, **splits)
-
-
-def prepared(name, data_dir):
-    """Returns the `tfds.core.DatasetBuilder` of a set that is there; otherwise a `UserError` says what to do."""
-    # TFDS imports without TensorFlow and then fails at the first read.
-    needed = ("tensorflow", "tensorflow_datasets", "importlib_resources")
-    if missing := [module for module in needed if importlib.util.find_spec(module) is None]:
-        raise UserError(
-            f"{name} is read with TensorFlow Datasets, which needs {', '.join(missing)}: install that, "
-            f"or put the images as arrays into {data_dir or '<data_dir>'}/{name}.npz"
-        )
-    import tensorflow_datasets as tfds
-
-    if not NAME.fullmatch(name):
-        raise UserError(
-            f"{name!r} is no name of a TFDS set such as cifar100 or imagenet_resized/32x32; "
-            "for a folder of images give dataset=folder and the path as data_dir"
-        )
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
-        names = ["shapes", "folder", "imagenet150k", *tfds.list_builders(with_community_datasets=False)]
-        nearest = difflib.get_close_matches(re.split("[/:]", name)[0], names, n=5)
-        hint = f"did you mean {', '.join(nearest)}?" if nearest else "see tensorflow.org/datasets/catalog for all names"
-        raise UserError(f"there is no data set {name}: {hint}") from None
-    except (ValueError, AssertionError) as error:  # No such config or version, or a config has to be chosen.
-        raise UserError(f"TFDS cannot open {name}: {' '.join(str(error).split())}") from error
-    if not builder.info.splits:
-        where = "" if data_dir is None else f", data_dir={str(data_dir)!r}"
-        manual = "" if builder.MANUAL_DOWNLOAD_INSTRUCTIONS is None else _manual(builder, data_dir)
-        raise UserError(
-            f"{name} is not prepared in {builder.data_dir}: {manual}run once\n"
-            f'  python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}{where}).download_and_prepare()"'
-        )
-    return builder
-
-
-def _manual(builder, data_dir):
-    folder = f"{data_dir or '~/tensorflow_datasets'}/downloads/manual"
-    files = "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar" if builder.name == "imagenet2012" else "its archives"
-    return f"it cannot be fetched without an account, so put {files} into {folder}, then "
 
 
 def _cut(builder, validation_fraction, train_limit, seed):
@@ -259,29 +218,61 @@ def _decodable(builder, split, rows, finish, features=()):
     return examples.map(decode, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
 
 
-def _intact(builder, split, rows):
-    """Returns which images can be decoded, (len(rows),) bool. A stream has to know its length beforehand."""
-    intact = np.zeros(len(rows), bool)
-    places = _decodable(builder, split, rows, lambda image: image[:0]).map(lambda place, *_: place)
-    batches = places.batch(READ_BATCH).as_numpy_iterator()
-    for batch in Bar(-(-len(rows) // READ_BATCH), "batches", f"checking {builder.name}", items=batches):
-        intact[batch] = True
-    return intact
+def _cropped(builder, split, rows, image_size, fit, crop_area, features):
+    """Returns (`StreamSplit`, (len(rows),) bool: which can be decoded). It has to know its length beforehand."""
+    known = _read(builder, split, rows, lambda image: image[:0, 0, 0], features, np.empty((len(rows), 0), np.uint8))
+    intact = known.pop(INTACT)
+    examples = functools.partial(_examples, builder, split, rows[intact], image_size, fit, crop_area)
+    factors = {name: known[name][intact] for name in features}
+    return StreamSplit(examples, int(intact.sum()), factors), intact
 
 
-def _read_all(builder, split, rows, image_size, fit, features):
+def _in_memory(builder, split, rows, image_size, fit, features):
     """Returns (`Split` of the images that can be decoded, (len(rows),) bool: which they are)."""
     images = np.empty((len(rows), image_size, image_size, 3), np.uint8)
-    labels = np.empty(len(rows), np.int32)
-    intact = np.zeros(len(rows), bool)
+    known = _read(builder, split, rows, lambda image: fit(image, image_size), features, images)
+    intact = known.pop(INTACT)
+    held = Split(images, known[LABELS], {name: known[name] for name in features})
+    return (held if intact.all() else held.take(intact)), intact
+
+
+def _on_disk(builder, split, rows, image_size, fit, features, whole):
+    """Returns the same; `whole` keeps all rows of the split on disk, so that they serve another seed's cut."""
+    stored = np.arange(builder.info.splits[split].num_examples) if whole else rows
+
+    def key():
+        info = builder.info.splits[split]
+        about = builder.info.full_name, str(builder.data_dir), split, info.num_bytes, stored.tolist(), features
+        return f"{about} {fit.__name__}"
+
+    def fill(images):
+        return _read(builder, split, stored, lambda image: fit(image, image_size), features, images)
+
+    shape = (len(stored), image_size, image_size, 3)
+    array, known = on_disk(f"{builder.name}, split {split}", key, shape, np.uint8, fill)
+    places = np.searchsorted(stored, rows)
+    intact = known[INTACT][places]
+    places = places[intact]
+    return Split(Rows(array, places), known[LABELS][places], {name: known[name][places] for name in features}), intact
+
+
+def _read(builder, split, rows, finish, features, images):
+    """Writes the images of some rows into an array, and returns what else is known of them.
+
+    Args:
+        builder, split, rows, finish, features: as for `_decodable`.
+        images: (len(rows), ...) uint8, what `finish` gives of each. What cannot be decoded stays as it was.
+
+    Returns:
+        {`LABELS`: (len(rows),) int32, `INTACT`: (len(rows),) bool, and the texts of every feature}.
+    """
+    labels, intact = np.zeros(len(rows), np.int32), np.zeros(len(rows), bool)
     factors = {name: np.full(len(rows), "", object) for name in features}
     if len(rows):
-        examples = _decodable(builder, split, rows, lambda image: fit(image, image_size), features)
-        batches = examples.batch(READ_BATCH).prefetch(1).as_numpy_iterator()
+        batches = _decodable(builder, split, rows, finish, features).batch(READ_BATCH).prefetch(1).as_numpy_iterator()
         bar = Bar(-(-len(rows) // READ_BATCH), "batches", f"reading {builder.name}", items=batches)
         for places, batch, batch_labels, known in bar:
             images[places], labels[places], intact[places] = batch, batch_labels, True
             for name, values in known.items():
                 factors[name][places] = texts(builder.info.features[name], values)
-    held = Split(images, labels, factors)
-    return (held if intact.all() else held.take(intact)), intact
+    return {LABELS: labels, INTACT: intact} | {name: values.astype(str) for name, values in factors.items()}

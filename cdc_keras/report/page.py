@@ -8,7 +8,6 @@ import numpy as np
 
 from cdc_keras.audit import summary
 from cdc_keras.choices import record_name
-from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.devices.precision import keras_defaults
 from cdc_keras.report import blocks
 from cdc_keras.report.blocks import Section
@@ -139,9 +138,6 @@ def _classifier(measured, pictures):
     if measured.variants is not None:
         rows = evaluation.background_rows(measured.scores["backgrounds"])
         sections.append(Section("Backgrounds", [_variants(measured.variants), blocks.table(rows)]))
-    if isinstance(measured.images, StreamSplit):
-        text = "There are no strips: the test images are decoded while they are scored, and not held."
-        return [*sections, Section("Categories", [blocks.text(text)])]
     networks = {"gated": None, "plain": network}
     if measured.config.gated:
         networks = {"gated": network, "plain": measured.plain and measured.plain.network}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cdc_keras.config import RunConfig
-from cdc_keras.data.dataset import Dataset, Split, StreamSplit
+from cdc_keras.data.dataset import Dataset, Split
 from cdc_keras.data.load import load_dataset
 from cdc_keras.data.pasted import pasted_variants
 from cdc_keras.devices.precision import keras_defaults
@@ -51,7 +51,7 @@ class Evaluation:
     dataset: Dataset
     trainer: Classifier | Disentangler
     name: str
-    images: Split | StreamSplit
+    images: Split
     plain: Trained | None
     scores: dict
     confusion: np.ndarray | None
@@ -189,8 +189,6 @@ def _variants(images, dataset, config):
 def _check_can_be_looked_into(images, config, what):
     if not config.classifies:
         raise UserError(f"{what} are scored by a classifier, and this run is an extractor; leave {what} out")
-    if isinstance(images, StreamSplit):
-        raise UserError(f"{what} are scored where the images fit into memory, and these do not; leave {what} out")
 
 
 def split_of(dataset, split):

@@ -13,7 +13,7 @@ def leak_of(extractor, split, num_classes):
 
     Args:
         extractor: functional model, images in [-1, 1] -> T.
-        split: a `Split` or `StreamSplit` that no player learns from.
+        split: a `Split` that no player learns from.
         num_classes: number of categories.
     """
     sample = split.sample(0, IMAGES)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from cdc_keras.config import RunConfig
-from cdc_keras.data.dataset import Split, StreamSplit
+from cdc_keras.data.dataset import Split
 from cdc_keras.data.pipeline import evaluation_batches, evaluation_steps
 from cdc_keras.devices import distribution
 from cdc_keras.errors import UserError
@@ -50,7 +50,7 @@ class Scores:
 
 def score(
     model: Classifier | Disentangler | keras.Model,
-    split: Split | StreamSplit,
+    split: Split,
     config: RunConfig,
     groups: np.ndarray | None = None,
 ) -> Scores:

@@ -59,8 +59,7 @@ def _train(config, run, pictures):
         raise UserError(f"a batch of {config.batch_size} cannot be shared equally among {replicas} devices; change it")
     if isinstance(dataset.train, StreamSplit) and keras.backend.backend() != "tensorflow":
         raise UserError(
-            f"{config.dataset} is decoded on the way (too large for memory, or cropped by crop_area), which needs "
-            "KERAS_BACKEND=tensorflow"
+            "crop_area decodes images on the way, which needs KERAS_BACKEND=tensorflow; leave crop_area out"
         )
     run.check(config)
     if not distribution.agreed(max(run.steps(), default=0)):

@@ -16,7 +16,7 @@ import h5py
 import pooch
 
 from cdc_keras.errors import UserError
-from cdc_keras.paths import expanded
+from cdc_keras.paths import cache, expanded
 from cdc_keras.weights import sha256, write_text
 from cdc_keras.zoo.record import DECODER, DISENTANGLER, INDEX, PRESET, File, check_name
 from cdc_keras.zoo.strict import SHA256, read_json
@@ -169,7 +169,7 @@ def current():
     try:
         parts = urllib.parse.urlsplit(place)
         if parts.scheme == "file" or (parts.scheme in ("http", "https") and parts.hostname):
-            return UrlZoo(place, expanded(os.environ.get("CDC_KERAS_CACHE") or "~/.cache/cdc_keras"))
+            return UrlZoo(place, cache())
     except ValueError:  # such as http://[::1
         pass
     path = expanded(place)

@@ -3,13 +3,15 @@ import os
 import pathlib
 import struct
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from cdc_keras.data.dataset import Split, StreamSplit
-from cdc_keras.data.folder import load_folder, read_image
+from cdc_keras.data.dataset import StreamSplit
+from cdc_keras.data.folder import load_folder
+from cdc_keras.data.image_file import read_image
 from cdc_keras.errors import UserError
 
 
@@ -77,23 +79,75 @@ def test_a_train_limit_keeps_the_classes_in_proportion(folder):
     assert np.bincount(read(folder, train_limit=6).train.labels).tolist() == [3, 3]
 
 
-def test_a_stream_gives_the_images_that_memory_would_hold(folder):
-    held, streamed = read(folder, validation_fraction=0.2), read(folder, validation_fraction=0.2, memory_limit=0)
-    assert isinstance(held.train, Split) and isinstance(streamed.train, StreamSplit)
-    images, labels = zip(*streamed.train.examples(None).as_numpy_iterator(), strict=True)
-    assert np.array_equal(images, held.train.images)
-    assert np.array_equal(labels, held.train.labels)
+def equal(a, b):
+    """Whether two splits have the same images, labels and factors."""
+    every = slice(None)
+    same = np.array_equal(a.images[every], b.images[every]) and np.array_equal(a.labels, b.labels)
+    return (
+        same
+        and a.factors.keys() == b.factors.keys()
+        and all(np.array_equal(a.factors[x], b.factors[x]) for x in a.factors)
+    )
+
+
+def test_images_on_disk_are_those_that_memory_would_hold(folder):
+    held, stored = read(folder, validation_fraction=0.2), read(folder, validation_fraction=0.2, memory_limit=0)
+    for part in ("train", "validation", "test"):
+        a, b = getattr(held, part), getattr(stored, part)
+        assert a.in_memory and not b.in_memory and equal(a, b)
+        assert equal(a.take([1, 0]), b.take([1, 0])) and equal(a.sample(3, 2), b.sample(3, 2))
+        assert b.take([1, 0]).in_memory
+
+
+def test_images_are_decoded_once_for_all_cuts_and_again_if_a_file_changes(folder, monkeypatch):
+    decoded = []
+
+    def note(path, size):
+        decoded.append(path)
+        return read_image(path, size)
+
+    monkeypatch.setattr("cdc_keras.data.folder.read_image", note)
+    for seed in (0, 1):
+        assert lengths(read(folder, validation_fraction=0.2, memory_limit=0, seed=seed)) == (16, 4, 6)
+    assert len(decoded) == 26
+    Image.new("RGB", (16, 16)).save(folder / "train" / "sky" / "image 00.png")
+    assert (read(folder, memory_limit=0).train.images[:] == 0).all(axis=(1, 2, 3)).sum() == 1
+    assert len(decoded) == 2 * 26
+
+
+def test_what_was_cut_short_is_not_taken_for_whole(folder, monkeypatch, cache):
+    def stop(path, size):
+        raise KeyboardInterrupt
+
+    before = set((cache / "decoded").glob("*"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("cdc_keras.data.folder.read_image", stop)
+        read(folder, memory_limit=0)
+    assert set((cache / "decoded").glob("*")) == before
+    assert equal(read(folder, memory_limit=0).train, read(folder).train)
+
+
+def test_a_disk_without_room_is_told_before_decoding(folder, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(UserError, match="take 2e-05 GB decoded.* has 1e-07 GB free; make room there, or set CDC_KERAS"):
+        read(folder, memory_limit=0)
+
+
+def test_a_cache_that_is_a_file_is_told(folder, monkeypatch):
+    monkeypatch.setenv("CDC_KERAS_CACHE", str(folder / "train" / "sky" / "image 00.png"))
+    with pytest.raises(UserError, match="images cannot be kept in .*image 00.png.*set CDC_KERAS_CACHE"):
+        read(folder, memory_limit=0)
 
 
 def test_a_stream_has_one_order_per_seed(folder):
-    stream = read(folder, memory_limit=0).train
+    stream = read(folder, crop_area=1.0).train
     orders = [[i.mean() for i, _ in stream.examples(seed).as_numpy_iterator()] for seed in (None, 1, 1, 2)]
     assert orders[1] == orders[2] != orders[3]
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[3])
 
 
 def test_a_stream_decodes_only_what_is_selected(folder):
-    stream = read(folder, memory_limit=0).train
+    stream = read(folder, crop_area=1.0).train
     whole, rest = (
         [i.mean() for i, _ in stream.examples(1, selected).as_numpy_iterator()]
         for selected in (None, lambda place: place >= 7)
@@ -126,8 +180,9 @@ def test_with_random_crops_only_training_is_streamed_and_its_evaluation_is_as_be
     assert np.array_equal(data.test.images, held.test.images)
 
 
-def test_an_empty_stream_can_be_read(folder):
-    assert list(read(folder, memory_limit=0).validation.examples(0)) == []
+def test_an_empty_split_on_disk_is_one_without_images(folder):
+    empty = read(folder, memory_limit=0).validation
+    assert len(empty) == 0 and empty.images[:].shape == empty.images.shape == (0, 16, 16, 3)
 
 
 def test_a_corrupt_image_is_named_and_left_out(folder, capsys):

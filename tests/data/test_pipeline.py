@@ -1,15 +1,18 @@
 """Plans of an epoch and the batches they become."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from cdc_keras.data.dataset import Split, StreamSplit, numbered
+from cdc_keras.data.on_disk import Rows
 from cdc_keras.data.pipeline import (
     augment,
     epoch_plan,
     evaluation_batches,
     evaluation_steps,
+    gather,
     in_batches,
     scale,
     training_batches,
@@ -21,6 +24,7 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(256, size=(23, SIZE, SIZE, 3), dtype=np.uint8)
 # An example is known by its label.
 SPLIT = Split(IMAGES, np.arange(23, dtype=np.int32))
+ON_DISK = Split(Rows(np.concatenate([IMAGES[:2], IMAGES[::-1]]), np.arange(24, 1, -1)), SPLIT.labels)
 PLAN = {"batch_size": 5, "seed": 3, "epoch": 1, "crop_padding": 4, "flip": True}
 
 
@@ -199,12 +203,32 @@ def test_a_streamed_epoch_resumes_in_its_middle_with_identical_batches(first_ste
         np.testing.assert_array_equal(images, expected_images)
 
 
-@pytest.mark.parametrize("batch_size", [5, 23, 40])
-def test_streamed_evaluation_covers_every_example_once_in_order_unchanged(batch_size):
-    batches = list(evaluation_batches(STREAM, SIZE, batch_size=batch_size))
-    assert len(batches) == -(-23 // batch_size)
-    assert sum(labels_of(batches), []) == list(range(23))
-    np.testing.assert_array_equal(np.concatenate([images for images, _ in batches]), scale(IMAGES))
+@pytest.mark.parametrize("augmentation", ["none", "randaugment", "mixup"])
+def test_a_split_on_disk_gives_the_batches_of_one_in_memory(augmentation):
+    plan = PLAN | {"augmentation": augmentation, "num_classes": 23, "first_step": 1}
+    held, stored = (list(training_batches(split, SIZE, **plan)) for split in (SPLIT, ON_DISK))
+    assert len(held) == len(stored) == 3
+    for batch, expected in zip(stored, held, strict=True):
+        for value, of_memory in zip(batch, expected, strict=True):
+            np.testing.assert_array_equal(value, of_memory)
+
+
+def test_under_jax_a_split_on_disk_gives_what_one_in_memory_does(monkeypatch):
+    calls = (training_batches, PLAN), (evaluation_batches, {"batch_size": 5, "order_seed": 1})
+    for make, like in calls:
+        monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+        held, stored = ([*make(split, SIZE, steps_per_call=3, **like)] for split in (SPLIT, ON_DISK))
+        monkeypatch.undo()
+        assert all(len(images) < 23 for images, *_ in stored)
+        for of_disk, of_memory in zip(stored, held, strict=True):
+            for step in range(len(of_disk[2]["rows"])):
+                for a, b in zip(picked(*of_disk, step), picked(*of_memory, step), strict=True):
+                    np.testing.assert_array_equal(a, b)
+
+
+def picked(images, labels, plan, step):
+    """What a training step makes of an item under JAX."""
+    return gather(tf.constant(np.asarray(images)), tf.constant(np.asarray(labels)), step_of(plan, step))
 
 
 def dealt(monkeypatch, make_batches, workers, replicas):
@@ -218,7 +242,7 @@ def dealt(monkeypatch, make_batches, workers, replicas):
     return make_batches()
 
 
-@pytest.mark.parametrize("split", [SPLIT, STREAM], ids=["in memory", "stream"])
+@pytest.mark.parametrize("split", [SPLIT, ON_DISK, STREAM], ids=["in memory", "on disk", "stream"])
 @pytest.mark.parametrize("workers, replicas", [(1, 4), (2, 2), (4, 1)])
 def test_the_parts_of_all_workers_and_replicas_make_up_the_batches_of_one(split, workers, replicas, monkeypatch):
     plan = PLAN | {"batch_size": 8}
@@ -231,7 +255,7 @@ def test_the_parts_of_all_workers_and_replicas_make_up_the_batches_of_one(split,
         np.testing.assert_array_equal(np.concatenate([x for x, _ in mine]), images)
 
 
-@pytest.mark.parametrize("split", [SPLIT, STREAM], ids=["in memory", "stream"])
+@pytest.mark.parametrize("split", [SPLIT, ON_DISK], ids=["in memory", "on disk"])
 @pytest.mark.parametrize("workers, replicas", [(1, 4), (2, 2), (4, 1)])
 def test_evaluation_gives_every_replica_as_many_examples_and_each_example_to_one(split, workers, replicas, monkeypatch):
     parts = dealt(monkeypatch, lambda: evaluation_batches(split, SIZE, batch_size=8), workers, replicas)
@@ -244,7 +268,7 @@ def test_evaluation_gives_every_replica_as_many_examples_and_each_example_to_one
     np.testing.assert_array_equal([found[i] for i in range(23)], scale(IMAGES))
 
 
-@pytest.mark.parametrize("split", [SPLIT, STREAM], ids=["in memory", "stream"])
+@pytest.mark.parametrize("split", [SPLIT, ON_DISK], ids=["in memory", "on disk"])
 def test_a_split_is_evaluated_as_it_is_stored_or_in_the_order_of_a_seed(split):
     def read(seed):
         batches = evaluation_batches(split, SIZE, batch_size=10, order_seed=seed)

@@ -9,10 +9,16 @@ import pytest
 from PIL import Image
 from tiny_tfds import draw, prepare
 
+from cdc_keras.data import tfds_source
 from cdc_keras.data.dataset import Split, StreamSplit
 from cdc_keras.data.pipeline import evaluation_batches
-from cdc_keras.data.tfds_source import _as_dataset, load_tfds, prepared
+from cdc_keras.data.tfds_prepared import prepared
+from cdc_keras.data.tfds_source import _as_dataset, load_tfds
 from cdc_keras.errors import UserError
+
+kept = pytest.mark.parametrize(
+    "changed", [{}, {"memory_limit": 0}, {"crop_area": 0.5}], ids=["in memory", "on disk", "cropped"]
+)
 
 
 def read(name, folder, **changed):
@@ -60,12 +66,18 @@ def test_labels_belong_to_their_images(stored):
     assert [expected[image.tobytes()] for image in train.images] == train.labels.tolist()
 
 
-def test_a_feature_that_is_asked_for_is_the_one_of_its_image(stored):
+@pytest.mark.parametrize(
+    "changed", [{}, {"memory_limit": 0}, {"crop_area": 0.5}], ids=["in memory", "on disk", "cropped"]
+)
+def test_a_feature_that_is_asked_for_is_the_one_of_its_image(stored, changed):
     images, _ = draw(60, (12, 12, 3))
     expected = {image.tobytes(): str(i) for i, image in enumerate(images)}
-    data = read("tiny_images", stored, features=("id",), validation_fraction=0.25)
+    data = read("tiny_images", stored, features=("id",), validation_fraction=0.25, **changed)
     for split in (data.train, data.validation):
-        assert [expected[image.tobytes()] for image in split.images] == split.factors["id"].tolist()
+        read_images = (
+            split.images if isinstance(split, Split) else [x for x, _ in split.examples(None).as_numpy_iterator()]
+        )
+        assert [expected[image.tobytes()] for image in read_images] == split.factors["id"].tolist()
     assert not read("tiny_images", stored).train.factors
 
 
@@ -121,35 +133,35 @@ def test_mixed_sizes_need_an_image_size(stored):
         read("grey_sizes", stored)
 
 
-def test_a_stream_gives_the_images_that_memory_would_hold(stored):
-    held = read("tiny_images", stored, validation_fraction=0.2)
-    streamed = read("tiny_images", stored, validation_fraction=0.2, memory_limit=0)
-    assert isinstance(held.validation, Split) and isinstance(streamed.validation, StreamSplit)
-    images, labels = zip(*streamed.validation.examples(None).as_numpy_iterator(), strict=True)
-    assert np.array_equal(images, held.validation.images)
-    assert np.array_equal(labels, held.validation.labels)
-
-
 @pytest.mark.parametrize("limit", [None, 5])
-def test_of_a_stream_the_same_are_drawn_as_of_memory(stored, limit):
-    held = read("tiny_images", stored).train
-    streamed = read("tiny_images", stored, memory_limit=0).train
-    a, b = held.sample(3, limit), streamed.sample(3, limit)
-    assert np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels)
-    assert len(a) == (limit or 60) and not np.array_equal(a.labels, held.labels[: len(a)])
-    assert len(rows(a.images)) == len(a)
-    assert len(streamed.sample(3, 0)) == 0
+def test_images_on_disk_are_those_that_memory_would_hold(stored, limit):
+    held, on_disk = (read("tiny_images", stored, validation_fraction=0.2, memory_limit=x) for x in (2**30, 0))
+    for a, b in ((held.train, on_disk.train), (held.validation, on_disk.validation), (held.test, on_disk.test)):
+        assert a.in_memory and not b.in_memory
+        assert np.array_equal(a.images, b.images[:]) and np.array_equal(a.labels, b.labels)
+        first, second = a.sample(3, limit), b.sample(3, limit)
+        assert np.array_equal(first.images, second.images) and np.array_equal(first.labels, second.labels)
+        assert len(first) == (limit or len(a))
+
+
+def test_images_are_decoded_once_for_all_cuts(stored, monkeypatch):
+    like = {"validation_fraction": 0.1, "memory_limit": 0}
+    first = read("tiny_images", stored, **like)
+    monkeypatch.setattr(tfds_source, "_decodable", None)
+    again, other = read("tiny_images", stored, **like), read("tiny_images", stored, **like, seed=1)
+    assert np.array_equal(first.train.images[:], again.train.images[:])
+    assert rows(other.validation.images[:]) != rows(first.validation.images[:])
 
 
 def test_a_shuffled_stream_holds_the_same_rows_in_one_order_per_seed(stored):
-    stream = read("tiny_images", stored, validation_fraction=0.2, memory_limit=0).train
+    stream = read("tiny_images", stored, validation_fraction=0.2, crop_area=1.0).train
     orders = [[image.tobytes() for image, _ in stream.examples(seed).as_numpy_iterator()] for seed in (None, 1, 1, 2)]
     assert orders[1] == orders[2] != orders[3]
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[3])
 
 
 def test_a_stream_decodes_only_what_is_selected(stored):
-    stream = read("tiny_images", stored, memory_limit=0).train
+    stream = read("tiny_images", stored, crop_area=1.0).train
     whole, rest = (list(stream.examples(1, x).as_numpy_iterator()) for x in (None, lambda place: place >= 7))
     assert len(whole) == 60 and len(rest) == 53
     assert all(np.array_equal(a, b) for a, b in zip(rest[0], whole[7], strict=True))
@@ -244,7 +256,9 @@ def damaged(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("changed", [{}, {"memory_limit": 0}, {"crop_area": 0.5}], ids=["held", "streamed", "cropped"])
+@pytest.mark.parametrize(
+    "changed", [{}, {"memory_limit": 0}, {"crop_area": 0.5}], ids=["in memory", "on disk", "cropped"]
+)
 def test_images_that_cannot_be_decoded_are_named_by_split_and_row_and_left_out(damaged, changed, capsys):
     data = read("halves", damaged, image_size=16, validation_fraction=0.2, **changed)
     report = capsys.readouterr().err.splitlines()
@@ -252,7 +266,7 @@ def test_images_that_cannot_be_decoded_are_named_by_split_and_row_and_left_out(d
     assert len(named) == 3 and sum("split train" in line for line in named) == 2
     assert "3 of 39 images are left out" in report
     assert len(data.train) + len(data.validation) == 28 and len(data.test) == 8
-    for split in (data.train, data.validation, data.test):
+    for split in (data.train, data.validation, data.test)["crop_area" in changed :]:
         batches = [(np.asarray(x), np.asarray(y)) for x, y in evaluation_batches(split, data.image_size, batch_size=4)]
         assert sum(len(labels) for _, labels in batches) == len(split)
         assert all(image.std() > 1 / 127.5 for images, _ in batches for image in images)

@@ -546,10 +546,8 @@ if "gated" in names:
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("names", "epochs"), [("extractor", 1), pytest.param("extractor gated", 4, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("names", "epochs"), [("extractor", 1), ("extractor gated", 4)])
 def test_two_processes_give_the_same_run_to_the_bit(names, epochs, tmp_path):
     folders = [tmp_path / name for name in ("one", "two")]
     root = pathlib.Path(__file__).resolve().parents[2]

@@ -67,7 +67,7 @@ def test_another_golden_output_or_number_of_parameters_is_found(own):
     assert "preset.json says 5 parameters" in problems and "as the output 0 of the golden output" in problems
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_audit_with_rival_and_judge_is_made_again(audited, monkeypatch):
     monkeypatch.setenv("CDC_KERAS_ZOO", str(audited[0]))
     known = zoo.info("shapes_audited").audit

@@ -10,14 +10,12 @@ import shutil
 import numpy as np
 import pytest
 import serving
-import tensorflow as tf
 from commands import refusal, run_command
 from exports import exported_extractor  # noqa: F401
 from PIL import Image
 from tiny_runs import CLASSIFIER, EXTRACTOR
 
 from cdc_keras.data import load as data
-from cdc_keras.data.dataset import StreamSplit
 from cdc_keras.errors import UserError
 from cdc_keras.export.export import export
 from cdc_keras.report import blocks
@@ -167,20 +165,6 @@ def test_categories_without_test_images_are_neither_best_nor_worst(runs, monkeyp
     monkeypatch.setattr(report, "_strips", note)
     report.report(runs / "plain")
     assert drawn == [[7, 6, 5], [1, 2, 3]]
-
-
-def test_images_that_are_decoded_on_the_way_have_no_strips(runs, monkeypatch):
-    load = data.load_dataset
-
-    def streamed(config, features):
-        dataset = load(config, features=features)
-        images = tf.data.Dataset.from_tensor_slices((dataset.test.images, dataset.test.labels))
-        return dataclasses.replace(dataset, test=StreamSplit(lambda *_, **__: images, len(dataset.test)))
-
-    monkeypatch.setattr(evaluation, "load_dataset", streamed)
-    monkeypatch.setattr(RunFolder, "check_data", lambda *_: None)
-    report.report(runs / "plain")
-    assert "There are no strips: the test images are decoded" in (runs / "plain/report.html").read_text()
 
 
 def test_the_report_builds_the_model_loads_the_data_and_scores_once(runs, monkeypatch):

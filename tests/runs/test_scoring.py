@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cdc_keras.config import RunConfig
-from cdc_keras.data.dataset import Split, StreamSplit
+from cdc_keras.data.dataset import Split
 from cdc_keras.data.folder import load_folder
 from cdc_keras.errors import UserError
 from cdc_keras.networks.layers import ShuffledContext
@@ -106,7 +106,7 @@ FOLDER = {"dataset": "folder", "image_size": 32, "batch_size": 20, "validation_f
 
 @pytest.fixture(scope="module")
 def stored_class_by_class(tmp_path_factory):
-    """The test images of a folder that is decoded on the way; the colour of an image is its category."""
+    """A folder of test images; the colour of an image is its category."""
     path = tmp_path_factory.mktemp("folder")
     for part in ("train", "test"):
         for category in range(CLASSES):
@@ -118,15 +118,15 @@ def stored_class_by_class(tmp_path_factory):
 
 
 def splits(path):
-    held, streamed = (
+    held, stored = (
         load_folder(path, image_size=32, validation_fraction=0.0, seed=0, memory_limit=limit).test
         for limit in (2**30, 0)
     )
-    assert isinstance(held, Split) and isinstance(streamed, StreamSplit)
-    return held, streamed
+    assert held.in_memory and not stored.in_memory
+    return held, stored
 
 
-@pytest.mark.parametrize("kind", [0, 1], ids=["in memory", "stream"])
+@pytest.mark.parametrize("kind", [0, 1], ids=["in memory", "on disk"])
 def test_the_shuffled_control_hardly_ever_sees_the_context_of_its_own_category(kind, stored_class_by_class):
     """The classifier here reads the category from the context, so with that of another image it is at chance."""
     split = splits(stored_class_by_class)[kind]

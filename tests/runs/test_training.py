@@ -361,7 +361,7 @@ def test_a_file_is_no_run_folder(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_trained_under_tensorflow_evaluates_under_jax(extractor_run, tmp_path):
     run = copy_of(extractor_run, tmp_path)
     expected = measure(run.path, split="validation").scores

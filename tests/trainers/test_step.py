@@ -1,6 +1,6 @@
 """TensorFlow and JAX train the same network alike, and JAX does so without TensorFlow.
 
-Run as a script, this file is the JAX side: `KERAS_BACKEND=jax python test_backends.py FOLDER`. It reads the weights
+Run as a script, this file is the JAX side: `KERAS_BACKEND=jax python test_step.py FOLDER`. It reads the weights
 that the TensorFlow side left in the folder and leaves there what it computed.
 """
 

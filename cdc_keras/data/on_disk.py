@@ -1,0 +1,114 @@
+"""Arrays too large for memory: decoded once, into a file of the cache, and read from there row by row."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+
+from cdc_keras.errors import UserError
+from cdc_keras.paths import cache
+from cdc_keras.progress import say
+
+FOLDER = "decoded"  # in the cache
+ARRAY, BESIDE = "array.npy", "beside.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Some rows of an array on disk. An index reads what it names, into an array in memory.
+
+    Attributes:
+        array: (N, ...) memory-mapped.
+        rows: (M,) which of its rows these are, in this order.
+    """
+
+    array: np.memmap
+    rows: np.ndarray
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return np.array(self.array[self.rows[index]])
+
+    @property
+    def shape(self):
+        """(M, ...)"""
+        return (len(self), *self.array.shape[1:])
+
+    @property
+    def ndim(self):
+        """Number of axes."""
+        return self.array.ndim
+
+    @property
+    def dtype(self):
+        """Type of the values."""
+        return self.array.dtype
+
+
+def in_memory(what, key, shape, dtype, fill):
+    """Returns what `on_disk` does, made anew and held in memory."""
+    del what, key
+    array = np.empty(shape, dtype)
+    return array, fill(array)
+
+
+def on_disk(what, key, shape, dtype, fill):
+    """Returns (a memory-mapped array, {name: small array}), which are made once and then kept in the cache.
+
+    Args:
+        what: its name in messages.
+        key: () -> text that says all that the values depend on. Another text gets another array.
+        shape, dtype: of the array.
+        fill: takes the array, writes all of it, and returns small arrays to keep beside it, {name: array}.
+
+    Raises:
+        UserError: the cache cannot be written, or has too little room.
+    """
+    about = f"{shape} {np.dtype(dtype)} {key()}"
+    folder = cache() / FOLDER / hashlib.sha256(about.encode()).hexdigest()[:32]
+    try:
+        if not (folder / ARRAY).is_file():
+            _make(folder, what, shape, dtype, fill)
+        with np.load(folder / BESIDE) as beside:
+            return np.load(folder / ARRAY, mmap_mode="r"), dict(beside)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{what} cannot be kept in {folder} ({error}); remove that folder, or set CDC_KERAS_CACHE to another place"
+        ) from error
+
+
+def files_key(paths):
+    """Returns the part of a key that changes with the content of files: their paths, sizes and times."""
+    return "\n".join(f"{os.fsencode(path)} {(s := os.stat(path)).st_size} {s.st_mtime_ns}" for path in paths)
+
+
+def _make(folder, what, shape, dtype, fill):
+    """Writes the files of one array. They get their folder's name when they are whole; the first of two wins."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    size, free = int(np.prod(shape)) * np.dtype(dtype).itemsize, shutil.disk_usage(folder.parent).free
+    if size > free:
+        raise UserError(
+            f"{what} take {_gigabytes(size)} decoded, too much to hold in memory, and {folder.parent} has "
+            f"{_gigabytes(free)} free; make room there, or set CDC_KERAS_CACHE to a folder on another disk"
+        )
+    say(f"{what}: decoding them once, into {_gigabytes(size)} of {folder}")
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="partial-", ignore_cleanup_errors=True) as partial:
+        array = np.lib.format.open_memmap(pathlib.Path(partial, ARRAY), "w+", dtype, shape)
+        np.savez(pathlib.Path(partial, BESIDE), **fill(array))
+        array.flush()
+        os.chmod(partial, 0o755)
+        try:
+            os.rename(partial, folder)
+        except OSError:
+            if not (folder / ARRAY).is_file():
+                raise
+
+
+def _gigabytes(size):
+    return f"{size / 1e9:.3g} GB"
