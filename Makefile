@@ -34,6 +34,7 @@ docs/tutorials/%.ipynb: examples/%.py
 
 bench: $(VENV)/installed-torch
 	$(RUN) -m benchmarks.input_path --out=docs/results/input_path.json
+	$(RUN) -m benchmarks.photographs
 	$(RUN) -m benchmarks.backends
 	$(RUN) -m benchmarks.training_step --out=docs/results/training_step.json
 	$(RUN) -m benchmarks.settings --out=docs/results/settings.json
@@ -56,7 +57,7 @@ families: $(VENV)/installed-dev
 	$(RUN) -m benchmarks.families --data_dir=$(DATA_DIR)
 
 augmentation: $(VENV)/installed-dev
-	$(RUN) -m benchmarks.augmentation
+	$(RUN) -m benchmarks.augmentation --data_dir=$(DATA_DIR)
 	$(RUN) -m docs.fill
 
 precision: $(VENV)/installed-dev

@@ -24,6 +24,7 @@ from benchmarks import (
     judges,
     latency,
     meanings,
+    photographs,
     settings,
     start,
     training_step,
@@ -46,6 +47,7 @@ SPEED = {
     "start": ("start", start.table, "seconds"),
     "settings": ("settings", settings.table, "rates"),
     "growth": ("growth", growth.table, "measured"),
+    "photographs": ("photographs", photographs.table, "photographs"),
     "input_path": ("input_path", input_path.augmentation_table, "augmentations"),
 }
 MOST_USED = (

@@ -1,6 +1,7 @@
 """Images from class folders: JPEG, PNG, WebP and BMP files of any size."""
 
 import concurrent.futures
+import dataclasses
 import os
 import sys
 
@@ -54,7 +55,15 @@ def load_folder(
         print(f"taken for a category: {', '.join(odd)}; move it away if it is none", file=sys.stderr)
     class_names = tuple(listed["train"])
     labelled = {part: _label(classes, class_names) for part, classes in listed.items()}
-    readable = {part: _readable(*rows) for part, rows in labelled.items()}
+    held = [part for part in labelled if part != "train" or crop_area is None]
+    store = None
+    if _too_large(labelled, held, train_limit, image_size, memory_limit):
+        # Of whole official splits, so that it serves another seed, which cuts them elsewhere.
+        store = _store(np.concatenate([labelled[part][0] for part in held]), image_size)
+    readable = {
+        part: _readable(*rows, _problems(rows[0]) if store is None or part not in held else store.problems(rows[0]))
+        for part, rows in labelled.items()
+    }
     total, kept = (sum(len(labels) for _, labels in x.values()) for x in (labelled, readable))
     if kept < total:
         print(f"{total - kept} of {total} images are left out", file=sys.stderr)
@@ -72,24 +81,26 @@ def load_folder(
     rows, cut = cut_training(labels, validation_fraction=fraction, train_limit=train_limit, seed=seed)
     files = {"validation": (paths[cut], labels[cut]), **files, "train": (paths[rows], labels[rows])}
 
-    sizes = {part: len(labels) for part, (_, labels) in files.items()}
-    large = too_large(sizes, image_size, crop_area, memory_limit)
-    known = _known(expanded(path), files, image_size, large)
-    splits = {}
-    if crop_area is not None:
-        splits["train"] = _cropped(*files.pop("train"), image_size, crop_area, known["train"])
-    images = _on_disk if large else _in_memory
-    # On disk are whole official splits, so that they serve another seed, which cuts them elsewhere.
-    whole = files if crop_area is not None else readable
-    held = images(
-        {part: paths for part, (paths, _) in files.items()}, [paths for paths, _ in whole.values()], image_size
-    )
-    splits |= {part: Split(held[part], labels, known[part]) for part, (_, labels) in files.items()}
+    known = _known(expanded(path), files, image_size, store)
+    splits = {
+        part: _cropped(*rows, image_size, crop_area, known[part])
+        if part == "train" and crop_area is not None
+        else Split(_in_memory(rows[0], image_size) if store is None else store.images(rows[0]), rows[1], known[part])
+        for part, rows in files.items()
+    }
     return Dataset(name="folder", class_names=class_names, image_size=image_size, **splits)
 
 
-def _known(folder, files, image_size, large):
-    """Returns {part: factors}: the columns of labels.csv and the masks, of a large set those of held-out images."""
+def _too_large(labelled, held, train_limit, image_size, memory_limit):
+    """Returns whether the images of some splits, {split: (paths, labels)}, are too many for memory."""
+    counts = {part: len(labelled[part][1]) for part in held}
+    if train_limit is not None and "train" in counts:
+        counts["train"] = min(counts["train"], train_limit)
+    return too_large(sum(counts.values()), image_size, memory_limit)
+
+
+def _known(folder, files, image_size, store):
+    """Returns {part: factors}: the columns of labels.csv and the masks, with a store those of held-out images."""
     paths = np.concatenate([of_part for of_part, _ in files.values()])
     ends = np.cumsum([len(of_part) for of_part, _ in files.values()])[:-1]
     found = {part: {} for part in files}
@@ -97,9 +108,10 @@ def _known(folder, files, image_size, large):
         for part, of_part in zip(files, np.split(values, ends), strict=True):
             found[part][name] = of_part
     for part, (of_part, _) in files.items():
-        if large and part == "train":
+        if store is not None and part == "train":
             continue
-        objects = masks(folder, of_part, image_size, on_disk if large else in_memory) if len(of_part) else None
+        keep = in_memory if store is None else on_disk
+        objects = masks(folder, of_part, image_size, keep) if len(of_part) else None
         if objects is not None:
             found[part]["mask"] = objects
     return found
@@ -116,56 +128,94 @@ def _label(classes, class_names):
     return np.array([os.fspath(file) for file in files], object), labels.astype(np.int32)
 
 
-def _readable(paths, labels):
-    """(paths, labels) of the files that can be read; names the others on stderr.
-
-    This comes before any cut, so that what is cut does not depend on whether the images will be held in memory.
-    """
-
-    def problem(path):
-        try:
-            with open(path, "rb") as file:
-                decode(file, draft=64)  # A JPEG decodes several times faster at an eighth, and still to its end.
-        except Exception as error:  # On bad bytes PIL's decoders raise almost anything.
-            return f"{path} ({error})"
-
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        problems = list(Bar(len(paths), "files", "checking images", items=pool.map(problem, paths)))
-    for line in filter(None, problems):
-        print(f"image left out: {line}", file=sys.stderr)
-    keep = np.array([problem is None for problem in problems], bool)
+def _readable(paths, labels, problems):
+    """Returns (paths, labels) of the files without a problem; names the others on stderr."""
+    for path, problem in zip(paths, problems, strict=True):
+        if problem:
+            print(f"image left out: {path} ({problem})", file=sys.stderr)
+    keep = np.array([not problem for problem in problems], bool)
     return paths[keep], labels[keep]
 
 
-def _in_memory(parts, whole, image_size):
-    """Returns {part: (N, image_size, image_size, 3) uint8} of {part: paths}."""
-    del whole
-    shape = (image_size, image_size, 3)
-    held = {part: np.empty((len(paths), *shape), np.uint8) for part, paths in parts.items()}
-    for part, paths in parts.items():
-        _decode(paths, held[part])
-    return held
+def _problems(paths):
+    """Returns for each file why it cannot be read, or "".
+
+    This comes before any cut, so that what is cut does not depend on where the images will be held.
+    """
+
+    def read(row):
+        with open(paths[row], "rb") as file:
+            decode(file, draft=64)  # A JPEG decodes several times faster at an eighth, and still to its end.
+
+    return _each(len(paths), read, "checking images")
 
 
-def _on_disk(parts, whole, image_size):
-    """Returns {part: `Rows` of an array of images on disk}; `whole` are lists of paths to be there."""
-    paths = np.sort(np.concatenate(whole))
-    shape = (len(paths), image_size, image_size, 3)
-    array, _ = on_disk("images", lambda: files_key(paths), shape, np.uint8, lambda images: _decode(paths, images))
-    row_of = {path: row for row, path in enumerate(paths)}
-    return {part: Rows(array, np.array([row_of[path] for path in of_part], int)) for part, of_part in parts.items()}
+def _each(count, function, words):
+    """Calls a function of each row, on all cores. Returns what went wrong there, or "", as a list of texts."""
+
+    def problem(row):
+        try:
+            function(row)
+        except Exception as error:  # On bad bytes PIL's decoders raise almost anything.
+            return str(error) or type(error).__name__
+        return ""
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return list(Bar(count, "images", words, items=pool.map(problem, range(count))))
+
+
+def _in_memory(paths, image_size):
+    """Returns (N, image_size, image_size, 3) uint8 of files that could be read before."""
+    images = np.empty((len(paths), image_size, image_size, 3), np.uint8)
+    for path, problem in zip(paths, _decode(paths, images), strict=True):
+        if problem:
+            raise UserError(f"{path} cannot be read any more ({problem}); start again when nothing changes the images")
+    return images
 
 
 def _decode(paths, images):
-    """Writes the images of files into an array (N, S, S, 3)."""
+    """Writes the images of files into an array (N, S, S, 3); returns why some cannot be, as `_each` does."""
 
-    def write(row):  # here, not where the results are counted, so that none waits there in memory
+    def write(row):
         images[row] = read_image(paths[row], images.shape[1])
 
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        for _ in Bar(len(paths), "images", "decoding", items=pool.map(write, range(len(paths)))):
-            pass
-    return {}
+    return _each(len(paths), write, "decoding")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Store:
+    """Images of files on disk.
+
+    Attributes:
+        array: (N, S, S, 3) memory-mapped.
+        found: (N,) why a file could not be read, or "".
+        row_of: path -> its row.
+    """
+
+    array: np.memmap
+    found: np.ndarray
+    row_of: dict
+
+    def problems(self, paths):
+        """Returns what `_problems` does."""
+        return [str(self.found[self.row_of[path]]) for path in paths]
+
+    def images(self, paths):
+        """Returns the `Rows` of some files."""
+        return Rows(self.array, np.array([self.row_of[path] for path in paths], int))
+
+
+def _store(paths, image_size):
+    """Returns the `_Store` of files, which are decoded if the cache does not have them."""
+    shape = (len(paths), image_size, image_size, 3)
+    array, beside = on_disk(
+        "images",
+        lambda: files_key(paths),
+        shape,
+        np.uint8,
+        lambda images: {"problems": np.array(_decode(paths, images), str)},
+    )
+    return _Store(array, beside["problems"], {path: row for row, path in enumerate(paths)})
 
 
 def _cropped(paths, labels, image_size, crop_area, factors):

@@ -68,14 +68,6 @@ def cut_training(labels, *, validation_fraction, train_limit, seed):
     return train_rows, validation_rows
 
 
-def too_large(sizes, image_size, crop_area, memory_limit):
-    """Returns whether the images of a set are too many for memory, but for those that are decoded on every pass.
-
-    Args:
-        sizes: "train", "validation" and "test" -> number of images.
-        image_size: height and width of the decoded images, pixels.
-        crop_area: if not None, the training images are random crops of whole ones, decoded on every pass.
-        memory_limit: bytes.
-    """
-    held = sum(size for part, size in sizes.items() if part != "train" or crop_area is None)
-    return held * image_size**2 * 3 > memory_limit
+def too_large(images, image_size, memory_limit):
+    """Returns whether so many uint8 images of `image_size` pixels a side take more memory than so many bytes."""
+    return images * image_size**2 * 3 > memory_limit

@@ -76,7 +76,8 @@ def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit
         crop_area, memory_limit, features: as for `load_tfds`.
     """
     sizes = {part: len(rows) for part, (_, rows) in parts.items()}
-    large = too_large(sizes, image_size, crop_area, memory_limit)
+    held = sum(size for part, size in sizes.items() if part != "train" or crop_area is None)
+    large = too_large(held, image_size, memory_limit)
     splits, damaged = {}, 0
     for part, (split, rows) in parts.items():
         like = builder, split, rows, image_size, fit

@@ -115,6 +115,22 @@ def test_images_are_decoded_once_for_all_cuts_and_again_if_a_file_changes(folder
     assert len(decoded) == 2 * 26
 
 
+def test_damaged_images_are_named_by_every_command_though_they_are_decoded_by_one(folder, capsys):
+    (folder / "train" / "sky" / "broken.png").write_bytes(b"no image")
+    for _ in range(2):
+        assert lengths(read(folder, memory_limit=0)) == (20, 0, 6)
+        assert f"image left out: {folder / 'train' / 'sky' / 'broken.png'} (no readable" in capsys.readouterr().err
+
+
+def test_an_image_that_is_damaged_while_it_is_read_stops_the_command(folder, monkeypatch):
+    def refuse(path, size):
+        raise OSError("gone")
+
+    monkeypatch.setattr("cdc_keras.data.folder.read_image", refuse)
+    with pytest.raises(UserError, match=r"image 00.png cannot be read any more \(gone\); start again"):
+        read(folder)
+
+
 def test_what_was_cut_short_is_not_taken_for_whole(folder, monkeypatch, cache):
     def stop(path, size):
         raise KeyboardInterrupt
