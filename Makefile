@@ -32,15 +32,17 @@ docs/tutorials/%.ipynb: examples/%.py
 	@mkdir -p $(@D)
 	TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/jupytext --quiet --set-kernel=python3 --to=ipynb --execute --output=$@ $<
 
+# 45 minutes on two cores that do nothing else. ROUNDS=1 is a quick look.
+ROUNDS ?= 5
 bench: $(VENV)/installed-torch
-	$(RUN) -m benchmarks.input_path --out=docs/results/input_path.json
-	$(RUN) -m benchmarks.photographs
+	$(RUN) -m benchmarks.input_path --rounds=$(ROUNDS) --out=docs/results/input_path.json
+	$(RUN) -m benchmarks.photographs --rounds=$(ROUNDS)
 	$(RUN) -m benchmarks.backends
-	$(RUN) -m benchmarks.training_step --out=docs/results/training_step.json
-	$(RUN) -m benchmarks.settings --out=docs/results/settings.json
-	$(RUN) -m benchmarks.latency --out=docs/results/latency.json
-	$(RUN) -m benchmarks.start
-	$(RUN) -m benchmarks.growth
+	$(RUN) -m benchmarks.training_step --rounds=$(ROUNDS) --out=docs/results/training_step.json
+	$(RUN) -m benchmarks.settings --rounds=$(ROUNDS) --out=docs/results/settings.json
+	$(RUN) -m benchmarks.latency --rounds=$(ROUNDS) --out=docs/results/latency.json
+	$(RUN) -m benchmarks.start --rounds=$(ROUNDS)
+	$(RUN) -m benchmarks.growth --rounds=$(ROUNDS)
 	$(RUN) -m docs.fill
 
 reference: $(VENV)/installed-torch

@@ -132,7 +132,11 @@ def table(records):
         for regime in regimes
         if (chosen := [r for r in records if (r["arm"], r["regime"]) == (OWN, regime)])
     ]
-    seeds = [f"{x}: {', '.join(map(str, sorted({r['seed'] for r in records if r['regime'] == x})))}" for x in regimes]
+    of_seeds = {}  # seeds -> regimes with these
+    for regime in regimes:
+        seeds = ", ".join(map(str, sorted({r["seed"] for r in records if r["regime"] == regime})))
+        of_seeds.setdefault(seeds, []).append(regime)
+    seeds = [seeds if len(of_seeds) == 1 else f"{', '.join(x)}: {seeds}" for seeds, x in of_seeds.items()]
     return (
         f"{markdown_table(head, rows)}\n\nMeans over seeds and half of their 95% intervals; differences are paired. "
         f"IoU of the trained M with the object: {'; '.join(overlaps)}. {STEPS} steps of batch 64. Seeds of "

@@ -139,11 +139,11 @@ def noise(images):
     return Split(pixels, rng.integers(CLASSES, size=images).astype(np.int32))
 
 
-def measure_augmentations(images, repeats):
-    """Returns {path: [images/s of every repeat]}: ours with each augmentation, and KerasCV's RandAugment."""
+def measure_augmentations(images, rounds):
+    """Returns {path: [images/s of every round]}: ours with each augmentation, and KerasCV's RandAugment."""
     split = noise(images)
     paths = {augmentation: ours(split, augmentation) for augmentation in AUGMENTATIONS}
-    return rates_of(paths | {"KerasCV's RandAugment layer": keras_cv_rand_augment(split)}, repeats)
+    return rates_of(paths | {"KerasCV's RandAugment layer": keras_cv_rand_augment(split)}, rounds)
 
 
 def augmentation_table(rates):
@@ -153,24 +153,24 @@ def augmentation_table(rates):
     return markdown_table(("augmentation", "images/s (median)", "microseconds an image", "beside none"), rows)
 
 
-def measure(images, repeats):
-    """Returns {path: [images/s of every repeat]} of `PATHS`.
+def measure(images, rounds):
+    """Returns {path: [images/s of every round]} of `PATHS`.
 
     Args:
         images: examples in an epoch, at least `BATCH_SIZE`.
-        repeats: measured epochs of every path.
+        rounds: measured epochs of every path.
     """
     split = noise(images)
-    return rates_of({name: build(split) for name, (build, _) in PATHS.items()}, repeats)
+    return rates_of({name: build(split) for name, (build, _) in PATHS.items()}, rounds)
 
 
-def rates_of(paths, repeats):
-    """Returns {path: [images/s of every repeat]}, the paths taking turns; one epoch of each warms up first."""
+def rates_of(paths, rounds):
+    """Returns {path: [images/s of every round]}, the paths taking turns; one epoch of each warms up first."""
     rates = {name: [] for name in paths}
-    for repeat, (name, epoch) in itertools.product(range(repeats + 1), paths.items()):
+    for number, (name, epoch) in itertools.product(range(rounds + 1), paths.items()):
         start = time.perf_counter()
-        count = sum(len(labels) for _, labels in epoch(repeat))
-        if repeat > 0:
+        count = sum(len(labels) for _, labels in epoch(number))
+        if number > 0:
             rates[name].append(count / (time.perf_counter() - start))
     return rates
 
@@ -212,21 +212,21 @@ def keras_cv_crops(image):
     return lambda place: crop(image, training=True)
 
 
-def measure_crops(count, repeats):
+def measure_crops(count, rounds):
     """Returns {path: {images_per_second: median, same_seed_same_images: bool}} of both crops, taking turns.
 
     Args:
         count: crops in a pass.
-        repeats: measured passes of each, after one that warms up; all begin with the same seed.
+        rounds: measured passes of each, after one that warms up; all begin with the same seed.
     """
     image = tf.constant(np.random.default_rng(0).integers(256, size=PHOTOGRAPH, dtype=np.uint8))
     paths = {"ours": our_crops, "keras_cv": keras_cv_crops}
     rates, passes = {name: [] for name in paths}, {name: set() for name in paths}
-    for repeat, (name, build) in itertools.product(range(repeats + 1), paths.items()):
+    for number, (name, build) in itertools.product(range(rounds + 1), paths.items()):
         dataset = tf.data.Dataset.range(count).map(build(image), num_parallel_calls=2)
         start = time.perf_counter()
         crops = [crop.numpy() for crop in dataset]
-        if repeat > 0:
+        if number > 0:
             rates[name].append(count / (time.perf_counter() - start))
         passes[name].add(hashlib.sha256(np.stack(crops).tobytes()).hexdigest())
     return {
@@ -255,30 +255,30 @@ def main():
         default=20_000,
         help=f"examples in an epoch, at least {BATCH_SIZE}; four times the augmented ones, fifty times the crops",
     )
-    parser.add_argument("--repeats", type=int, default=5, help="measured epochs of every path, at least 1")
+    parser.add_argument("--rounds", type=int, default=5, help="measured epochs of every path, at least 1")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file for the medians and every single measurement")
     arguments = parser.parse_args()
-    if arguments.images < BATCH_SIZE or arguments.repeats < 1:
-        parser.error(f"--images must be at least {BATCH_SIZE} and --repeats at least 1")
+    if arguments.images < BATCH_SIZE or arguments.rounds < 1:
+        parser.error(f"--images must be at least {BATCH_SIZE} and --rounds at least 1")
 
     if keras.backend.backend() != "tensorflow":
         sys.exit("error: the input path is tf.data under TensorFlow only; set KERAS_BACKEND=tensorflow")
 
-    rates = measure(arguments.images, arguments.repeats)
+    rates = measure(arguments.images, arguments.rounds)
     summary = summarize(rates)
     print(
-        f"{arguments.images:,} images of {IMAGE_SIZE} px, batches of {BATCH_SIZE}, {arguments.repeats} repeats, ",
+        f"{arguments.images:,} images of {IMAGE_SIZE} px, batches of {BATCH_SIZE}, {arguments.rounds} rounds, ",
         end="",
     )
     print(f"{len(os.sched_getaffinity(0))} cores, TensorFlow {tf.__version__}, Keras {keras.__version__}\n")
     print(table(summary))
-    augmentations = measure_augmentations(max(arguments.images // 4, BATCH_SIZE), arguments.repeats)
+    augmentations = measure_augmentations(max(arguments.images // 4, BATCH_SIZE), arguments.rounds)
     print(f"\n{augmentation_table(augmentations)}")
-    crops = measure_crops(max(arguments.images // 50, 1), arguments.repeats)
+    crops = measure_crops(max(arguments.images // 50, 1), arguments.rounds)
     print(f"\n{sentence(crops)}")
     if arguments.out:
-        about = {"rounds": arguments.repeats, "environment": environment()}
-        results = {**about, **summary, "repeats": rates, "augmentations": augmentations, "crops": crops}
+        about = {"rounds": arguments.rounds, "environment": environment()}
+        results = {**about, **summary, "rates": rates, "augmentations": augmentations, "crops": crops}
         arguments.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 

@@ -55,15 +55,12 @@ def load_folder(
         print(f"taken for a category: {', '.join(odd)}; move it away if it is none", file=sys.stderr)
     class_names = tuple(listed["train"])
     labelled = {part: _label(classes, class_names) for part, classes in listed.items()}
-    held = [part for part in labelled if part != "train" or crop_area is None]
     store = None
-    if _too_large(labelled, held, train_limit, image_size, memory_limit):
+    if crop_area is None and too_large(_most(labelled, train_limit), image_size, memory_limit):
         # Of whole official splits, so that it serves another seed, which cuts them elsewhere.
-        store = _store(np.concatenate([labelled[part][0] for part in held]), image_size)
-    readable = {
-        part: _readable(*rows, _problems(rows[0]) if store is None or part not in held else store.problems(rows[0]))
-        for part, rows in labelled.items()
-    }
+        store = _store([rows[0] for rows in labelled.values()], image_size)
+    problems = _problems if store is None else store.problems
+    readable = {part: _readable(*rows, problems(rows[0])) for part, rows in labelled.items()}
     total, kept = (sum(len(labels) for _, labels in x.values()) for x in (labelled, readable))
     if kept < total:
         print(f"{total - kept} of {total} images are left out", file=sys.stderr)
@@ -81,38 +78,38 @@ def load_folder(
     rows, cut = cut_training(labels, validation_fraction=fraction, train_limit=train_limit, seed=seed)
     files = {"validation": (paths[cut], labels[cut]), **files, "train": (paths[rows], labels[rows])}
 
-    known = _known(expanded(path), files, image_size, store)
-    splits = {
-        part: _cropped(*rows, image_size, crop_area, known[part])
-        if part == "train" and crop_area is not None
-        else Split(_in_memory(rows[0], image_size) if store is None else store.images(rows[0]), rows[1], known[part])
-        for part, rows in files.items()
-    }
+    cropped = {} if crop_area is None else {"train": files.pop("train")}
+    if cropped and too_large(sum(len(labels) for _, labels in files.values()), image_size, memory_limit):
+        store = _store([rows[0] for rows in files.values()], image_size)
+    # Masks of training images are of no use but to look at, and not for images that are cropped or too many to hold.
+    masked = files if store is None else files.keys() - {"train"}
+    known = _known(expanded(path), files | cropped, masked, image_size, in_memory if store is None else on_disk)
+    splits = {part: _cropped(*rows, image_size, crop_area, known[part]) for part, rows in cropped.items()}
+    for part, (of_part, labels) in files.items():
+        images = _in_memory(of_part, image_size) if store is None else store.images(of_part)
+        splits[part] = Split(images, labels, known[part])
     return Dataset(name="folder", class_names=class_names, image_size=image_size, **splits)
 
 
-def _too_large(labelled, held, train_limit, image_size, memory_limit):
-    """Returns whether the images of some splits, {split: (paths, labels)}, are too many for memory."""
-    counts = {part: len(labelled[part][1]) for part in held}
-    if train_limit is not None and "train" in counts:
+def _most(labelled, train_limit):
+    """Returns how many images will be held at most, of {official split: (paths, labels)}."""
+    counts = {part: len(labels) for part, (_, labels) in labelled.items()}
+    if train_limit is not None and len(counts) > 1:  # else training gives the test images, too
         counts["train"] = min(counts["train"], train_limit)
-    return too_large(sum(counts.values()), image_size, memory_limit)
+    return sum(counts.values())
 
 
-def _known(folder, files, image_size, store):
-    """Returns {part: factors}: the columns of labels.csv and the masks, with a store those of held-out images."""
+def _known(folder, files, masked, image_size, keep):
+    """Returns {part: factors}: the columns of labels.csv, and of the parts in `masked` the masks."""
     paths = np.concatenate([of_part for of_part, _ in files.values()])
     ends = np.cumsum([len(of_part) for of_part, _ in files.values()])[:-1]
     found = {part: {} for part in files}
     for name, values in columns(folder, paths).items():
         for part, of_part in zip(files, np.split(values, ends), strict=True):
             found[part][name] = of_part
-    for part, (of_part, _) in files.items():
-        if store is not None and part == "train":
-            continue
-        keep = in_memory if store is None else on_disk
-        objects = masks(folder, of_part, image_size, keep) if len(of_part) else None
-        if objects is not None:
+    for part in masked:
+        paths = files[part][0]
+        if len(paths) and (objects := masks(folder, paths, image_size, keep)) is not None:
             found[part]["mask"] = objects
     return found
 
@@ -205,8 +202,9 @@ class _Store:
         return Rows(self.array, np.array([self.row_of[path] for path in paths], int))
 
 
-def _store(paths, image_size):
-    """Returns the `_Store` of files, which are decoded if the cache does not have them."""
+def _store(files, image_size):
+    """Returns the `_Store` of lists of files, which are decoded if the cache does not have them."""
+    paths = np.concatenate(files)
     shape = (len(paths), image_size, image_size, 3)
     array, beside = on_disk(
         "images",

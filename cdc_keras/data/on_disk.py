@@ -14,6 +14,7 @@ from cdc_keras.paths import cache
 from cdc_keras.progress import say
 
 FOLDER = "decoded"  # in the cache
+DECODING = 1  # to be raised when images are decoded in another way
 ARRAY, BESIDE = "array.npy", "beside.npz"
 
 
@@ -34,6 +35,9 @@ class Rows:
 
     def __getitem__(self, index):
         return np.array(self.array[self.rows[index]])
+
+    def __array__(self, dtype=None, copy=None):
+        return self[:] if dtype is None else self[:].astype(dtype, copy=False)
 
     @property
     def shape(self):
@@ -70,7 +74,7 @@ def on_disk(what, key, shape, dtype, fill):
     Raises:
         UserError: the cache cannot be written, or has too little room.
     """
-    about = f"{shape} {np.dtype(dtype)} {key()}"
+    about = f"{DECODING} {shape} {np.dtype(dtype)} {key()}"
     folder = cache() / FOLDER / hashlib.sha256(about.encode()).hexdigest()[:32]
     try:
         if not (folder / ARRAY).is_file():

@@ -99,6 +99,14 @@ def test_images_on_disk_are_those_that_memory_would_hold(folder):
         assert b.take([1, 0]).in_memory
 
 
+def test_with_random_crops_the_images_to_score_may_be_on_disk(folder):
+    like = {"validation_fraction": 0.2, "crop_area": 0.5}
+    held, stored = read(folder, **like), read(folder, **like, memory_limit=0)
+    assert isinstance(stored.train, StreamSplit) and len(stored.train) == 16
+    for part in ("validation", "test"):
+        assert not getattr(stored, part).in_memory and equal(getattr(held, part), getattr(stored, part))
+
+
 def test_images_are_decoded_once_for_all_cuts_and_again_if_a_file_changes(folder, monkeypatch):
     decoded = []
 

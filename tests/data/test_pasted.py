@@ -1,9 +1,12 @@
 """Objects on other backgrounds: what is where, checked on images of flat colours."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from cdc_keras.data.dataset import Split
+from cdc_keras.data.on_disk import Rows
 from cdc_keras.data.pasted import PASTED, pasted_variants
 from cdc_keras.data.shapes import shapes
 from cdc_keras.errors import UserError
@@ -35,6 +38,12 @@ def test_labels_and_factors_are_those_of_the_objects(split, variants):
         assert np.array_equal(variant.labels, split.labels) and variant.images.dtype == np.uint8
         assert set(variant.factors) == (set() if name == "only_bg" else {"mask", "place"})
     assert np.array_equal(variants["original"].images, split.images)
+
+
+def test_images_on_disk_are_exchanged_as_those_in_memory(split, variants):
+    stored = dataclasses.replace(split, images=Rows(split.images[::-1], np.arange(COUNT)[::-1]))
+    for name, variant in pasted_variants(stored, CLASSES, seed=0).items():
+        assert np.array_equal(variant.images, variants[name].images)
 
 
 @pytest.mark.parametrize("name", ["only_fg", "mixed_same", "mixed_rand", "mixed_next"])
