@@ -19,6 +19,7 @@ from cdc_keras.cli import quiet_libraries
 from cdc_keras.flags import config_from_flags, parse, train
 from cdc_keras.markdown import markdown_table
 from cdc_keras.runs.environment import environment
+from cdc_keras.runs.trained import load, load_disentangler
 from cdc_keras.runs.training import train as train_run
 from cdc_keras.tables.statistics import summary
 from cdc_keras.zoo.findings import READERS
@@ -37,6 +38,8 @@ CGM = {
     "prior_weight": 1e-4,
     "epochs": 8,
 }
+SEEN = "reconstruction, seen as its own", "decoded under y', seen as y'", "decoded under y', seen as its own"
+JUDGED = dict(zip(judges.DECODED, SEEN, strict=True))
 FACTORS = ("category", "texture", "hue", "rotation")
 SCENES = {
     "counterfactual_mse": "counterfactual error",
@@ -55,15 +58,16 @@ def measured(seed, folder):
     """Returns what was found of one seed, having trained and audited what is missing in a folder."""
     configs = {"context": recipe(seed), "cgm": dataclasses.replace(recipe(seed), **CGM)}
     runs = {name: train_run(config, folder / f"{name}_{seed}") for name, config in configs.items()}
-    judge = judges.judge(judges.SOFTENED, seed, folder)
+    judge = load(judges.judge(judges.SOFTENED, seed, folder).path)
     context, place = runs["context"], runs["context"].path / NUMBERS
     if not place.is_file():
-        audit(context.path, rivals={"cgm": runs["cgm"].path}, classifier=judge.path, seed=seed)
+        audit(context.path, rivals={"cgm": runs["cgm"].path}, seed=seed)
     found, notes = json.loads(place.read_text()), context.notes()
     kept = ("findings", "reconstruction_mse", "scenes", "probe_images", "scored_images")
     return {
         "seed": seed,
         **{name: found[name] for name in kept},
+        "judged": {name: judges.seen(judge, load_disentangler(run.path)) for name, run in runs.items()},
         "environment": environment(),
         **{name: notes[name] for name in ("hours", "hardware", "commit")},
         "precision": context.config().precision,
@@ -72,13 +76,8 @@ def measured(seed, folder):
 
 def values(record, features):
     """Returns {what: number} of T ("context"), or of the rival "cgm", in one record."""
-    accuracy = {(x["target"], x["features"], x["reader"]): x["accuracy"] for x in record["findings"]}
-    found = {
-        "reconstruction MSE": record["reconstruction_mse"][features]["mean"],
-        "decoded under y', seen as y'": accuracy["condition", f"{features} swap", "classifier"],
-        "decoded under y', seen as its own": accuracy["category", f"{features} swap", "classifier"],
-        "reconstruction, seen as its own": accuracy["category", f"{features} reconstruction", "classifier"],
-    }
+    found = {"reconstruction MSE": record["reconstruction_mse"][features]["mean"]}
+    found |= {text: record["judged"][features][name] for name, text in JUDGED.items()}
     found |= {text: record["scenes"][features][name]["mean"] for name, text in SCENES.items()}
     return found | probed(record, features)
 
@@ -100,14 +99,16 @@ def table(records):
     rows = [(what, *(_cell(what, column) for column in columns)) for what in columns[0][0]]
     seeds = ", ".join(str(record["seed"]) for record in records)
     means = f"Means over seeds {seeds}, with half of their 95% intervals" if len(records) > 1 else f"One seed, {seeds}"
-    hours = summary(60 * record["hours"] for record in records)
-    commits = ", ".join(sorted({record["commit"] for record in records}))
+    minutes = {}
+    for record in records:
+        minutes.setdefault(record["hardware"], []).append(60 * record["hours"])
+    took = "; ".join(f"{summary(x).mean:.0f} minutes on {hardware}" for hardware, x in minutes.items())
+    commits, precisions = (", ".join(sorted({record[key] for record in records})) for key in ("commit", "precision"))
     return (
         f"{markdown_table(['', 'recipe', 'CGM', 'pixels'], rows)}\n\n"
-        f"{means}. Probes learned "
-        f"from {records[0]['probe_images']} fresh scenes, and all was scored on {records[0]['scored_images']} others. "
-        f"Training by the recipe: {EPOCHS} epochs, {hours.mean:.0f} minutes, {records[0]['environment']['hardware']}, "
-        f"other work beside it; commit {commits}."
+        f"{means}. Probes learned from {records[0]['probe_images']} fresh scenes, and all was scored on "
+        f"{records[0]['scored_images']} others. Training by the recipe: {EPOCHS} epochs in {precisions}; {took}; other "
+        f"work beside it; commit {commits}."
     )
 
 

@@ -136,11 +136,12 @@ def table(records):
     for regime in regimes:
         seeds = ", ".join(map(str, sorted({r["seed"] for r in records if r["regime"] == regime})))
         of_seeds.setdefault(seeds, []).append(regime)
-    seeds = [seeds if len(of_seeds) == 1 else f"{', '.join(x)}: {seeds}" for seeds, x in of_seeds.items()]
+    seeds = "; of ".join(f"{', '.join(x)}: {seeds}" for seeds, x in of_seeds.items())
+    seeds = f"Seeds of {seeds}" if len(of_seeds) > 1 else f"Seeds {next(iter(of_seeds))}"
     return (
         f"{markdown_table(head, rows)}\n\nMeans over seeds and half of their 95% intervals; differences are paired. "
-        f"IoU of the trained M with the object: {'; '.join(overlaps)}. {STEPS} steps of batch 64. Seeds of "
-        f"{'; of '.join(seeds)}. {', '.join(sorted({r['hardware'] for r in records}))}; commit "
+        f"IoU of the trained M with the object: {'; '.join(overlaps)}. {STEPS} steps of batch 64. {seeds}. "
+        f"{', '.join(sorted({r['hardware'] for r in records}))}; commit "
         f"{', '.join(sorted({r['commit'] for r in records}))}."
     )
 

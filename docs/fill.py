@@ -163,14 +163,7 @@ def idea():
     records = result("emptied")
     found, cgm = (emptied.averages(records, name) for name in ("context", "cgm"))
     pixels = max(emptied.probed(record, "pixels")["category, by the strongest probe"] for record in records)
-    swap, own, copy = (
-        f"{found[what]:.0%}"
-        for what in (
-            "decoded under y', seen as y'",
-            "decoded under y', seen as its own",
-            "reconstruction, seen as its own",
-        )
-    )
+    copy, swap, own = (f"{found[what]:.0%}" for what in emptied.SEEN)
     strongest, texture, hue = (f"{found[f'{x}, by the strongest probe']:.0%}" for x in ("category", "texture", "hue"))
     runs = result("gate_pays")
     pays, painted = (

@@ -12,7 +12,7 @@ from cdc_keras.data.scenes import draw_scenes, render
 
 def test_the_input_path_benchmark_prints_its_table_and_saves_its_numbers(tmp_path, monkeypatch, capsys):
     out = tmp_path / "input_path.json"
-    monkeypatch.setattr(sys, "argv", ["input_path", "--images=256", "--repeats=1", f"--out={out}"])
+    monkeypatch.setattr(sys, "argv", ["input_path", "--images=256", "--rounds=1", f"--out={out}"])
     input_path.main()
     printed = capsys.readouterr().out
     saved = json.loads(out.read_text())
@@ -88,7 +88,9 @@ def test_a_gate_is_compared_with_every_arm_seed_by_seed():
     assert "| plain |  | 55.0 ± 63.5 | +15.0 ± 63.5 |" in text
     assert "| gate, start from V | other images | 70.0 ± 0.0 |  |" in text
     assert "| the same, T and V of another image | other images | 60.0 ± 0.0 | +10.0 ± 0.0 |" in text
-    assert "few labels: 0.65 ± 0.64 (M of another image 0.30 ± 0.00)" in text and "Seeds of few labels: 1, 2." in text
+    assert "few labels: 0.65 ± 0.64 (M of another image 0.30 ± 0.00)" in text and "Seeds 1, 2." in text
+    other = [record | {"regime": "telltale backgrounds (0.8)"} for record in records if record["seed"] == 1]
+    assert "Seeds of few labels: 1, 2; of telltale backgrounds (0.8): 1." in gate_pays.table([*records, *other])
 
 
 def test_what_audits_of_several_seeds_found_is_averaged():
@@ -101,25 +103,18 @@ def test_what_audits_of_several_seeds_found_is_averaged():
             for features in ("context", "cgm", "pixels")
             for reader, more in probes.items()
         ]
-        findings += [
-            {"target": target, "features": f"{name} {what}", "reader": "classifier", "accuracy": value}
-            for name in ("context", "cgm")
-            for target, what, value in (
-                ("condition", "swap", 0.9),
-                ("category", "swap", 0.03),
-                ("category", "reconstruction", 0.92),
-            )
-        ]
         scene = {name: {"mean": value} for name, value in zip(emptied.SCENES, (0.05, 0.7, 0.4), strict=True)}
         return {
             "seed": seed,
             "findings": findings,
             "reconstruction_mse": {"context": {"mean": 0.04}, "cgm": {"mean": 0.05}},
             "scenes": {"context": scene, "cgm": scene},
+            "judged": dict.fromkeys(("context", "cgm"), dict(zip(judges.DECODED, (0.92, 0.9, 0.03), strict=True))),
             "probe_images": 20000,
             "scored_images": 2000,
-            "environment": {"hardware": "2 CPU cores"},
-            "hours": 0.25,
+            "precision": "mixed_bfloat16",
+            "hardware": f"{2 - seed} CPU cores",
+            "hours": 0.25 + seed,
             "commit": "abc",
         }
 
@@ -128,7 +123,8 @@ def test_what_audits_of_several_seeds_found_is_averaged():
     assert "| category, by conv | 16.0% ± 12.7% | 16.0% ± 12.7% | 16.0% ± 12.7% |" in text
     assert "| texture, by the strongest probe | 86.0% ± 12.7% |" in text
     assert "| reconstruction MSE | 0.040 ± 0.000 | 0.050 ± 0.000 |  |" in text
-    assert "| decoded under y', seen as y' | 90.0% ± 0.0% |" in text and "15 minutes" in text
+    assert "| decoded under y', seen as y' | 90.0% ± 0.0% |" in text
+    assert "28 epochs in mixed_bfloat16; 15 minutes on 2 CPU cores; 75 minutes on 1 CPU cores; other" in text
     assert "| category, by conv | 15.0% |" in emptied.table([record(0, 0.0)])
 
 
