@@ -15,7 +15,7 @@ from cdc_keras.runs import evaluation
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.groups import table
 from cdc_keras.visualize import figures
-from cdc_keras.visualize.maps import attention_maps, iou, pointing
+from cdc_keras.visualize.maps import attention_maps, energy, iou, pointing
 from cdc_keras.weights import make_folder, write_text
 
 EXTREME = 3  # classes at either end, with strips
@@ -185,15 +185,23 @@ def _localisation(split, networks):
     masks = split.factors["mask"]
     maps = attention_maps(images=split.images, **networks)
     maps["a map that is the same everywhere"] = np.zeros(masks.shape)
+    measures = {"IoU": iou, "pointing game": pointing, "energy inside": energy}
     rows = [
-        (name, f"{iou(values, masks).mean():.3f}", f"{pointing(values, masks).mean():.1%}")
+        (name, *(f"{x.mean():.3f}" for f in measures.values() for x in (f(values, masks), f(_others(values), masks))))
         for name, values in maps.items()
     ]
     text = (
-        f"Means over {len(split)} test images. IoU compares the object with the hottest part of the map that is as "
-        "large as the object. The pointing game asks whether the map is hottest on the object."
+        f"Means over {len(split)} test images, and beside each the same for the map of another image. IoU compares the "
+        "object with the hottest part of the map that is as large as the object. The pointing game asks whether the "
+        "map is hottest on the object. The energy inside is the share of the map that lies on the object."
     )
-    return [blocks.text(text), blocks.table(rows, ("map", "IoU", "pointing game"))]
+    head = ["map", *(title for name in measures for title in (name, "of another"))]
+    return [blocks.text(text), blocks.table(rows, head)]
+
+
+def _others(maps):
+    """Returns the maps (N, H, W), each that of another image, mostly of another category."""
+    return np.roll(maps, len(maps) // 2, axis=0)
 
 
 def _scores(measured):

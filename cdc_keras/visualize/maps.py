@@ -9,7 +9,7 @@ from PIL import Image
 
 from cdc_keras.data.pipeline import in_batches, scale
 from cdc_keras.errors import UserError
-from cdc_keras.gate.parts import ATTENTION, parts
+from cdc_keras.gate.parts import ATTENTION, SPREAD, parts
 from cdc_keras.networks import graph
 
 COARSEST = 4  # positions along a side of a feature map; one of fewer does not say where
@@ -37,9 +37,10 @@ def stretch(maps):
 def attention_maps(images, *, gated=None, plain=None, site=None, grad_cam=True):
     """Returns what a gated and a plain network look at, {name: (N, S, S) NumPy floats in [0, 1]}, as Fig. 4 orders it.
 
-    "M", up-sampled to the nearest; the focus "before the gate", "suppressed" by M and C, and "after R", at `site`; that
-    of the "last features, gated" and "last features, plain"; and Grad-CAM of both for the category each of them says.
-    What a gate does not have, M without attention, is left out. Focus is `focus_map` after ReLU.
+    "M" and, if the gate sees it, "V", up-sampled to the nearest; the focus "before the gate", "suppressed" by M and C,
+    and "after R", at `site`; that of the "last features, gated" and "last features, plain"; and Grad-CAM of both for
+    the category each of them says. What a gate does not have, M without attention, is left out. Focus is
+    `focus_map` after ReLU.
 
     Deviation: where Fig. 4 has the last group, these are `last_features`: VGG's has 2 x 2 positions at 32 px.
 
@@ -71,7 +72,10 @@ def _at_the_gate(gated, images, site):
     shown = {"before the gate": site, "suppressed": gates[site].suppressed, "after R": gates[site].out}
     if shown["suppressed"] == site:  # without attention
         del shown["suppressed"]
-    maps = {"M": in_batches(_attention(gated), images)} if gate.attention else {}
+    seen = {"M": ATTENTION} if gate.attention else {}
+    if any(layer.name == SPREAD for layer in gated.layers):
+        seen["V"] = SPREAD
+    maps = _of_positions(gated, images, seen) if seen else {}
     return maps | _focused(gated, images, shown)
 
 
@@ -142,6 +146,17 @@ def pointing(maps, masks):
     return (hottest & masks).sum(axis=(1, 2)) / hottest.sum(axis=(1, 2))
 
 
+def energy(maps, masks):
+    """Returns which share of each map lies in its mask, (N,) in [0, 1]; of a map of zeros, the mask's of the image.
+
+    Args:
+        maps: (N, H, W) floats of at least 0.
+        masks: (N, H, W) bool.
+    """
+    total, inside = maps.sum(axis=(1, 2), dtype=np.float64), (maps * masks).sum(axis=(1, 2), dtype=np.float64)
+    return np.where(total > 0, inside / np.where(total > 0, total, 1), masks.mean(axis=(1, 2)))
+
+
 def _focused(network, images, layers):
     """Returns {name: focus map} of {name: layer}."""
     model = graph.activations(network, list(dict.fromkeys(layers.values())))
@@ -153,14 +168,16 @@ def _focused(network, images, layers):
     return in_batches(of, images)
 
 
-def _attention(gated):
-    model = graph.activations(gated, [ATTENTION])
+def _of_positions(network, images, layers):
+    """Returns {name: map} of {name: layer that gives (B, h, w, 1)}, up-sampled to the nearest."""
+    model = graph.activations(network, list(layers.values()))
 
     def of(batch):
-        maps = model(scale(batch), training=False)[ATTENTION]
-        return ops.image.resize(ops.cast(maps, "float32"), batch.shape[1:3], interpolation="nearest")[..., 0]
+        seen = model(scale(batch), training=False)
+        like = {"size": batch.shape[1:3], "interpolation": "nearest"}
+        return {name: ops.image.resize(ops.cast(seen[x], "float32"), **like)[..., 0] for name, x in layers.items()}
 
-    return of
+    return in_batches(of, images)
 
 
 def _map(energy, size):

@@ -16,6 +16,7 @@ from cdc_keras.gate.attach import attach
 from cdc_keras.gate.parts import gate_outputs
 from cdc_keras.networks import autoencoder, graph
 from cdc_keras.networks.resnet import cifar_resnet
+from cdc_keras.networks.spread import RelativeSpread, spread_extractor
 from cdc_keras.networks.vgg import vgg
 from cdc_keras.trainers.disentangler import Disentangler
 from cdc_keras.visualize import figures as visualize
@@ -186,6 +187,18 @@ def test_iou_and_pointing_game_by_hand():
     heat[3] = 0.3  # nowhere in particular: a share of 4/16 of the part, 1 pixel: 1 / 7
     np.testing.assert_allclose(maps.iou(heat, mask), [1, 0, 2 / 6, 1 / 7])
     np.testing.assert_allclose(maps.pointing(heat, mask), [1, 0, 1, 4 / 16])
+    np.testing.assert_allclose(maps.energy(heat, mask), [1, 0, 5 / 6.2, 4 / 16])
+    np.testing.assert_allclose(maps.energy(np.zeros((4, 4, 4)), mask), 4 / 16)
+
+
+def test_v_of_a_gate_that_sees_it_is_one_of_its_maps(split):
+    extractor = spread_extractor(autoencoder.encoder(32), autoencoder.decoder(32, (8, 8, 64), num_classes=10))
+    gated = attach(cifar_resnet(8, num_classes=10), extractor, SITES)
+    shown = maps.attention_maps(split.images[:2], gated=gated, grad_cam=False)
+    spread = extractor(scale(split.images[:2]), training=False)[1]
+    expected = np.repeat(np.repeat(RelativeSpread()(spread)[..., 0], 4, axis=1), 4, axis=2)
+    assert list(shown)[:2] == ["M", "V"]
+    np.testing.assert_allclose(shown["V"], expected, atol=1e-6)
 
 
 def test_below_a_map_of_a_known_object_stands_how_well_it_is_found(gated, split, tmp_path, saved):
