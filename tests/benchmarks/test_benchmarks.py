@@ -4,7 +4,19 @@ import sys
 import keras
 import numpy as np
 
-from benchmarks import emptied, gate_pays, growth, input_path, int8, judges, latency, meanings, settings, start
+from benchmarks import (
+    emptied,
+    gate_pays,
+    growth,
+    input_path,
+    int8,
+    judges,
+    latency,
+    meanings,
+    settings,
+    start,
+    waterbirds,
+)
 from cdc_keras.choices import AUGMENTATIONS
 from cdc_keras.data.pipeline import scale
 from cdc_keras.data.scenes import draw_scenes, render
@@ -202,3 +214,24 @@ def test_growth_is_set_beside_what_is_expected_of_it():
     text = growth.table({"side of an image": {"extractor": points}})
     assert "| side of an image | 32 to 224 | extractor | 320 to 2,240 | 7.00 | 49 | 0.50 to 0.50 | 132 to 324 |" in text
     assert len(growth.figure({what: {"x": points} for what in growth.GROWTHS}).axes) == len(growth.GROWTHS)
+
+
+def test_networks_on_waterbirds_are_compared_by_their_worst_group_seed_by_seed():
+    def record(arm, seed, worst):
+        return {
+            "arm": arm,
+            "seed": seed,
+            "top1": 0.7,
+            "groups": {"worst_group": {"top1": worst}},
+            "pasted": {"mixed_same": 0.75, "mixed_rand": 0.6},
+            "iou": {"M": 0.9, "Grad-CAM, plain": 0.25},
+            "hardware": "CPU",
+            "commit": "c",
+        }
+
+    records = [record("plain", 1, 0.3), record("plain", 2, 0.5), record(waterbirds.OWN, 1, 0.4)]
+    records.append(record(waterbirds.OWN, 2, 0.6))
+    text = waterbirds.table(records)
+    # Of two seeds half an interval is 12.706 standard errors: of 30 and 50, 127.1 points.
+    assert "| plain | 40.0 ± 127.1 | 70.0 ± 0.0 | 15.0 ± 0.0 | 25.0 ± 0.0 | +10.0 ± 0.0 |" in text
+    assert "pretrained on ImageNet* | *86.7* | *93.3* |" in text and "R alone" not in text
