@@ -48,7 +48,9 @@ def measure(rounds):
         for title, program in PROGRAMS.items():
             with tempfile.TemporaryDirectory() as folder:
                 started = time.perf_counter()
-                subprocess.run([sys.executable, "-c", program, f"{folder}/run"], check=True, capture_output=True)
+                done = subprocess.run([sys.executable, "-c", program, f"{folder}/run"], capture_output=True, text=True)
+                if done.returncode:
+                    sys.exit(f"error: {title} failed:\n{done.stderr[-2000:]}")
                 if number:
                     seconds[title].append(time.perf_counter() - started)
     return seconds
