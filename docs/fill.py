@@ -162,7 +162,8 @@ def idea():
     """Returns what was found on `shapes`, as a list."""
     records = result("emptied")
     found, cgm = (emptied.averages(records, name) for name in ("context", "cgm"))
-    pixels = max(emptied.probed(record, "pixels")["category, by the strongest probe"] for record in records)
+    of_pixels = [emptied.probed(record, "pixels")["category, by the strongest probe"] for record in records]
+    pixels = sum(of_pixels) / len(of_pixels)
     copy, swap, own = (f"{found[what]:.0%}" for what in emptied.SEEN)
     strongest, texture, hue = (f"{found[f'{x}, by the strongest probe']:.0%}" for x in ("category", "texture", "hue"))
     runs = result("gate_pays")
