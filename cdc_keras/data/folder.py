@@ -18,6 +18,8 @@ from cdc_keras.errors import UserError
 from cdc_keras.paths import expanded
 from cdc_keras.progress import Bar
 
+BLOCK = 10_000  # images that are waited for together
+
 
 def load_folder(
     path, *, image_size, validation_fraction, seed, train_limit=None, crop_area=None, memory_limit=8 * 2**30
@@ -56,12 +58,12 @@ def load_folder(
     class_names = tuple(listed["train"])
     labelled = {part: _label(classes, class_names) for part, classes in listed.items()}
     store = None
-    if crop_area is None and too_large(_most(labelled, train_limit), image_size, memory_limit):
-        # Of whole official splits, so that it serves another seed, which cuts them elsewhere.
+    if crop_area is None and train_limit is None and too_large(_count(labelled), image_size, memory_limit):
+        # Of all files, so that it serves another seed, which cuts them elsewhere.
         store = _store([rows[0] for rows in labelled.values()], image_size)
-    problems = _problems if store is None else store.problems
+    problems = _problems if store is None else store.problems_of
     readable = {part: _readable(*rows, problems(rows[0])) for part, rows in labelled.items()}
-    total, kept = (sum(len(labels) for _, labels in x.values()) for x in (labelled, readable))
+    total, kept = _count(labelled), _count(readable)
     if kept < total:
         print(f"{total - kept} of {total} images are left out", file=sys.stderr)
     for part, (_, labels) in readable.items():
@@ -79,8 +81,9 @@ def load_folder(
     files = {"validation": (paths[cut], labels[cut]), **files, "train": (paths[rows], labels[rows])}
 
     cropped = {} if crop_area is None else {"train": files.pop("train")}
-    if cropped and too_large(sum(len(labels) for _, labels in files.values()), image_size, memory_limit):
+    if store is None and too_large(_count(files), image_size, memory_limit):
         store = _store([rows[0] for rows in files.values()], image_size)
+        _check_unchanged(store.problems)
     # Masks of training images are of no use but to look at, and not for images that are cropped or too many to hold.
     masked = files if store is None else files.keys() - {"train"}
     known = _known(expanded(path), files | cropped, masked, image_size, in_memory if store is None else on_disk)
@@ -91,12 +94,9 @@ def load_folder(
     return Dataset(name="folder", class_names=class_names, image_size=image_size, **splits)
 
 
-def _most(labelled, train_limit):
-    """Returns how many images will be held at most, of {official split: (paths, labels)}."""
-    counts = {part: len(labels) for part, (_, labels) in labelled.items()}
-    if train_limit is not None and len(counts) > 1:  # else training gives the test images, too
-        counts["train"] = min(counts["train"], train_limit)
-    return sum(counts.values())
+def _count(files):
+    """Returns the number of images of {split: (paths, labels)}."""
+    return sum(len(labels) for _, labels in files.values())
 
 
 def _known(folder, files, masked, image_size, keep):
@@ -127,15 +127,14 @@ def _label(classes, class_names):
 
 def _readable(paths, labels, problems):
     """Returns (paths, labels) of the files without a problem; names the others on stderr."""
-    for path, problem in zip(paths, problems, strict=True):
-        if problem:
-            print(f"image left out: {path} ({problem})", file=sys.stderr)
-    keep = np.array([not problem for problem in problems], bool)
+    for path, problem in problems.items():
+        print(f"image left out: {path} ({problem})", file=sys.stderr)
+    keep = np.array([path not in problems for path in paths], bool)
     return paths[keep], labels[keep]
 
 
 def _problems(paths):
-    """Returns for each file why it cannot be read, or "".
+    """Returns {path: why it cannot be read} of the files that cannot.
 
     This comes before any cut, so that what is cut does not depend on where the images will be held.
     """
@@ -144,30 +143,44 @@ def _problems(paths):
         with open(paths[row], "rb") as file:
             decode(file, draft=64)  # A JPEG decodes several times faster at an eighth, and still to its end.
 
-    return _each(len(paths), read, "checking images")
+    return {paths[row]: problem for row, problem in _each(len(paths), read, "checking images").items()}
 
 
 def _each(count, function, words):
-    """Calls a function of each row, on all cores. Returns what went wrong there, or "", as a list of texts."""
+    """Calls a function of each row, on all cores. Returns {row: what went wrong} where something did."""
 
     def problem(row):
         try:
             function(row)
+        except MemoryError:
+            raise
         except Exception as error:  # On bad bytes PIL's decoders raise almost anything.
+            if isinstance(error, OSError) and error.errno is not None:  # no matter of the bytes
+                raise UserError(f"{error}; start again when every image can be read") from error
             return str(error) or type(error).__name__
-        return ""
 
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        return list(Bar(count, "images", words, items=pool.map(problem, range(count))))
+    found, bar = {}, Bar(count, "images", words)
+    with bar, concurrent.futures.ThreadPoolExecutor() as pool:
+        for start in range(0, count, BLOCK):  # all at once would queue kilobytes for each
+            rows = range(start, min(start + BLOCK, count))
+            for row, text in zip(rows, pool.map(problem, rows), strict=True):
+                bar.update()
+                if text is not None:
+                    found[row] = text
+    return found
 
 
 def _in_memory(paths, image_size):
     """Returns (N, image_size, image_size, 3) uint8 of files that could be read before."""
     images = np.empty((len(paths), image_size, image_size, 3), np.uint8)
-    for path, problem in zip(paths, _decode(paths, images), strict=True):
-        if problem:
-            raise UserError(f"{path} cannot be read any more ({problem}); start again when nothing changes the images")
+    _check_unchanged({paths[row]: problem for row, problem in _decode(paths, images).items()})
     return images
+
+
+def _check_unchanged(problems):
+    """Raises `UserError` if there is a problem with files that could be read before."""
+    for path, problem in problems.items():
+        raise UserError(f"{path} cannot be read any more ({problem}); start again when nothing changes the images")
 
 
 def _decode(paths, images):
@@ -185,17 +198,17 @@ class _Store:
 
     Attributes:
         array: (N, S, S, 3) memory-mapped.
-        found: (N,) why a file could not be read, or "".
+        problems: path -> why it could not be read, of those that could not.
         row_of: path -> its row.
     """
 
     array: np.memmap
-    found: np.ndarray
+    problems: dict
     row_of: dict
 
-    def problems(self, paths):
+    def problems_of(self, paths):
         """Returns what `_problems` does."""
-        return [str(self.found[self.row_of[path]]) for path in paths]
+        return {path: self.problems[path] for path in paths if path in self.problems}
 
     def images(self, paths):
         """Returns the `Rows` of some files."""
@@ -205,15 +218,15 @@ class _Store:
 def _store(files, image_size):
     """Returns the `_Store` of lists of files, which are decoded if the cache does not have them."""
     paths = np.concatenate(files)
+
+    def fill(images):
+        problems = _decode(paths, images)
+        return {"rows": np.array([*problems], int), "texts": np.array([*problems.values()], str)}
+
     shape = (len(paths), image_size, image_size, 3)
-    array, beside = on_disk(
-        "images",
-        lambda: files_key(paths),
-        shape,
-        np.uint8,
-        lambda images: {"problems": np.array(_decode(paths, images), str)},
-    )
-    return _Store(array, beside["problems"], {path: row for row, path in enumerate(paths)})
+    array, beside = on_disk("images", lambda: files_key(paths), shape, np.uint8, fill)
+    problems = {paths[row]: str(text) for row, text in zip(beside["rows"], beside["texts"], strict=True)}
+    return _Store(array, problems, {path: row for row, path in enumerate(paths)})
 
 
 def _cropped(paths, labels, image_size, crop_area, factors):

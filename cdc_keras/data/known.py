@@ -88,7 +88,7 @@ def masks(folder, paths, image_size, keep=in_memory):
             found[row] = _mask(place, path, image_size)
         return {}
 
-    return keep("masks", lambda: files_key(places), (len(places), image_size, image_size), bool, fill)[0]
+    return keep("masks", lambda: files_key([*places, *paths]), (len(places), image_size, image_size), bool, fill)[0]
 
 
 def mask_of(folder, path):

@@ -6,8 +6,10 @@ import os
 import pathlib
 import shutil
 import tempfile
+import zipfile
 
 import numpy as np
+import PIL
 
 from cdc_keras.errors import UserError
 from cdc_keras.paths import cache
@@ -74,22 +76,26 @@ def on_disk(what, key, shape, dtype, fill):
     Raises:
         UserError: the cache cannot be written, or has too little room.
     """
-    about = f"{DECODING} {shape} {np.dtype(dtype)} {key()}"
-    folder = cache() / FOLDER / hashlib.sha256(about.encode()).hexdigest()[:32]
     try:
+        about = f"{DECODING} {PIL.__version__} {shape} {np.dtype(dtype)} {key()}"
+        folder = cache() / FOLDER / hashlib.sha256(about.encode()).hexdigest()[:32]
         if not (folder / ARRAY).is_file():
             _make(folder, what, shape, dtype, fill)
         with np.load(folder / BESIDE) as beside:
             return np.load(folder / ARRAY, mmap_mode="r"), dict(beside)
-    except (OSError, ValueError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{what} cannot be kept in {folder} ({error}); remove that folder, or set CDC_KERAS_CACHE to another place"
+            f"{what} cannot be kept in {cache() / FOLDER} ({error}); remove that folder, or set CDC_KERAS_CACHE to "
+            "another place"
         ) from error
 
 
 def files_key(paths):
     """Returns the part of a key that changes with the content of files: their paths, sizes and times."""
-    return "\n".join(f"{os.fsencode(path)} {(s := os.stat(path)).st_size} {s.st_mtime_ns}" for path in paths)
+    found = ((os.fsencode(os.path.abspath(path)), os.stat(path)) for path in paths)
+    return "\n".join(f"{path} {about.st_size} {about.st_mtime_ns}" for path, about in found)
 
 
 def _make(folder, what, shape, dtype, fill):
@@ -104,6 +110,9 @@ def _make(folder, what, shape, dtype, fill):
     say(f"{what}: decoding them once, into {_gigabytes(size)} of {folder}")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="partial-", ignore_cleanup_errors=True) as partial:
         array = np.lib.format.open_memmap(pathlib.Path(partial, ARRAY), "w+", dtype, shape)
+        if hasattr(os, "posix_fallocate"):  # or a disk that fills up while it is written would end the process
+            with open(pathlib.Path(partial, ARRAY), "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         np.savez(pathlib.Path(partial, BESIDE), **fill(array))
         array.flush()
         os.chmod(partial, 0o755)

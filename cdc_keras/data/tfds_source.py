@@ -7,7 +7,7 @@ import numpy as np
 
 from cdc_keras.data.crop import fitted, random_resized_crop
 from cdc_keras.data.dataset import Dataset, Split, StreamSplit, numbered
-from cdc_keras.data.on_disk import Rows, on_disk
+from cdc_keras.data.on_disk import Rows, files_key, on_disk
 from cdc_keras.data.split import TEST_FRACTION, TEST_SEED, cut_training, stratified_cut, too_large
 from cdc_keras.data.tfds_features import check_features, checked_image_size, texts
 from cdc_keras.data.tfds_prepared import prepared
@@ -78,13 +78,18 @@ def read_parts(name, builder, parts, image_size, *, fit, crop_area, memory_limit
     sizes = {part: len(rows) for part, (_, rows) in parts.items()}
     held = sum(size for part, size in sizes.items() if part != "train" or crop_area is None)
     large = too_large(held, image_size, memory_limit)
+    # On disk are the rows of all parts of an official split together, so that they serve another seed, too.
+    stored = {}
+    for part, (split, rows) in parts.items():
+        if part != "train" or crop_area is None:
+            stored[split] = np.union1d(stored.get(split, rows), rows)
     splits, damaged = {}, 0
     for part, (split, rows) in parts.items():
         like = builder, split, rows, image_size, fit
         if part == "train" and crop_area is not None:
             splits[part], intact = _cropped(*like, crop_area, features)
         elif large and len(rows):
-            splits[part], intact = _on_disk(*like, features, whole=crop_area is None)
+            splits[part], intact = _on_disk(*like, features, stored[split])
         else:
             splits[part], intact = _in_memory(*like, features)
         for row in rows[~intact]:
@@ -237,24 +242,34 @@ def _in_memory(builder, split, rows, image_size, fit, features):
     return (held if intact.all() else held.take(intact)), intact
 
 
-def _on_disk(builder, split, rows, image_size, fit, features, whole):
-    """Returns the same; `whole` keeps all rows of the split on disk, so that they serve another seed's cut."""
-    stored = np.arange(builder.info.splits[split].num_examples) if whole else rows
+def _on_disk(builder, split, rows, image_size, fit, features, stored):
+    """Returns the same; `stored` are the sorted rows of the split to keep on disk."""
+    import tensorflow as tf
 
     def key():
-        info = builder.info.splits[split]
-        about = builder.info.full_name, str(builder.data_dir), split, info.num_bytes, stored.tolist(), features
-        return f"{about} {fit.__name__}"
+        about = builder.info.full_name, split, stored.tolist(), fit.__name__, tf.__version__
+        return f"{about}\n{files_key(builder.info.splits[split].filepaths)}"
 
     def fill(images):
-        return _read(builder, split, stored, lambda image: fit(image, image_size), features, images)
+        return _read(builder, split, stored, lambda image: fit(image, image_size), (), images)
 
     shape = (len(stored), image_size, image_size, 3)
     array, known = on_disk(f"{builder.name}, split {split}", key, shape, np.uint8, fill)
     places = np.searchsorted(stored, rows)
     intact = known[INTACT][places]
     places = places[intact]
-    return Split(Rows(array, places), known[LABELS][places], {name: known[name][places] for name in features}), intact
+    factors = _factors(builder, split, rows[intact], features) if features else {}
+    return Split(Rows(array, places), known[LABELS][places], factors), intact
+
+
+def _factors(builder, split, rows, features):
+    """Returns {feature: (len(rows),) texts}; images are read, but not decoded."""
+    examples = _as_dataset(builder, split).map(lambda example: {name: example[name] for name in features})
+    found = {name: [] for name in features}
+    for batch in examples.batch(READ_BATCH).as_numpy_iterator():
+        for name, values in batch.items():
+            found[name].append(texts(builder.info.features[name], values))
+    return {name: np.concatenate(values)[rows].astype(str) for name, values in found.items()}
 
 
 def _read(builder, split, rows, finish, features, images):

@@ -21,6 +21,7 @@ from cdc_keras.weights import make_folder, write_text
 EXTREME = 3  # classes at either end, with strips
 EXAMPLES = 2  # images of each
 VARIANTS = 5  # images on other backgrounds
+LOCALISED = 2000  # images in which the object is sought, at most
 GROUPS = "The accuracy of the images with the same values. The average is weighted by the images of training."
 HEALTH = {
     "reconstruction_loss": "The mean squared error of the reconstruction, for images in [-1, 1].",
@@ -181,7 +182,8 @@ def _strips(class_names, split, classes, accuracy, networks):
 
 
 def _localisation(split, networks):
-    """Returns the blocks that tell how well each map finds the object, over all images of a split."""
+    """Returns the blocks that tell how well each map finds the object, over images of a split."""
+    split = split.sample(0, LOCALISED)
     masks = split.factors["mask"]
     maps = attention_maps(images=split.images, **networks)
     maps["a map that is the same everywhere"] = np.zeros(masks.shape)
@@ -200,8 +202,8 @@ def _localisation(split, networks):
 
 
 def _others(maps):
-    """Returns the maps (N, H, W), each that of another image, mostly of another category."""
-    return np.roll(maps, len(maps) // 2, axis=0)
+    """Returns the maps (N, H, W), each that of another image."""
+    return np.roll(maps, 1, axis=0)
 
 
 def _scores(measured):

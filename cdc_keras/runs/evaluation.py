@@ -183,6 +183,8 @@ def _groups(images, columns, config):
 def _variants(images, dataset, config):
     """Returns the images to score on other backgrounds."""
     _check_can_be_looked_into(images, config, "backgrounds")
+    if not images.in_memory:
+        raise UserError("backgrounds are exchanged where all images fit into memory; leave backgrounds out")
     return pasted_variants(images, len(dataset.class_names), seed=PASTING_SEED)
 
 

@@ -139,6 +139,31 @@ def test_an_image_that_is_damaged_while_it_is_read_stops_the_command(folder, mon
         read(folder)
 
 
+@pytest.mark.parametrize("limit", [0, 2**30], ids=["on disk", "in memory"])
+def test_a_file_that_cannot_be_opened_now_is_not_taken_for_a_damaged_image(folder, monkeypatch, limit):
+    """Else an image would be left out until the file changes, or a black one stand in its place."""
+    opened, path = open, folder / "train" / "sky" / "image 03.png"
+
+    def refuse(file, *rest, **like):
+        if os.fspath(file) == os.fspath(path):
+            raise OSError(5, "Input/output error", str(file))
+        return opened(file, *rest, **like)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"image 03.png'; start again when every image"):
+        patch.setattr("builtins.open", refuse)
+        read(folder, memory_limit=limit)
+    assert len(read(folder, memory_limit=limit).train) == 20
+
+
+def test_of_a_few_images_of_a_large_set_only_these_are_held(folder):
+    size = 16 * 16 * 3
+    few = read(folder, train_limit=4, validation_fraction=0.2, memory_limit=14 * size)
+    assert lengths(few) == (4, 4, 6) and few.train.in_memory
+    fewer = read(folder, train_limit=4, validation_fraction=0.2, memory_limit=13 * size)
+    assert not fewer.train.in_memory and len(fewer.train.images.array) == 14
+    assert [read(folder, memory_limit=count * size).train.in_memory for count in (25, 26)] == [False, True]
+
+
 def test_what_was_cut_short_is_not_taken_for_whole(folder, monkeypatch, cache):
     def stop(path, size):
         raise KeyboardInterrupt

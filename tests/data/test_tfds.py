@@ -144,6 +144,11 @@ def test_images_on_disk_are_those_that_memory_would_hold(stored, limit):
         assert len(first) == (limit or len(a))
 
 
+def test_only_the_rows_that_are_needed_are_stored(stored):
+    data = read("tiny_images", stored, train_limit=9, validation_fraction=0.2, memory_limit=0)
+    assert lengths(data) == (9, 12, 9) and len(data.train.images.array) == len(data.validation.images.array) == 21
+
+
 def test_images_are_decoded_once_for_all_cuts(stored, monkeypatch):
     like = {"validation_fraction": 0.1, "memory_limit": 0}
     first = read("tiny_images", stored, **like)
