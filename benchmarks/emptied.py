@@ -1,8 +1,8 @@
 """Is T of `shapes` free of the category, and does the decoder listen? python -m benchmarks.emptied
 
 For every seed: an extractor by the recipe counterfactual, a CGM with the same networks and noise whose reconstruction
-error is about as large, a judge that no player knew and that knows blur, and an audit of all three. What is finished is
-not made again. Writes docs/results/emptied.json; docs/fill.py fills the documents.
+error is about as large, a judge that no player knew and that knows blur, and an audit of the first two. What is
+finished is not made again. Writes docs/results/emptied.json; docs/fill.py fills the documents.
 """
 
 import dataclasses

@@ -13,7 +13,6 @@ import json
 import pathlib
 import sys
 
-import numpy as np
 from absl import app, flags
 
 from cdc_keras.cli import quiet_libraries
@@ -26,7 +25,7 @@ from cdc_keras.runs.evaluation import measure
 from cdc_keras.runs.scoring import score
 from cdc_keras.runs.training import train as train_run
 from cdc_keras.tables.statistics import paired, summary
-from cdc_keras.visualize.maps import attention_maps, iou
+from cdc_keras.visualize.maps import attention_maps, iou, of_another
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "waterbirds.json"
@@ -84,7 +83,7 @@ def measured(arm, seed, folder):
         **{name: found.scores[name] for name in ("top1", "groups")},
         "pasted": pasted,
         "iou": {name: float(iou(x, masks).mean()) for name, x in maps.items()},
-        "iou_of_another": {name: float(iou(np.roll(x, 1, axis=0), masks).mean()) for name, x in maps.items()},
+        "iou_of_another": {name: float(iou(of_another(x), masks).mean()) for name, x in maps.items()},
         **found.run.published(),
     }
 

@@ -1,11 +1,9 @@
 """What only drawn scenes allow: the truth under another category, and the place of the object."""
 
-import numpy as np
-
 from cdc_keras.audit import decoding
 from cdc_keras.audit.bootstrap import with_interval
 from cdc_keras.data.shapes import counterfactual_shapes
-from cdc_keras.visualize.maps import iou, pointing
+from cdc_keras.visualize.maps import iou, of_another, pointing
 from cdc_keras.zoo.findings import features_title
 
 INSIDE = 0.25  # a place of a map counts as the object's if so much of it lies in the mask
@@ -43,7 +41,7 @@ def measured(extractor, disentangler, config, count, seed):
 def overlaps(maps, masks):
     """Returns the IoU of maps (N, h, w) with masks (N, S, S) at their resolution, and of another image's: (N,) each."""
     at = masks_at(masks, maps.shape[1])
-    return iou(maps, at), iou(np.roll(maps, 1, axis=0), at)
+    return iou(maps, at), iou(of_another(maps), at)
 
 
 def masks_at(masks, size):

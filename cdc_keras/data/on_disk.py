@@ -46,16 +46,6 @@ class Rows:
         """(M, ...)"""
         return (len(self), *self.array.shape[1:])
 
-    @property
-    def ndim(self):
-        """Number of axes."""
-        return self.array.ndim
-
-    @property
-    def dtype(self):
-        """Type of the values."""
-        return self.array.dtype
-
 
 def in_memory(what, key, shape, dtype, fill):
     """Returns what `on_disk` does, made anew and held in memory."""

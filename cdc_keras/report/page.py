@@ -15,7 +15,7 @@ from cdc_keras.runs import evaluation
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.groups import table
 from cdc_keras.visualize import figures
-from cdc_keras.visualize.maps import attention_maps, energy, iou, pointing
+from cdc_keras.visualize.maps import attention_maps, energy, iou, of_another, pointing
 from cdc_keras.weights import make_folder, write_text
 
 EXTREME = 3  # classes at either end, with strips
@@ -189,7 +189,7 @@ def _localisation(split, networks):
     maps["a map that is the same everywhere"] = np.zeros(masks.shape)
     measures = {"IoU": iou, "pointing game": pointing, "energy inside": energy}
     rows = [
-        (name, *(f"{x.mean():.3f}" for f in measures.values() for x in (f(values, masks), f(_others(values), masks))))
+        (name, *(f"{of(x, masks).mean():.3f}" for of in measures.values() for x in (values, of_another(values))))
         for name, values in maps.items()
     ]
     text = (
@@ -199,11 +199,6 @@ def _localisation(split, networks):
     )
     head = ["map", *(title for name in measures for title in (name, "of another"))]
     return [blocks.text(text), blocks.table(rows, head)]
-
-
-def _others(maps):
-    """Returns the maps (N, H, W), each that of another image."""
-    return np.roll(maps, 1, axis=0)
 
 
 def _scores(measured):

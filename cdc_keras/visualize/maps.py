@@ -157,6 +157,11 @@ def energy(maps, masks):
     return np.where(total > 0, inside / np.where(total > 0, total, 1), masks.mean(axis=(1, 2)))
 
 
+def of_another(maps):
+    """Returns the maps (N, H, W), each that of another image: the control that a map of its own has to beat."""
+    return np.roll(maps, 1, axis=0)
+
+
 def _focused(network, images, layers):
     """Returns {name: focus map} of {name: layer}."""
     model = graph.activations(network, list(dict.fromkeys(layers.values())))

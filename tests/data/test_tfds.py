@@ -144,6 +144,18 @@ def test_images_on_disk_are_those_that_memory_would_hold(stored, limit):
         assert len(first) == (limit or len(a))
 
 
+@pytest.mark.parametrize("limit", [None, 5])
+def test_of_a_stream_the_same_are_drawn_as_of_memory(stored, limit):
+    held = read("tiny_images", stored).train
+    streamed = read("tiny_images", stored, crop_area=1.0).train
+    assert isinstance(streamed, StreamSplit)
+    a, b = held.sample(3, limit), streamed.sample(3, limit)
+    assert np.array_equal(a.images, b.images) and np.array_equal(a.labels, b.labels)
+    assert len(a) == (limit or 60) and not np.array_equal(a.labels, held.labels[: len(a)])
+    assert len(rows(a.images)) == len(a)
+    assert len(streamed.sample(3, 0)) == 0
+
+
 def test_only_the_rows_that_are_needed_are_stored(stored):
     data = read("tiny_images", stored, train_limit=9, validation_fraction=0.2, memory_limit=0)
     assert lengths(data) == (9, 12, 9) and len(data.train.images.array) == len(data.validation.images.array) == 21

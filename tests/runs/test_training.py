@@ -383,7 +383,7 @@ def test_a_run_trained_under_tensorflow_evaluates_under_jax(extractor_run, tmp_p
 def test_jax_trains_a_whole_run_without_importing_tensorflow_and_tensorflow_evaluates_it(tmp_path):
     program = (
         "import sys; from cdc_keras.runs.training import train; from cdc_keras.config import RunConfig;"
-        "config = RunConfig(context='gm', train_limit=32, batch_size=16, epochs=1, validation_fraction=0.5);"
+        "config = RunConfig(train_limit=32, batch_size=16, epochs=1, validation_fraction=0.5);"
         "train(config, sys.argv[1], pictures=False);"
         "assert 'tensorflow' not in sys.modules"
     )
