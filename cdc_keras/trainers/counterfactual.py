@@ -20,6 +20,7 @@ IMAGE_CLASSIFIER = "vgg13_slim"
 # Deviations of the noise on images in [-1, 1]: at most, where the classifier learns; always, where it judges. Without,
 # it takes grids that nobody sees for a category.
 LEARNING_NOISE, JUDGING_NOISE = 0.6, 0.3
+LARGEST_SEEN = 64  # pixels: of larger images both classifiers see the means of blocks, in a quarter of the time or less
 CRITIC_NOISE = 0.1  # on all that the critic sees, and on what is encoded again, so that no message hides in it
 
 
@@ -37,6 +38,7 @@ class CounterfactualDisentangler(Disentangler):
     * critic: how surely a second image classifier tells from that image which category it had before, its probability
       of the right one. It takes from the decoder the use of what T knows of the category.
 
+    Both classifiers see at most `LARGEST_SEEN` pixels: of images of 128 px the means of blocks of 2x2, of 224 px of 4x4.
     Counterfactual and critic rise as lambda_fool does. D sees T with the share `discriminator_noise` of its noise: the
     clearer T is, the sooner D finds the category in it.
 
@@ -46,10 +48,11 @@ class CounterfactualDisentangler(Disentangler):
 
     def __init__(self, image_size, num_classes, **settings):
         super().__init__(image_size, num_classes, **settings)
+        self.block = -(-image_size // LARGEST_SEEN)
         if self.settings.counterfactual_weight:
-            self.image_classifier = registry.build(IMAGE_CLASSIFIER, image_size, num_classes=num_classes)
+            self.image_classifier = registry.build(IMAGE_CLASSIFIER, image_size // self.block, num_classes=num_classes)
         if self.settings.critic_weight:
-            self.critic = registry.build(IMAGE_CLASSIFIER, image_size, num_classes=num_classes)
+            self.critic = registry.build(IMAGE_CLASSIFIER, image_size // self.block, num_classes=num_classes)
         encoder = self.encoder
         both = keras.Model(encoder.input, [autoencoder.mean_encoder(encoder).output, encoder.output])
         noise = next((layer for layer in encoder.layers if isinstance(layer, ContextNoise)), keras.layers.Identity())
@@ -73,7 +76,8 @@ class CounterfactualDisentangler(Disentangler):
     def _update_image_classifier(self, images, labels):
         """Moves the image classifier only: cross-entropy of the category on images with noise of any deviation."""
         level = self._draw(keras.random.uniform, images, (1, 1, 1)) * LEARNING_NOISE
-        noisy = images + level * self._draw(keras.random.normal, images)
+        seen = self._seen(images)
+        noisy = seen + level * self._draw(keras.random.normal, seen)
 
         def loss():
             value = losses.discriminator_loss(self.image_classifier(noisy, training=True), labels)
@@ -85,7 +89,8 @@ class CounterfactualDisentangler(Disentangler):
         """Moves the critic only: cross-entropy of the category an image had before it was decoded under another."""
         others = losses.draw_wrong_labels(labels, self.num_classes, self.draws)
         decoded = ops.stop_gradient(self.decode(self.encoder(images, training=False), self.condition(others)))
-        noisy = decoded + CRITIC_NOISE * self._draw(keras.random.normal, images)
+        seen = self._seen(decoded)
+        noisy = seen + CRITIC_NOISE * self._draw(keras.random.normal, seen)
 
         def loss():
             logits = self.critic(noisy, training=True)
@@ -115,14 +120,15 @@ class CounterfactualDisentangler(Disentangler):
         others = losses.draw_wrong_labels(labels, self.num_classes, self.draws)
         with kept(self.decoder.non_trainable_variables):
             painted = self.decode(self._with_noise(mean), self.condition(others), training=True)
+        seen = self._seen(painted)
         if settings.counterfactual_weight:
-            noisy = painted + JUDGING_NOISE * self._draw(keras.random.normal, images)
+            noisy = seen + JUDGING_NOISE * self._draw(keras.random.normal, seen)
             logits = self.image_classifier(noisy, training=False)
             metrics["counterfactual_loss"] = losses.discriminator_loss(logits, others)
             metrics["counterfactual_accuracy"] = ops.mean(hits(logits, others))
             total += self.ramp * settings.counterfactual_weight * metrics["counterfactual_loss"]
         if settings.critic_weight:
-            noisy = painted + CRITIC_NOISE * self._draw(keras.random.normal, images)
+            noisy = seen + CRITIC_NOISE * self._draw(keras.random.normal, seen)
             metrics["critic_loss"] = losses.fooling_loss(self.critic(noisy, training=False), labels)
             total += self.ramp * settings.critic_weight * metrics["critic_loss"]
         if settings.cycle_weight:
@@ -135,6 +141,10 @@ class CounterfactualDisentangler(Disentangler):
         with kept(self.encoder.non_trainable_variables + self.decoder.non_trainable_variables):
             again = self.decode(self._both(noisy, not self.decoder_alone)[1], self.condition(labels), training=True)
         return losses.reconstruction_loss(images, again)
+
+    def _seen(self, images):
+        """Returns images as both classifiers see them, (B, S / block, S / block, 3)."""
+        return images if self.block == 1 else ops.average_pool(images, self.block)
 
     def _draw(self, draw, images, shape=None):
         """Returns random numbers in the shape of the images, or (B, *shape), drawn for the batch of all replicas."""

@@ -84,6 +84,26 @@ def test_every_player_moves_its_own_weights_and_no_others(model):
         assert not moved(others, others_before), player
 
 
+@pytest.mark.parametrize(("size", "block", "seen"), [(32, 1, 32), (128, 2, 64), (224, 4, 56)])
+def test_both_classifiers_see_the_means_of_blocks_of_large_images(size, block, seen):
+    model = CounterfactualDisentangler(size, 4, **RECIPE)
+    for network in (model.image_classifier, model.critic):
+        assert network.input_shape[1:] == (seen, seen, 3)
+    images = RNG.uniform(-1, 1, (2, size, size, 3)).astype("float32")
+    means = images.reshape(2, seen, block, seen, block, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(model._seen(tf.constant(images)), means, atol=1e-6)
+
+
+def test_a_step_at_128_pixels_moves_every_player():
+    model = CounterfactualDisentangler(128, 4, **RECIPE)
+    model.compile()
+    before = {name: values(model._variables_of(name)) for name in model.networks()}
+    metrics = model.update(RNG.uniform(-1, 1, (2, 128, 128, 3)).astype("float32"), LABELS[:2])
+    assert np.isfinite([float(value) for value in metrics.values()]).all()
+    for name, was in before.items():
+        assert moved(model._variables_of(name), was), name
+
+
 def test_the_optimizers_share_all_weights_between_them(model):
     of_players = [v for name in model.networks() for v in model._variables_of(name)]
     assert len(of_players) == len({id(v) for v in of_players}) == len(model.trainable_variables)
