@@ -38,7 +38,7 @@ class CounterfactualDisentangler(Disentangler):
     * critic: how surely a second image classifier tells from that image which category it had before, its probability
       of the right one. It takes from the decoder the use of what T knows of the category.
 
-    Both classifiers see at most `LARGEST_SEEN` pixels: of images of 128 px the means of blocks of 2x2, of 224 px of 4x4.
+    Both classifiers see at most `LARGEST_SEEN` pixels: of 128 px the means of blocks of 2x2, of 224 px of 4x4.
     Counterfactual and critic rise as lambda_fool does. D sees T with the share `discriminator_noise` of its noise: the
     clearer T is, the sooner D finds the category in it.
 
