@@ -1,10 +1,11 @@
 """Does a gate depend less on a background that misleads, on photographs? python -m benchmarks.waterbirds --data_dir=...
 
 Waterbirds (Sagawa et al. 2020): in training, 95 of 100 waterbirds are on water and as many landbirds on land. The
-groups of the test images are equally large, so that half of the backgrounds mislead. A ResNet-18 is trained from
-scratch at 128 px: plain, with R alone, gated, with every control of the gate, with squeeze-and-excitation, and on
+groups of the test images are equally large, so that half of the backgrounds mislead. A slim VGG-13 is trained from
+scratch at 32 px: plain, with R alone, gated, with every control of the gate, with squeeze-and-excitation, and on
 images that a decoder painted under the other category. The extractor is taught by the same images and labels. Nothing
-is told the place. Runs that are finished, or on record, are not made again. Writes docs/results/waterbirds.json.
+is told the place. Runs that are finished, or on record, are not made again. Writes docs/results/waterbirds.json, from
+which `python -m docs.fill` makes a table of docs/photographs.md.
 """
 
 import dataclasses
@@ -29,12 +30,11 @@ from cdc_keras.visualize.maps import attention_maps, iou, of_another
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "waterbirds.json"
-SEEDS = (1, 2, 3)
-COMMON = {"dataset": "folder", "image_size": 128, "crop_padding": 8, "precision": "auto", "steps_per_call": 5}
-EXTRACTOR = {"epochs": 15, "decoder_epochs": 5, "seed": 0}
-CLASSIFIER = RunConfig(
-    task="classifier", network="resnet18", epochs=15, batch_size=32, learning_rate=0.02, warmup_epochs=1, **COMMON
-)
+SEEDS = (1, 2, 3, 4, 5)
+COMMON = {"dataset": "folder", "image_size": 32, "precision": "auto", "steps_per_call": 25}
+EXTRACTOR = {"epochs": 28, "seed": 0}
+# Of 0.005, 0.02 and 0.05 the rate at which plain has the best worst group of the validation images.
+CLASSIFIER = RunConfig(task="classifier", network="vgg13_slim", epochs=20, batch_size=32, learning_rate=0.005, **COMMON)
 OWN = "gated"
 ARMS = {
     "plain": {},
@@ -96,12 +96,14 @@ def table(records):
         worst = _of(records, arm, _worst)
         if not worst:
             continue
-        found = [worst, *(_of(records, arm, of) for of in (_average, _gap, _localised))]
+        found = [worst, *(_of(records, arm, of) for of in (_average, _gap, _localised("iou")))]
+        found.append(_of(records, arm, _localised("iou_of_another")))
         gain = "" if arm == OWN else _spread(paired(own, worst), "+")
         rows.append([arm, *(_spread(summary(x.values())) for x in found), gain])
     for name, (worst, average) in PUBLISHED.items():
-        rows.append([f"*{name}, ResNet-50 pretrained on ImageNet*", f"*{worst:.1f}*", f"*{average:.1f}*", "", "", ""])
-    head = ["network", "worst group, %", "average, %", "background gap", "IoU of Grad-CAM, %", "gated minus this"]
+        rows.append([f"*{name}, ResNet-50 pretrained on ImageNet*", f"*{worst:.1f}*", f"*{average:.1f}*", *[""] * 4])
+    head = ["network", "worst group, %", "average, %", "background gap", "IoU of Grad-CAM, %", "of another image's"]
+    head += ["gated minus this"]
     seeds, hardware, commits = (
         ", ".join(sorted({str(record[key]) for record in records})) for key in ("seed", "hardware", "commit")
     )
@@ -126,8 +128,8 @@ def _gap(record):
     return same - random
 
 
-def _localised(record):
-    return next(value for name, value in record["iou"].items() if name.startswith("Grad-CAM"))
+def _localised(key):
+    return lambda record: next(value for name, value in record[key].items() if name.startswith("Grad-CAM"))
 
 
 def _of(records, arm, value):
@@ -159,6 +161,6 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.DEFINE_string("data_dir", None, "folder of Waterbirds: train, val, test, masks and labels.csv", required=True)
-    flags.DEFINE_integer("seeds", 3, "how many seeds", lower_bound=1, upper_bound=len(SEEDS))
+    flags.DEFINE_integer("seeds", len(SEEDS), "how many seeds", lower_bound=1, upper_bound=len(SEEDS))
     flags.DEFINE_string("out", "runs/waterbirds", "folder for the runs")
     app.run(main)
