@@ -54,7 +54,13 @@ def trained(variant, seed):
     if not run.finished:
         sys.exit(130)
     last = run.rows()[-1]
-    return {"variant": variant, "seed": seed, "top1": measure(str(run.path)).scores["top1"], "last": last, **run.published()}
+    return {
+        "variant": variant,
+        "seed": seed,
+        "top1": measure(str(run.path)).scores["top1"],
+        "last": last,
+        **run.published(),
+    }
 
 
 def table(runs):

@@ -18,19 +18,17 @@ from absl import app, flags
 
 from cdc_keras.cli import quiet_libraries
 from cdc_keras.config import RunConfig
-from cdc_keras.data.pasted import pasted_variants
 from cdc_keras.flags import config_from_flags, parse, train
 from cdc_keras.markdown import markdown_table
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.evaluation import measure
-from cdc_keras.runs.scoring import score
 from cdc_keras.runs.training import train as train_run
 from cdc_keras.tables.statistics import paired, summary
 from cdc_keras.visualize.maps import attention_maps, iou, of_another
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "waterbirds.json"
-SEEDS = (1, 2, 3, 4, 5)
+SEEDS = (1, 2, 3)
 COMMON = {"dataset": "folder", "image_size": 32, "precision": "auto", "steps_per_call": 25}
 EXTRACTOR = {"epochs": 28, "seed": 0}
 # Of 0.005, 0.02 and 0.05 the rate at which plain has the best worst group of the validation images.
@@ -52,8 +50,7 @@ ARMS = {
     },
 }
 GROUPS = "bird", "place"
-PASTED = "mixed_same", "mixed_rand"  # their accuracies are apart by the background gap
-SAMPLE = 600  # test images for it, and for what the maps find
+SAMPLE = 600  # test images in which the maps are compared with the masks
 # Liu et al. 2021, "Just Train Twice", Table 1: worst group and average, by a ResNet-50 pretrained on ImageNet, %.
 PUBLISHED = {"plain (ERM)": (72.6, 97.3), "JTT": (86.7, 93.3), "group DRO, which is told the place": (91.4, 93.5)}
 
@@ -71,17 +68,14 @@ def measured(arm, seed, folder):
     settings = ARMS[arm] | {"seed": seed, "data_dir": flags.FLAGS.data_dir}
     settings |= {name: extractor(folder) for name in ("extractor", "painter") if name in settings}
     run = _trained(dataclasses.replace(CLASSIFIER, **settings), folder / f"{arm} {seed}".replace(" ", "_"))
-    found = measure(run, groups=GROUPS)
+    found = measure(run, groups=GROUPS, backgrounds=True)
     sample = found.images.sample(0, SAMPLE)
-    variants = pasted_variants(sample, len(found.dataset.class_names), seed=0)
-    pasted = {name: score(found.trainer, variants[name], found.config).metrics["top1"] for name in PASTED}
     network, masks = found.trainer.network, sample.factors["mask"]
     maps = attention_maps(sample.images, **{"gated" if found.config.gated else "plain": network})
     return {
         "arm": arm,
         "seed": seed,
-        **{name: found.scores[name] for name in ("top1", "groups")},
-        "pasted": pasted,
+        **{name: found.scores[name] for name in ("top1", "groups", "backgrounds")},
         "iou": {name: float(iou(x, masks).mean()) for name, x in maps.items()},
         "iou_of_another": {name: float(iou(of_another(x), masks).mean()) for name, x in maps.items()},
         **found.run.published(),
@@ -124,8 +118,7 @@ def _average(record):
 
 
 def _gap(record):
-    same, random = (record["pasted"][name] for name in PASTED)
-    return same - random
+    return record["backgrounds"]["gap"]
 
 
 def _localised(key):

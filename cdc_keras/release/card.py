@@ -4,6 +4,12 @@ from cdc_keras.markdown import markdown_table
 from cdc_keras.zoo.findings import described, headline
 from cdc_keras.zoo.record import DISENTANGLER, FLAGS
 
+# Data set: whom its licence asks to name.
+CREDITS = {
+    "tf_flowers": "the photographs of tf_flowers (The TensorFlow Team, 2019) are by their authors on Flickr, who are "
+    "named in the LICENSE.txt of the set, each under CC BY 2.0; they were cropped and resized"
+}
+
 
 def card(record):
     """Returns the text of a record's README.md."""
@@ -109,8 +115,9 @@ def _facts(record):
         "weights": f"{record.weights.file}, {record.weights.bytes:,} bytes, sha256 `{record.weights.sha256}`",
         "extraction network": f"{DISENTANGLER}, with decoder and discriminator, from which the scores are computed",
         "licence": record.licence,
+        "credit": CREDITS.get(record.dataset.name),
         "created": record.created,
     }
     if not record.has_disentangler:
         del facts["extraction network"]
-    return facts
+    return {what: text for what, text in facts.items() if text}

@@ -19,6 +19,13 @@ def test_the_card_is_made_from_the_record(own):
     assert "78.2" in text and "![curves](curves.png)" in text
 
 
+def test_the_card_names_whom_the_licence_of_the_data_asks_to_name(own):
+    record = zoo.info("shapes_extractor")
+    assert "credit" not in card(record)
+    of_photographs = dataclasses.replace(record, dataset=dataclasses.replace(record.dataset, name="tf_flowers"))
+    assert "| credit | the photographs of tf_flowers" in card(of_photographs) and "CC BY 2.0" in card(of_photographs)
+
+
 def test_record_and_card_show_the_audit_of_the_run(own, runs):
     record = zoo.info("shapes_extractor")
     found = json.loads((runs / "extractor" / "audit.json").read_text())
