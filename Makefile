@@ -59,7 +59,7 @@ families: $(VENV)/installed-dev
 	$(RUN) -m benchmarks.families --data_dir=$(DATA_DIR)
 
 augmentation: $(VENV)/installed-dev
-	$(RUN) -m benchmarks.augmentation
+	$(RUN) -m benchmarks.augmentation --data_dir=$(DATA_DIR)
 	$(RUN) -m docs.fill
 
 precision: $(VENV)/installed-dev

@@ -64,7 +64,7 @@ def trained(variant, seed):
 
 
 def table(runs):
-    """Returns a Markdown table: the top-1 of each variant, what it gains over the default, and how well it fits."""
+    """Returns the runs as Markdown: the top-1 of each variant, what it gains over the default, and how well it fits."""
     of = {key: {(run["variant"], run["seed"]): value(run) for run in runs} for key, value in SHOWN.items()}
     rows = []
     for variant in VARIANTS:
@@ -74,7 +74,11 @@ def table(runs):
         test, fitted = (summary(seeds[key].values()) for key in SHOWN)
         rows.append([variant, _spread(test), gain, _spread(fitted)])
     head = ["training images", "test top-1, %", "minus the default", "training top-1, last epoch, %"]
-    return markdown_table(head, rows)
+    of = {key: ", ".join(sorted({str(run[key]) for run in runs})) for key in ("seed", "hardware", "commit")}
+    (precision,) = {run["settings"]["precision"] for run in runs}
+    note = f"Means over seeds {of['seed']}, and half of their 95% intervals; differences are paired by seed. "
+    note += f"{SETTINGS['epochs']} epochs in {precision}. {of['hardware']}; commit {of['commit']}."
+    return f"{markdown_table(head, rows)}\n\n{note}"
 
 
 def _spread(found, sign=""):
@@ -90,7 +94,7 @@ def main(argv):
     for seed, variant in itertools.product(SEEDS, VARIANTS):
         runs[variant, seed] = runs.get((variant, seed)) or trained(variant, seed)
         RESULTS.write_text(json.dumps([*runs.values()], indent=1) + "\n", encoding="utf-8")
-    print(table(runs.values()))
+    print(table([*runs.values()]))
 
 
 if __name__ == "__main__":

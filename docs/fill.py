@@ -28,6 +28,7 @@ from benchmarks import (
     settings,
     start,
     training_step,
+    waterbirds,
 )
 from cdc_keras import cli, flags
 from cdc_keras.markdown import markdown_table
@@ -235,15 +236,6 @@ def speed(name):
     )
 
 
-def augmented():
-    """Returns the table of the benchmark of augmentation, and what it was measured on."""
-    runs = json.loads(augmentation.RESULTS.read_text(encoding="utf-8"))
-    of = {key: ", ".join(dict.fromkeys(run[key] for run in runs)) for key in ("hardware", "commit")}
-    days = sorted({run["started"][:10] for run in runs})
-    note = f"Gains in points. {of['hardware']}; commit {of['commit']}, {', '.join(days)}."
-    return f"{augmentation.table(runs)}\n\n{note}"
-
-
 def study(dataset):
     """Returns the table of the study of disentangling on a data set."""
     runs = json.loads(disentangling.RESULTS.read_text(encoding="utf-8"))
@@ -310,7 +302,8 @@ def parts(path):
         "released_shapes": lambda: released("shapes", link),
         "released_cifar100": lambda: released("cifar100", link),
         **{name: functools.partial(speed, name) for name in SPEED},
-        "augmentation": augmented,
+        "augmentation": lambda: augmentation.table(result("augmentation")),
+        "waterbirds": lambda: waterbirds.table(result("waterbirds")),
         "gate_pays": lambda: gate_pays.table(result("gate_pays")),
     }
 

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 
 from benchmarks import (
+    augmentation,
     emptied,
     gate_pays,
     growth,
@@ -214,6 +215,27 @@ def test_growth_is_set_beside_what_is_expected_of_it():
     text = growth.table({"side of an image": {"extractor": points}})
     assert "| side of an image | 32 to 224 | extractor | 320 to 2,240 | 7.00 | 49 | 0.50 to 0.50 | 132 to 324 |" in text
     assert len(growth.figure({what: {"x": points} for what in growth.GROWTHS}).axes) == len(growth.GROWTHS)
+
+
+def test_augmentations_are_compared_with_the_default_seed_by_seed():
+    top1 = {variant: (0.7, 0.8) for variant in augmentation.VARIANTS} | {"cutmix": (0.72, 0.82)}
+    runs = [
+        {
+            "variant": variant,
+            "seed": seed,
+            "top1": value,
+            "last": {"top1": 0.9},
+            "settings": {"precision": "float32"},
+            "hardware": "CPU",
+            "commit": "c",
+        }
+        for variant, values in top1.items()
+        for seed, value in enumerate(values)
+    ]
+    text = augmentation.table(runs)
+    # Of two seeds half an interval is 12.706 standard errors, here of 5 points: 63.5 points.
+    assert "| cutmix | 77.0 ± 63.5 | +2.0 ± 0.0 | 90.0 ± 0.0 |" in text
+    assert f"| {augmentation.DEFAULT} | 75.0 ± 63.5 |  | 90.0 ± 0.0 |" in text
 
 
 def test_networks_on_waterbirds_are_compared_by_their_worst_group_seed_by_seed():
