@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import time
 import zipfile
 
 import numpy as np
@@ -17,7 +18,8 @@ from cdc_keras.progress import say
 
 FOLDER = "decoded"  # in the cache
 DECODING = 1  # to be raised when images are decoded in another way
-ARRAY, BESIDE = "array.npy", "beside.npz"
+ARRAY, BESIDE, PARTIAL = "array.npy", "beside.npz", "partial-"
+ABANDONED = 24 * 3600  # seconds in which nobody has written to an array that is not finished
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +93,7 @@ def files_key(paths):
 def _make(folder, what, shape, dtype, fill):
     """Writes the files of one array. They get their folder's name when they are whole; the first of two wins."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder.parent)
     size, free = int(np.prod(shape)) * np.dtype(dtype).itemsize, shutil.disk_usage(folder.parent).free
     if size > free:
         raise UserError(
@@ -98,7 +101,7 @@ def _make(folder, what, shape, dtype, fill):
             f"{_gigabytes(free)} free; make room there, or set CDC_KERAS_CACHE to a folder on another disk"
         )
     say(f"{what}: decoding them once, into {_gigabytes(size)} of {folder}")
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="partial-", ignore_cleanup_errors=True) as partial:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTIAL, ignore_cleanup_errors=True) as partial:
         array = np.lib.format.open_memmap(pathlib.Path(partial, ARRAY), "w+", dtype, shape)
         if hasattr(os, "posix_fallocate"):  # or a disk that fills up while it is written would end the process
             with open(pathlib.Path(partial, ARRAY), "r+b") as file:
@@ -111,6 +114,17 @@ def _make(folder, what, shape, dtype, fill):
         except OSError:
             if not (folder / ARRAY).is_file():
                 raise
+
+
+def _remove_abandoned(folder):
+    """Removes what processes that were killed had begun: gigabytes that nobody would look for."""
+    for partial in folder.glob(f"{PARTIAL}*"):
+        try:
+            written = max(path.stat().st_mtime for path in (partial, *partial.iterdir()))
+        except OSError:  # it was finished or removed meanwhile
+            continue
+        if time.time() - written > ABANDONED:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _gigabytes(size):

@@ -4,12 +4,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cdc_keras.data.on_disk import on_disk
+from cdc_keras.paths import cache
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMAGES, SIZE = 9000, 128  # 442 MB decoded
@@ -48,6 +50,18 @@ def test_an_array_of_another_key_is_another_one():
     assert [array.tolist() for array, _ in made] == [[[i] * 3] * 2 for i in (0, 1, 0)]
     assert [int(beside["number"]) for _, beside in made] == [0, 1, 0]
     assert not made[0][0].flags.writeable
+
+
+def test_what_a_killed_process_had_begun_is_removed_after_a_day():
+    begun = {hours: cache() / "decoded" / f"partial-{hours}" for hours in (23, 25)}
+    for hours, folder in begun.items():
+        folder.mkdir(parents=True)
+        for path in (folder / "array.npy", folder):
+            path.touch()
+            os.utime(path, (time.time() - 3600 * hours,) * 2)
+
+    on_disk("numbers", lambda: "c", (1,), np.uint8, lambda array: {})
+    assert begun[23].is_dir() and not begun[25].exists()
 
 
 @pytest.mark.long
