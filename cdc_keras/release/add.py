@@ -93,7 +93,7 @@ def _writable():
 
 def _metrics(runs):
     """Returns the metrics of runs that differ in their seed, as dicts."""
-    first, scores, seeds = None, {}, []
+    first, scores, images, seeds = None, {}, {}, []
     for run in runs:
         config = run.config()
         same = {k: v for k, v in config.without_paths().items() if k not in ("seed", "steps_per_call")}
@@ -102,8 +102,9 @@ def _metrics(runs):
         if config.seed in seeds or same != (first := first or same):
             raise UserError(f"{run.path} is to differ from {runs[0].path} in the seed and in nothing else")
         seeds.append(config.seed)
-        for key, value in _scores(run).items():
-            scores.setdefault(key, []).append(value)
+        for (split, name), (value, count) in _scores(run).items():
+            scores.setdefault((split, name), []).append(value)
+            images[split] = count
     if uneven := [split for (split, _), values in scores.items() if len(values) != len(runs)]:
         raise UserError(f"not all runs are scored on {uneven[0]}; run cdc-keras evaluate --split={uneven[0]} on each")
     return [
@@ -111,7 +112,7 @@ def _metrics(runs):
             "name": name,
             "split": split,
             "value": values[0],
-            "tolerance": tolerance(name, values[0], runs[0].config().context_noise > 0),
+            "tolerance": tolerance(name, values[0], images=images[split], noisy=runs[0].config().context_noise > 0),
             "mean": float(np.mean(values)),
             "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
             "n": len(values),
@@ -122,7 +123,7 @@ def _metrics(runs):
 
 
 def _scores(run):
-    """Returns {(split, name): value} of the evaluations of a run's newest checkpoint; none if no head is released."""
+    """Returns {(split, name): (value, images)} of what scored a run's newest checkpoint; {} if no head is released."""
     scores, config = {}, run.config()
     if config.task == "extractor" and config.classifies:
         return scores
@@ -130,7 +131,7 @@ def _scores(run):
         match, evaluation = EVALUATION.fullmatch(path.name), json.loads(path.read_text(encoding="utf-8"))
         if match and evaluation["step"] == run.steps()[-1]:
             floats = {k: v for k, v in evaluation.items() if isinstance(v, float) and k not in NOT_SCORES}
-            scores |= {(match[1], key): value for key, value in floats.items()}
+            scores |= {(match[1], key): (value, evaluation["images"]) for key, value in floats.items()}
     if not scores:
         raise UserError(f"the newest checkpoint of {run.path} is not scored; run cdc-keras evaluate on it first")
     return scores

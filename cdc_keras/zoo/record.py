@@ -16,9 +16,10 @@ FILE = re.compile(r"(?!.{101})[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")  # 
 LARGEST_IMAGE = 2048  # pixels a side; a network for larger ones would be built at any price
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 # How far a score may be from the card's when it is computed again, absolute: float32 convolutions of another library or
-# processor round otherwise. Of shares 10 of 10,000 images, that lie between two categories; of losses a percent.
+# processor round otherwise. Of shares 10 of 10,000 images, and at least 3, that lie between two categories; of losses a
+# percent.
 SHARES = ("top1", "top5", "discriminator_accuracy")
-SHARE_TOLERANCE, RELATIVE_TOLERANCE, LEAST_TOLERANCE = 0.001, 0.01, 1e-5
+SHARE_TOLERANCE, RELATIVE_TOLERANCE, LEAST_TOLERANCE, UNDECIDED_IMAGES = 0.001, 0.01, 1e-5, 3
 NOISY_SHARE_TOLERANCE, NOISY_RELATIVE_TOLERANCE = 0.03, 0.03  # where T has noise, and every pass another
 KINDS = ("extractor", "classifier")
 
@@ -92,7 +93,7 @@ class Metric:
         demand(self.n == len(self.seeds) > 0, "metrics.n", "the number of seeds", self.n)
         demand((self.std is None) == (self.n == 1), "metrics.std", "null for one run, else a number", self.std)
         demand(self.n > 1 or self.mean == self.value, "metrics.mean", "the value itself for one run", self.mean)
-        most = max(0.1 * abs(self.value), 0.01)
+        most = _largest_tolerance(self.value)
         demand(0 < self.tolerance <= most, "metrics.tolerance", f"more than 0 and at most {most:g}", self.tolerance)
 
 
@@ -240,11 +241,23 @@ def check_name(name):
         raise UserError(f"a record's name is of a-z, 0-9, '_', '.' and '-', not {name!r}; choose another")
 
 
-def tolerance(name, value, noisy):
-    """Returns how far the score `name` may be from `value` when it is computed again, from a noisy T or from none."""
+def tolerance(name, value, *, images, noisy):
+    """Returns how far a score may be from its value when it is computed again.
+
+    Args:
+        name, value: of the score.
+        images: number of images that were scored.
+        noisy: whether it depends on a T with noise.
+    """
     if name in SHARES:
-        return NOISY_SHARE_TOLERANCE if noisy else SHARE_TOLERANCE
+        share = max(NOISY_SHARE_TOLERANCE if noisy else SHARE_TOLERANCE, UNDECIDED_IMAGES / images)
+        return min(share, _largest_tolerance(value))
     return max((NOISY_RELATIVE_TOLERANCE if noisy else RELATIVE_TOLERANCE) * abs(value), LEAST_TOLERANCE)
+
+
+def _largest_tolerance(value):
+    """Returns the tolerance beyond which a score would say nothing."""
+    return max(0.1 * abs(value), 0.01)
 
 
 def wrong_scores(record, split, scores):
