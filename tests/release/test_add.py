@@ -24,7 +24,8 @@ def test_the_record_says_what_was_trained_and_how_well(own, runs):
     (top1,) = [metric for metric in record.metrics if metric.name == "top1"]
     assert (top1.mean, top1.std, top1.n, top1.seeds) == (scores["top1"], None, 1, (0,))
     assert {metric.name for metric in record.metrics} == {"top1", "top5", "loss"}
-    assert (top1.value, top1.tolerance) == (top1.mean, 0.001)
+    assert top1.value == top1.mean and scores["images"] < 3000  # so few that three of them are more than 0.001
+    assert top1.tolerance == min(3 / scores["images"], max(0.1 * top1.value, 0.01))
     (loss,) = [metric for metric in record.metrics if metric.name == "loss"]
     assert loss.tolerance == pytest.approx(0.01 * loss.value)
     assert len(record.class_names) == 10 and record.licence == "Apache-2.0" and record.epochs == 1
