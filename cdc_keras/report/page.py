@@ -145,11 +145,18 @@ def _classifier(measured, pictures):
     accuracy = _accuracies(measured.confusion)
     order = np.argsort(-accuracy, kind="stable")
     order = order[~np.isnan(accuracy[order])]  # a folder of test images need not have all categories
-    for title, classes in (("Best categories", order[:EXTREME]), ("Worst categories", order[::-1][:EXTREME])):
+    for title, classes in extremes(order).items():
         sections.append(Section(title, [_strips(dataset.class_names, measured.images, classes, accuracy, networks)]))
     if "mask" in measured.images.factors:
         sections.append(Section("Localisation", _localisation(measured.images, networks)))
     return sections
+
+
+def extremes(order):
+    """Returns {title: the categories to show}, given them from best to worst; none is shown as both."""
+    half = -(-len(order) // 2)
+    parts = {"Best categories": order[:half][:EXTREME], "Worst categories": order[half:][::-1][:EXTREME]}
+    return {title: classes for title, classes in parts.items() if len(classes)}
 
 
 def _variants(variants):

@@ -88,6 +88,13 @@ def page(folder):
 
 
 @pytest.mark.slow
+def test_no_category_is_among_the_best_and_the_worst():
+    best, worst = report.extremes(list(range(10))).values()
+    assert (best, worst) == ([0, 1, 2], [9, 8, 7])
+    assert list(report.extremes(list(range(5))).values()) == [[0, 1, 2], [4, 3]]
+    assert report.extremes([4]) == {"Best categories": [4]}
+
+
 def test_the_report_of_an_extractor(runs, capsys):
     assert not list((runs / "extractor/pictures").glob("*.png"))  # a run that was stopped may have old ones, or none
     run_command("report", f"--model={runs / 'extractor'}")
