@@ -93,16 +93,16 @@ def table(records):
         found = [worst, *(_of(records, arm, of) for of in (_average, _gap, _localised("iou")))]
         found.append(_of(records, arm, _localised("iou_of_another")))
         gain = "" if arm == OWN else _spread(paired(own, worst), "+")
-        rows.append([arm, *(_spread(summary(x.values())) for x in found), gain])
+        rows.append([arm, len(worst), *(_spread(summary(x.values())) for x in found), gain])
     for name, (worst, average) in PUBLISHED.items():
-        rows.append([f"*{name}, ResNet-50 pretrained on ImageNet*", f"*{worst:.1f}*", f"*{average:.1f}*", *[""] * 4])
-    head = ["network", "worst group, %", "average, %", "background gap", "IoU of Grad-CAM, %", "of another image's"]
-    head += ["gated minus this"]
-    seeds, hardware, commits = (
-        ", ".join(sorted({str(record[key]) for record in records})) for key in ("seed", "hardware", "commit")
-    )
+        rows.append(
+            [f"*{name}, ResNet-50 pretrained on ImageNet*", "", f"*{worst:.1f}*", f"*{average:.1f}*", *[""] * 4]
+        )
+    head = ["network", "seeds", "worst group, %", "average, %", "background gap, points", "IoU of Grad-CAM, %"]
+    head += ["of another image's, %", "gated minus this"]
+    hardware, commits = (", ".join(sorted({str(record[key]) for record in records})) for key in ("hardware", "commit"))
     return (
-        f"{markdown_table(head, rows)}\n\nMeans over seeds {seeds}, and half of their 95% intervals; differences of "
+        f"{markdown_table(head, rows)}\n\nMeans over seeds, and half of their 95% intervals; differences of "
         f"the worst group are paired. The average is over groups of equal size; that of the published figures (Liu et "
         f"al. 2021, Table 1) is weighted as in training. {CLASSIFIER.epochs} epochs, the extractor "
         f"{EXTRACTOR['epochs']}. {hardware}; commit {commits}."
