@@ -216,9 +216,9 @@ def flowers():
         f"At {recipe.run_config().image_size} px, a classifier that took no part sees {sees[2]:.0%} of the images "
         f"decoded under another category as that one, and {sees[1]:.0%} as their own. With the paper's settings it "
         f"sees {paper_sees[2]:.0%} and {paper_sees[1]:.0%}. The strongest probe reads the category from T in "
-        f"{read.accuracy:.0%} of the photographs. With the paper's settings it reads {paper_read.accuracy:.0%}, from "
-        f"the pixels {pixels.accuracy:.0%}, and chance is {pixels.chance:.0%}. The price is a coarser copy, with a "
-        f"mean squared error of {error:.3f} instead of {paper_error:.3f}."
+        f"{read.accuracy:.0%} of the photographs. With the paper's settings it reads {paper_read.accuracy:.0%}. Of the "
+        f"pixels it reads {pixels.accuracy:.0%}, and guessing finds {pixels.chance:.0%}. The price is a coarser copy, "
+        f"with a mean squared error of {error:.3f} instead of {paper_error:.3f}."
     )
 
 
