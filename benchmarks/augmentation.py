@@ -14,6 +14,7 @@ import sys
 
 from absl import app, flags
 
+from benchmarks.gate_pays import spread
 from cdc_keras.cli import quiet_libraries
 from cdc_keras.config import RunConfig
 from cdc_keras.markdown import markdown_table
@@ -44,7 +45,6 @@ VARIANTS = {
     "mixup": {"augmentation": "mixup"},
     "random resized crops": {"crop_area": 0.25},
 }
-SHOWN = {"test": lambda run: run["top1"], "fitted": lambda run: run["last"]["top1"]}
 
 
 def trained(variant, seed):
@@ -53,26 +53,19 @@ def trained(variant, seed):
     run = train(config, pathlib.Path(flags.FLAGS.out) / f"{variant} {seed}".replace(" ", "_"), pictures=False)
     if not run.finished:
         sys.exit(130)
-    last = run.rows()[-1]
-    return {
-        "variant": variant,
-        "seed": seed,
-        "top1": measure(str(run.path)).scores["top1"],
-        "last": last,
-        **run.published(),
-    }
+    top1 = measure(str(run.path)).scores["top1"]
+    return {"variant": variant, "seed": seed, "top1": top1, "last": run.rows()[-1], **run.published()}
 
 
 def table(runs):
     """Returns the runs as Markdown: the top-1 of each variant, what it gains over the default, and how well it fits."""
-    of = {key: {(run["variant"], run["seed"]): value(run) for run in runs} for key, value in SHOWN.items()}
+    test, fitted = (lambda run: run["top1"]), (lambda run: run["last"]["top1"])
     rows = []
     for variant in VARIANTS:
-        seeds = {key: {seed: x for (name, seed), x in values.items() if name == variant} for key, values in of.items()}
-        default = {seed: x for (name, seed), x in of["test"].items() if name == DEFAULT}
-        gain = "" if variant == DEFAULT else _spread(paired(seeds["test"], default), "+")
-        test, fitted = (summary(seeds[key].values()) for key in SHOWN)
-        rows.append([variant, _spread(test), gain, _spread(fitted)])
+        scores = _of(runs, variant, test)
+        gain = "" if variant == DEFAULT else spread(paired(scores, _of(runs, DEFAULT, test)), "+")
+        fits = _of(runs, variant, fitted)
+        rows.append([variant, spread(summary(scores.values())), gain, spread(summary(fits.values()))])
     head = ["training images", "test top-1, %", "minus the default", "training top-1, last epoch, %"]
     of = {key: ", ".join(sorted({str(run[key]) for run in runs})) for key in ("seed", "hardware", "commit")}
     (precision,) = {run["settings"]["precision"] for run in runs}
@@ -81,8 +74,8 @@ def table(runs):
     return f"{markdown_table(head, rows)}\n\n{note}"
 
 
-def _spread(found, sign=""):
-    return f"{100 * found.mean:{sign}.1f} ± {100 * found.interval:.1f}"
+def _of(runs, variant, value):
+    return {run["seed"]: value(run) for run in runs if run["variant"] == variant}
 
 
 def main(argv):

@@ -121,14 +121,14 @@ def table(records):
         for regime in regimes:
             of_this = _top1(records, arm, regime, taught)
             own = _top1(records, OWN, regime, taught or OTHERS)
-            cells += [_spread(summary(of_this.values())), "" if arm == OWN else _spread(paired(own, of_this), "+")]
+            cells += [spread(summary(of_this.values())), "" if arm == OWN else spread(paired(own, of_this), "+")]
         rows.append(cells)
     head = ["network", "the extractor was taught by"]
     for regime in regimes:
         head += [f"{regime}: top-1, %", "gate from V minus this"]
     overlaps = [
-        f"{regime}: {_spread(summary(r['m_iou'] for r in chosen), scale=1)} (M of another image "
-        f"{_spread(summary(r['m_iou_of_another'] for r in chosen), scale=1)})"
+        f"{regime}: {spread(summary(r['m_iou'] for r in chosen), scale=1)} (M of another image "
+        f"{spread(summary(r['m_iou_of_another'] for r in chosen), scale=1)})"
         for regime in regimes
         if (chosen := [r for r in records if (r["arm"], r["regime"]) == (OWN, regime)])
     ]
@@ -149,7 +149,7 @@ def table(records):
 def gains(records, regime, of=OWN):
     """Returns {arm: what the arm `of`, with an extractor taught by other images, gains on it in points, as text}."""
     own = _top1(records, of, regime, OTHERS)
-    return {arm: _spread(paired(own, _top1(records, arm, regime, OTHERS)), "+") for arm in ARMS if arm != of}
+    return {arm: spread(paired(own, _top1(records, arm, regime, OTHERS)), "+") for arm in ARMS if arm != of}
 
 
 def _top1(records, arm, regime, taught):
@@ -158,7 +158,8 @@ def _top1(records, arm, regime, taught):
     return {r["seed"]: r["top1"] for r in alike if arm not in TAUGHT or r["taught"] == taught}
 
 
-def _spread(found, sign="", scale=100):
+def spread(found, sign="", scale=100):
+    """Returns the mean of a `Summary` of shares, in points, and half of its 95% interval as text; "" for None."""
     if found is None:
         return ""
     half = "" if found.interval is None else f" ± {scale * found.interval:.{1 if scale == 100 else 2}f}"

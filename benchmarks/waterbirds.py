@@ -16,6 +16,7 @@ import sys
 
 from absl import app, flags
 
+from benchmarks.gate_pays import spread
 from cdc_keras.cli import quiet_libraries
 from cdc_keras.config import RunConfig
 from cdc_keras.flags import config_from_flags, parse, train
@@ -92,8 +93,8 @@ def table(records):
             continue
         found = [worst, *(_of(records, arm, of) for of in (_average, _gap, _localised("iou")))]
         found.append(_of(records, arm, _localised("iou_of_another")))
-        gain = "" if arm == OWN else _spread(paired(own, worst), "+")
-        rows.append([arm, len(worst), *(_spread(summary(x.values())) for x in found), gain])
+        gain = "" if arm == OWN else spread(paired(own, worst), "+")
+        rows.append([arm, len(worst), *(spread(summary(x.values())) for x in found), gain])
     for name, (worst, average) in PUBLISHED.items():
         rows.append(
             [f"*{name}, ResNet-50 pretrained on ImageNet*", "", f"*{worst:.1f}*", f"*{average:.1f}*", *[""] * 4]
@@ -103,8 +104,8 @@ def table(records):
     hardware, commits = (", ".join(sorted({str(record[key]) for record in records})) for key in ("hardware", "commit"))
     return (
         f"{markdown_table(head, rows)}\n\nMeans over seeds, and half of their 95% intervals; differences of "
-        f"the worst group are paired. The average is over groups of equal size; that of the published figures (Liu et "
-        f"al. 2021, Table 1) is weighted as in training. {CLASSIFIER.epochs} epochs, the extractor "
+        f"the worst group are paired. The average is over groups of equal size. The published figures are of Liu et "
+        f"al. 2021, Table 1, and their average is weighted as in training. {CLASSIFIER.epochs} epochs, the extractor "
         f"{EXTRACTOR['epochs']}. {hardware}; commit {commits}."
     )
 
@@ -127,11 +128,6 @@ def _localised(key):
 
 def _of(records, arm, value):
     return {record["seed"]: value(record) for record in records if record["arm"] == arm}
-
-
-def _spread(found, sign=""):
-    half = "" if found.interval is None else f" ± {100 * found.interval:.1f}"
-    return f"{100 * found.mean:{sign}.1f}{half}"
 
 
 def _trained(config, folder):
