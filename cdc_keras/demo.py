@@ -23,7 +23,7 @@ from cdc_keras.markdown import markdown_table
 from cdc_keras.networks import graph
 from cdc_keras.paths import expanded
 from cdc_keras.runs.environment import environment
-from cdc_keras.runs.evaluation import evaluate
+from cdc_keras.runs.evaluation import evaluate, measure
 from cdc_keras.runs.trained import load, load_decoder
 from cdc_keras.runs.training import train
 from cdc_keras.visualize import figures
@@ -76,7 +76,10 @@ def demo(out, plain=PLAIN, extractor=EXTRACTOR):
         gate = {"extractor": extractor, **settings} if settings else {}
         if not train(dataclasses.replace(plain, **gate), out / name).finished:
             raise UserError("the demo was stopped; the same command goes on from there")
-        scores[name] = {split: evaluate(out / name, split=split)["top1"] for split in ("validation", "test")}
+        scores[name] = {
+            "validation": measure(out / name, split="validation").scores["top1"],
+            "test": evaluate(out / name)["top1"],  # with pictures
+        }
     maps["M"] = _attention(load(out / "gated"), fresh.images)
     overlap = {name: _overlap(values, fresh.factors["mask"]) for name, values in maps.items()}
     _draw(maps, fresh, out / "attention.png")

@@ -72,7 +72,7 @@ def audit(values):
         None,
         "folder for audit.json, audit.md and audit.png; if not given, the run folder, or audits/<name> of zoo:<name>",
     )
-    add("limit", 20_000, "use at most so many test images, and freshly drawn shapes for probes", kind=int, low=1)
+    add("limit", 20_000, "use at most so many test images, and as many others for probes", kind=int, low=1)
     add("seed", 0, "decides which images the probes learn from, and their initial weights", kind=int, low=0)
 
 

@@ -39,8 +39,10 @@ def audit(model, *, rivals=None, classifier=None, data_dir=None, out=None, limit
     """Returns the audit of an extractor as a JSON-ready dict, having written audit.json, audit.md and audit.png.
 
     Probes are trained on images that neither extractor nor discriminator saw, and everything is scored on others of the
-    kind. On `shapes` they learn from `limit` fresh scenes and are scored on the test images. Elsewhere the test images
-    are cut into two halves, every class in proportion. `findings` in the result are `Finding`s as dicts.
+    kind. On `shapes` they learn from `limit` fresh scenes and are scored on the test images. Elsewhere they learn from
+    the validation images and are scored on the test images, if training held out more for validation than half of the
+    test images; if not, the test images are cut into two halves, every class in proportion. `findings` in the result
+    are `Finding`s as dicts.
     Probes read the category, and `NUISANCES` where they are known, from T, from rivals' T, from pixels, from T with
     shuffled training labels and from T after linear erasure of the category. D reads the category from T. The
     classifier judges T decoded under its own and under another category.
@@ -54,7 +56,8 @@ def audit(model, *, rivals=None, classifier=None, data_dir=None, out=None, limit
         classifier: path or "zoo:<name>" of a classifier of the same images, to judge what is decoded; none by default.
         data_dir: where the data are now, if not where they were in training.
         out: folder for the three files; by default the run folder, of a released model audits/<name>.
-        limit: at most this many test images and fresh scenes, and so many of training for the erasure, drawn at random.
+        limit: at most this many test images, so many validation images or fresh scenes, and so many of training for the
+            erasure, drawn at random.
         seed: decides which images are taken, their halves, and everything random in the probes.
 
     Raises:
@@ -79,9 +82,14 @@ def measure(model, *, rivals=None, classifier=None, data_dir=None, limit=LIMIT, 
     dataset = load_dataset(config)
     if record_name(model) is None:
         RunFolder(model).check_data(dataset)
-    others = [(places[name], of) for name, of in trained.items() if name != "context"]
-    for place, other in others if judge is None else [*others, (classifier, judge)]:
-        _check_same_test(place, other, subject, dataset, config)
+    held_out = {"testing": dataset.test}
+    if judge is not None:
+        _check_unseen(classifier, judge, config, dataset, held_out)
+    if _learns_from_validation(dataset):
+        held_out["validation"] = dataset.validation
+    for name, other in trained.items():
+        if name != "context":
+            _check_unseen(places[name], other, config, dataset, held_out)
     parts = _learned_and_scored(dataset, config, limit, seed)
 
     examination = Examination(*parts, dataset.train.sample(seed, limit), len(dataset.class_names), seed)
@@ -143,34 +151,57 @@ def _rival(name):
     return name
 
 
-def _check_same_test(place, other, subject, dataset, config):
-    """Raises UserError unless `other`, a trained network, has the subject's images and categories and no test image."""
+def _check_unseen(place, other, ours, dataset, held_out):
+    """Raises UserError unless `other`, a trained network, has the extractor's categories and saw no image held out.
+
+    Args:
+        place: of `other`, for the error.
+        other: `Trained`.
+        ours: `RunConfig` of the extractor, with the place of its data.
+        dataset: of the extractor.
+        held_out: {"testing" or "validation": the `Split` of the dataset that the audit uses}.
+    """
+    theirs = other.config
     for name in ("dataset", "image_size"):
-        ours, theirs = getattr(subject.config, name), getattr(other.config, name)
-        if ours != theirs:
-            raise UserError(
-                f"{place} was trained with {name} {theirs}, the extractor with {ours}; give one of the same"
-            )
+        if (a := getattr(ours, name)) != (b := getattr(theirs, name)):
+            raise UserError(f"{place} was trained with {name} {b}, the extractor with {a}; give one of the same")
     if other.class_names != tuple(dataset.class_names):
         raise UserError(f"{place} was trained on other categories than the extractor; give one of the same")
-    if other.config.seed == subject.config.seed:
+    cut = "seed", "validation_fraction"
+    if all(getattr(ours, name) == getattr(theirs, name) for name in cut):
         return
-    # Where a data set has no test split of its own, the seed cuts it.
-    test = load_dataset(dataclasses.replace(other.config, data_dir=config.data_dir)).test
-    parts = [slice(start, start + COMPARED) for start in range(0, len(test), COMPARED)]
-    if len(test) != len(dataset.test) or any((test.images[x] != dataset.test.images[x]).any() for x in parts):
-        raise UserError(
-            f"{place} may have been trained on images that the extractor's seed {subject.config.seed} holds out for "
-            f"testing, its own seed being {other.config.seed}; give one of the same seed"
-        )
+    # Both decide what is held out, of the test images only where a data set has no such split of its own.
+    other_dataset = load_dataset(dataclasses.replace(theirs, data_dir=ours.data_dir))
+    for purpose, split in held_out.items():
+        if not _same_images(split, other_dataset.validation if purpose == "validation" else other_dataset.test):
+            settings, others = (
+                " and ".join(f"{name} {getattr(config, name)}" for name in cut) for config in (ours, theirs)
+            )
+            raise UserError(
+                f"{place} may have been trained on images that the extractor with {settings} holds out for {purpose}, "
+                f"its own being {others}; give one of the same"
+            )
+
+
+def _same_images(one, other):
+    """Returns whether two `Split`s hold the same images in the same order."""
+    parts = [slice(start, start + COMPARED) for start in range(0, len(one), COMPARED)]
+    return len(one) == len(other) and all((one.images[x] == other.images[x]).all() for x in parts)
+
+
+def _learns_from_validation(dataset):
+    """Returns whether more images are held out for validation than probes would have of the test images."""
+    return dataset.name != "shapes" and len(dataset.validation) > len(dataset.test) // 2
 
 
 def _learned_and_scored(dataset, config, limit, seed):
     """Returns two `Split`s, for probes to learn from and to be scored on, of images that no player saw."""
-    if dataset.name != "shapes":
-        return halves(dataset, limit, seed)
-    shown = {"difficulty": config.difficulty, "image_size": dataset.image_size}
-    return shapes(limit, seed=(seed, FRESH), **shown), dataset.test.sample(seed, limit)
+    if dataset.name == "shapes":
+        shown = {"difficulty": config.difficulty, "image_size": dataset.image_size}
+        return shapes(limit, seed=(seed, FRESH), **shown), dataset.test.sample(seed, limit)
+    if _learns_from_validation(dataset):
+        return dataset.validation.sample(seed, limit), dataset.test.sample(seed, limit)
+    return halves(dataset, limit, seed)
 
 
 def halves(dataset, limit, seed, split="test"):

@@ -14,9 +14,10 @@ from tiny_runs import EXTRACTOR
 
 from cdc_keras import progress
 from cdc_keras.audit import examination, probes, summary
-from cdc_keras.audit.audit import _check_same_test, folder, halves
+from cdc_keras.audit.audit import _check_unseen, _learned_and_scored, folder, halves
 from cdc_keras.config import RunConfig
 from cdc_keras.data.dataset import Dataset, Split
+from cdc_keras.data.load import load_dataset
 from cdc_keras.data.shapes import load_shapes, shapes
 from cdc_keras.errors import UserError
 from cdc_keras.runs.training import train
@@ -122,19 +123,52 @@ def test_the_audit_of_a_released_model_has_a_folder_of_its_own(tmp_path, monkeyp
 
 
 def test_a_network_that_may_know_the_test_images_is_refused():
-    dataset = load_shapes(seed=0, train_size=20, validation_size=0, test_size=30)
-    subject = types.SimpleNamespace(config=RunConfig(train_limit=20), class_names=dataset.class_names)
+    dataset = load_shapes(seed=0, train_size=20, validation_size=0, test_size=2000)
+    ours = RunConfig(train_limit=20)
 
     def check(**changed):
         other = types.SimpleNamespace(config=RunConfig(train_limit=20, **changed), class_names=dataset.class_names)
-        _check_same_test("it", other, subject, dataset, subject.config)
+        _check_unseen("it", other, ours, dataset, {"testing": dataset.test})
 
     check()
+    check(validation_fraction=0.5)  # of the training images
     with pytest.raises(UserError, match="it was trained with image_size 128, the extractor with None"):
         check(image_size=128)
     for gated in ({}, {"task": "classifier", "extractor": "of another machine", "gate_init": "he"}):
-        with pytest.raises(UserError, match="seed 0 holds out for testing, its own seed being 1"):
+        with pytest.raises(UserError, match="seed 0 and validation_fraction 0.1 holds out for testing, .* seed 1 and"):
             check(seed=1, **gated)
+
+
+def test_probes_learn_from_validation_images_where_there_are_more_of_them(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(256, size=(140, 8, 8, 3), dtype=np.uint8), np.arange(140) % 2
+    train, test = slice(100), slice(100, 140)
+    arrays = {"x_train": images[train], "y_train": labels[train], "x_test": images[test], "y_test": labels[test]}
+    np.savez(tmp_path / "tiny.npz", **arrays)
+
+    def loaded(fraction):
+        config = RunConfig(dataset="tiny", data_dir=str(tmp_path), validation_fraction=fraction)
+        return config, load_dataset(config)
+
+    config, dataset = loaded(0.2)  # 20 images, and 20 are half of the test images
+    assert [len(part) for part in _learned_and_scored(dataset, config, 100, 0)] == [20, 20]
+    config, dataset = loaded(0.3)
+    learned, scored = _learned_and_scored(dataset, config, 100, 0)
+    assert (rows(learned), rows(scored)) == (rows(dataset.validation), rows(dataset.test))
+    assert [len(part) for part in _learned_and_scored(dataset, config, 10, 0)] == [10, 10]
+
+    held_out = {"testing": dataset.test, "validation": dataset.validation}
+    other = types.SimpleNamespace(class_names=dataset.class_names, config=loaded(0.3)[0])
+    _check_unseen("it", other, config, dataset, held_out)
+    other.config = loaded(0.2)[0]
+    _check_unseen("it", other, config, dataset, {"testing": dataset.test})
+    with pytest.raises(UserError, match="validation_fraction 0.3 holds out for validation, its own being seed 0 and"):
+        _check_unseen("it", other, config, dataset, held_out)
+
+
+def rows(split):
+    """Returns the images of a split as a set of bytes."""
+    return {image.tobytes() for image in split.images}
 
 
 @pytest.mark.long

@@ -10,6 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from commands import run_command
 
 from cdc_keras import zoo
 from cdc_keras.choices import find_network
@@ -320,11 +321,10 @@ def test_what_a_gate_does_is_told_from_what_it_would_do_without_its_parts():
 
 
 @pytest.mark.slow
-def test_a_smoke_test_trains_and_scores_rows_in_processes_of_their_own_and_goes_on_where_it_was(tmp_path):
-    command = [sys.executable, "-m", "cdc_keras", "tables", "--smoke", "--table=2", "--rows=vgg13+plain"]
-    printed = subprocess.run([*command, f"--runs_dir={tmp_path}"], check=True, capture_output=True, text=True).stdout
+def test_a_smoke_test_trains_and_scores_rows_in_processes_of_their_own_and_goes_on_where_it_was(tmp_path, capsys):
+    run_command("tables", "--smoke", "--table=2", "--rows=vgg13+plain", f"--runs_dir={tmp_path}")
     folder = tmp_path / "smoke32"
-    assert f"Table 2 is in {folder / 'table2.md'}\n" in printed and (folder / "table2.md").is_file()
+    assert f"Table 2 is in {folder / 'table2.md'}\n" in capsys.readouterr().out and (folder / "table2.md").is_file()
     first = (folder / "vgg13+plain" / "seed0" / "row.json").read_text()
     (folder / "rows.json").unlink()  # the run is there: it is neither trained nor scored again
     settings = SETTINGS | {"rows": ["vgg13+plain"]}
