@@ -33,6 +33,7 @@ from benchmarks import (
 from cdc_keras import cli, flags
 from cdc_keras.markdown import markdown_table
 from cdc_keras.tables import markdown
+from cdc_keras.tables.statistics import holm
 from cdc_keras.zoo.findings import PLAYERS, READERS
 from cdc_keras.zoo.record import INDEX, PRESET, Record
 
@@ -283,12 +284,13 @@ def _short_table(group):
     rows = sorted(rows.values(), key=lambda row: backbones.index(row["row"].split("+")[0]))
     has_paper = any(row["paper_gain"] is not None for row in rows)
     has_gap = any("gap" in row["scores"] for row in rows)
-    head = ["network", "seeds", "mean ± std", "gain over plain, 95% interval"]
+    head = ["network", "seeds", "mean ± std", "gain over plain, 95% interval, p by Holm"]
     head += ["the paper's gain"] if has_paper else []
     head += ["background gap", "minus plain's"] if has_gap else []
     lines = []
+    corrected = {name: _corrected(rows, name) for name in ("last", "gap")}
     for row in rows:
-        gains, scores = row.get("gains", {}), row["scores"]
+        scores, gains = row["scores"], {name: of.get(row["row"]) for name, of in corrected.items()}
         cells = [row["title"], len(row["seeds"]), markdown.spread(scores["last"]), markdown.gain(gains.get("last"))]
         cells += ["" if row["paper_gain"] is None else f"{row['paper_gain']:+.2f}"] if has_paper else []
         cells += [markdown.spread(scores.get("gap")), markdown.gain(gains.get("gap"))] if has_gap else []
@@ -299,6 +301,13 @@ def _short_table(group):
     title += f", recipe {recipe['recipe']}: test top-1, last epoch, in percent."
     title += f" The paper's gains are those of its best test epoch.{markdown.stand_ins(rows)}" if has_paper else ""
     return f"{title}\n\n{markdown_table(head, lines)}"
+
+
+def _corrected(rows, score):
+    """Returns {row: its gain}, the p-values corrected for all of these rows; a table corrects for its own."""
+    gains = {row["row"]: row["gains"][score] for row in rows if score in row.get("gains", {})}
+    p_values = holm({name: gain["p"] for name, gain in gains.items() if "p" in gain})
+    return {name: gain | ({"p_holm": p_values[name]} if name in p_values else {}) for name, gain in gains.items()}
 
 
 def parts(path):

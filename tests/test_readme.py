@@ -139,7 +139,13 @@ def test_readme_states_the_findings_of_the_tables():
         r"larger plain network gains ([\d.]+)": f"resnet26 ({WIDER})",
     }
     for pattern, row in gains.items():
-        assert stated(pattern) == float(cells("tables.md", row)["gain over plain, 95% interval"].split()[0])
+        assert stated(pattern) == float(cells("tables.md", row)["gain over plain, 95% interval, p by Holm"].split()[0])
+
+
+def test_no_row_of_the_tables_differs_for_sure_from_its_plain_network():
+    text = (ROOT / "docs/tables.md").read_text()
+    p_values = list(map(float, re.findall(r"\), p ([\d.e-]+) \|", text)))
+    assert "every p-value is above 0.2" in text and len(p_values) > 20 and min(p_values) > 0.2
 
 
 def test_readme_states_the_findings_on_shapes():

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from cdc_keras.tables.paper import TABLES
-from cdc_keras.tables.statistics import paired, summary
+from cdc_keras.tables.statistics import holm, paired, summary
 from cdc_keras.tables.systems import STANDS_FOR, Row
 
 # Beside which a gated network is set, if not beside all others: the same without a gate.
@@ -47,6 +47,7 @@ def assemble(number, dataset, rows, runs, *, recipe, smoke=False):
     by_row = {row.name: [run for run in runs if run.row == row.name] for row in rows}
     used = [run for of_row in by_row.values() for run in of_row]
     values = {name: {run.seed: scores_of(run) for run in of_row} for name, of_row in by_row.items()}
+    gains = _gains(rows, values)
     return {
         "table": number,
         "title": TABLES[number].title,
@@ -58,7 +59,7 @@ def assemble(number, dataset, rows, runs, *, recipe, smoke=False):
         "commits": sorted({commit for run in used for commit in run.commits}),
         "days": sorted({run.started[:10] for run in used}),
         "train_images": sorted({run.train_images for run in used}),
-        "rows": [_row(number, dataset, row, by_row[row.name], values) for row in rows],
+        "rows": [_row(number, dataset, row, by_row[row.name], values, gains) for row in rows],
         "differences": _differences(rows, values),
     }
 
@@ -68,16 +69,42 @@ def _by_seed(values, row, score):
     return {seed: scores[score] for seed, scores in values.get(row, {}).items() if score in scores}
 
 
-def _row(number, dataset, row, runs, values):
-    """Returns what a table says of a row, whose `TableRow`s are `runs`."""
-    plain = Row(row.backbone, "plain").name
-    names = sorted({score for scores in values[row.name].values() for score in scores})
+def _names(values, row):
+    """Returns the names of the scores of a row, sorted."""
+    return sorted({score for scores in values.get(row, {}).values() for score in scores})
+
+
+def _gains(rows, values):
+    """Returns {row: {score: what it gains over our plain network of its backbone}}, of all rows but the plain ones."""
+    gains, by_score = {row.name: {} for row in rows if row.system != "plain"}, {}
+    for row in rows:
+        plain = Row(row.backbone, "plain").name
+        for name in _names(values, row.name) if row.name in gains else ():
+            gain = paired(_by_seed(values, row.name, name), _by_seed(values, plain, name))
+            if gain is not None:
+                by_score.setdefault(name, {})[row.name] = gain
+    for name, of_rows in by_score.items():
+        for row, gain in _tested(of_rows).items():
+            gains[row][name] = gain
+    return gains
+
+
+def _tested(differences):
+    """Returns {key: `Summary` of differences} JSON-ready, with their p-values and those corrected for their number."""
+    p_values = {key: of.p_value for key, of in differences.items() if of.p_value is not None}
+    corrected = holm(p_values)
+    tests = {key: {"p": float(f"{p:.3g}"), "p_holm": float(f"{corrected[key]:.3g}")} for key, p in p_values.items()}
+    return {key: _published(of) | tests.get(key, {}) for key, of in differences.items()}
+
+
+def _row(number, dataset, row, runs, values, gains):
+    """Returns what a table says of a row, whose `TableRow`s are `runs`, and whose gains are among `gains`."""
+    names = _names(values, row.name)
     entry = {"row": row.name, "title": row.title, "seeds": sorted(values[row.name])}
     entry["paper"], entry["paper_gain"] = _paper(number, dataset, row)
     entry["scores"] = {name: _published(summary(_by_seed(values, row.name, name).values())) for name in names}
-    if row.system != "plain":
-        gains = {name: paired(_by_seed(values, row.name, name), _by_seed(values, plain, name)) for name in names}
-        entry["gains"] = {name: _published(gain) for name, gain in gains.items() if gain is not None}
+    if row.name in gains:
+        entry["gains"] = gains[row.name]
     if not runs:
         return entry
     gates = {run.seed: run.gate for run in runs if run.gate is not None}
@@ -98,14 +125,14 @@ def _row(number, dataset, row, runs, values):
 
 def _differences(rows, values):
     """Returns what gated networks have over others of their backbone at the last epoch."""
-    differences = []
+    differences = {}
     for ours in (row for row in rows if row.system == "ours" or row.system in WITHOUT):
         for row in rows:
             if row.backbone == ours.backbone and row.system == WITHOUT.get(ours.system, row.system) and row != ours:
                 difference = paired(_by_seed(values, ours.name, "last"), _by_seed(values, row.name, "last"))
                 if difference is not None:
-                    differences.append({"row": ours.name, "minus": row.name, "last": _published(difference)})
-    return differences
+                    differences[ours.name, row.name] = difference
+    return [{"row": row, "minus": other, "last": of} for (row, other), of in _tested(differences).items()]
 
 
 def _paper(number, dataset, row):

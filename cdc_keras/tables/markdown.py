@@ -62,7 +62,8 @@ def _notes(table):
         "chosen by it.",
         '* "Gain" is the difference from our own plain network at the last epoch, paired by seed. In brackets stands '
         "its 95% interval over the seeds, by Student's t. All seeds share the test images, contexts and teachers, so "
-        "the interval does not cover others. It is not corrected for the number of rows.",
+        "the interval does not cover others. p is the p-value of no gain by the same t, corrected for the number of "
+        "rows with a gain by Holm's method. The interval is not corrected.",
         "* The paper's numbers are those of its best test epoch, after a training of its length."
         + stand_ins(table["rows"]),
         '* "images/s" is the speed of training while other work was running: the median over the epochs.',
@@ -131,7 +132,7 @@ def _against(table):
         return []
     titles = {row["row"]: row["title"] for row in table["rows"]}
     rows = [(titles[x["row"]], titles[x["minus"]], gain(x["last"]), x["last"]["n"]) for x in table["differences"]]
-    head = ("last epoch of", "minus that of", "mean of paired differences, 95% interval", "n")
+    head = ("last epoch of", "minus that of", "mean of paired differences, 95% interval, p by Holm", "n")
     return [markdown_table(head, rows), ""]
 
 
@@ -183,8 +184,9 @@ def spread(score):
 
 
 def gain(difference):
-    """Returns a mean difference and its 95% interval as text; empty for None."""
+    """Returns a mean difference, its 95% interval and, if it has one, its corrected p-value as text; empty for None."""
     if difference is None:
         return ""
-    mean, half = difference["mean"], difference["half"]
-    return f"{mean:+.2f}" + ("" if half is None else f" ({mean - half:+.2f} to {mean + half:+.2f})")
+    mean, half, p = difference["mean"], difference["half"], difference.get("p_holm")
+    interval = "" if half is None else f" ({mean - half:+.2f} to {mean + half:+.2f})"
+    return f"{mean:+.2f}{interval}" + ("" if p is None else f", p {p:.2g}")

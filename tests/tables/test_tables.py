@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from commands import run_command
+from scipy import stats
 
 from cdc_keras import zoo
 from cdc_keras.choices import find_network
@@ -24,7 +25,7 @@ from cdc_keras.tables.gate_use import gate_use
 from cdc_keras.tables.jobs import is_of, jobs_of, settings_of
 from cdc_keras.tables.markdown import markdown
 from cdc_keras.tables.paper import TABLES
-from cdc_keras.tables.statistics import Summary, paired, summary
+from cdc_keras.tables.statistics import Summary, holm, paired, summary
 from cdc_keras.tables.systems import CONTEXTS, MATCHED, SYSTEMS, Row, rows
 from cdc_keras.tables.table_row import TableRow, read_rows, write_rows
 from cdc_keras.tables.work import _Work, tables
@@ -145,6 +146,35 @@ def test_the_quantiles_are_those_of_students_t():
         assert 0.5 + np.trapezoid(density, x) == pytest.approx(0.975, abs=1e-6)
 
 
+def test_p_values_are_those_of_scipys_paired_test_and_none_for_one_seed():
+    ours, theirs = [3.0, 5.0, 4.5, 7.0], [2.5, 4.9, 4.6, 5.0]
+    found = paired(dict(enumerate(ours)), dict(enumerate(theirs)))
+    assert found.p_value == pytest.approx(stats.ttest_rel(ours, theirs).pvalue, rel=1e-9)
+    assert summary([1.0]).p_value is None and summary([0.0, 0.0]).p_value == 1 and summary([1.0, 1.0]).p_value == 0
+
+
+def test_holms_correction_is_that_of_the_textbook():
+    """Sorted, the smallest is multiplied by 4, the next by 3, and none is smaller than the one before or above 1."""
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}) == pytest.approx(
+        {"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02}
+    )
+    assert holm({"a": 0.9, "b": 0.6}) == {"a": 1.0, "b": 1.0} and holm({}) == {}
+
+
+def test_a_gain_is_corrected_for_the_rows_that_have_one():
+    top1 = {"plain": (0.50, 0.60, 0.55), "ru": (0.51, 0.63, 0.57), "ours": (0.52, 0.61, 0.60), "without_ru": (0.5,)}
+    found = [table_row(f"vgg13+{row}", s, (0.1, x)) for row, of in top1.items() for s, x in enumerate(of)]
+    table = assemble.assemble(2, "cifar100", rows(2, networks=["vgg13"], wanted=tuple(top1)), found, recipe={})
+    gains = {row["row"]: row["gains"]["last"] for row in table["rows"] if row.get("gains")}
+    p = {name: gain["p"] for name, gain in gains.items() if "p" in gain}
+    assert set(p) == {"vgg13+ru", "vgg13+ours"} and "p" not in gains["vgg13+without_ru"]  # one seed
+    smaller, larger = sorted(p, key=p.get)
+    assert gains[smaller]["p_holm"] == pytest.approx(2 * p[smaller], rel=0.01)
+    assert gains[larger]["p_holm"] == pytest.approx(max(p[larger], 2 * p[smaller]), rel=0.01)
+    (difference,) = (x["last"] for x in table["differences"] if x["minus"] == "vgg13+ru")
+    assert difference["p_holm"] >= difference["p"] > 0
+
+
 def test_contexts_and_teachers_are_trained_once_and_before_the_rows():
     found = jobs(rows(3, wanted=("at", "ours")), seeds=(0, 1))
     names = list(found)
@@ -213,10 +243,14 @@ def test_gains_are_paired_by_seed_with_our_own_plain_network():
     found += [table_row("vgg13+ru", s, (0.1, x)) for s, x in enumerate((0.51, 0.63))]
     table = assemble.assemble(2, "cifar100", rows(2, wanted=("plain", "ru")), found, recipe={"epochs": 3})
     gain = next(row for row in table["rows"] if row["row"] == "vgg13+ru")["gains"]["last"]
-    assert gain == {"mean": 2.0, "std": pytest.approx(1.414), "n": 2, "half": pytest.approx(12.706, abs=0.001)}
+    p = 0.295  # of t = 2 with one degree of freedom: 1 - 2 atan(2) / pi
+    assert gain == {"mean": 2.0, "std": pytest.approx(1.414), "n": 2, "half": pytest.approx(12.706, abs=0.001)} | {
+        "p": p,
+        "p_holm": p,
+    }
     text = markdown(table)
     assert "| vgg13 + RU | 2 | 20.00 ± 0.00 | 57.00 ± 8.48 |" in text
-    assert "+2.00 (-10.71 to +14.71) | 75.03 | +0.31 |" in text
+    assert "+2.00 (-10.71 to +14.71), p 0.29 | 75.03 | +0.31 |" in text
     assert "Rows of n = 0 have not been trained yet." in text and "| vgg16 + RU | 0 |" in text
     trained = assemble.assemble(
         2, "cifar100", rows(2, networks=["vgg13"], wanted=("plain", "ru")), found, recipe={"epochs": 3}
