@@ -10,16 +10,15 @@ docs/results/augmentation.json, from which `python -m docs.fill` makes the table
 import itertools
 import json
 import pathlib
-import sys
 
 from absl import app, flags
 
 from benchmarks.gate_pays import spread
+from benchmarks.runs import trained
 from cdc_keras.cli import quiet_libraries
 from cdc_keras.config import RunConfig
 from cdc_keras.markdown import markdown_table
 from cdc_keras.runs.evaluation import measure
-from cdc_keras.runs.training import train
 from cdc_keras.tables.statistics import paired, summary
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -47,12 +46,10 @@ VARIANTS = {
 }
 
 
-def trained(variant, seed):
+def measured(variant, seed):
     """Returns what is published of one run, with its top-1 on the test split, of 1."""
     config = RunConfig(seed=seed, data_dir=flags.FLAGS.data_dir, **SETTINGS, **VARIANTS[variant])
-    run = train(config, pathlib.Path(flags.FLAGS.out) / f"{variant} {seed}".replace(" ", "_"), pictures=False)
-    if not run.finished:
-        sys.exit(130)
+    run = trained(config, pathlib.Path(flags.FLAGS.out) / f"{variant} {seed}".replace(" ", "_"))
     top1 = measure(str(run.path)).scores["top1"]
     return {"variant": variant, "seed": seed, "top1": top1, "last": run.rows()[-1], **run.published()}
 
@@ -85,7 +82,7 @@ def main(argv):
     asked = {name: value for name, value in SETTINGS.items() if name != "precision"}
     runs = {(run["variant"], run["seed"]): run for run in runs if asked.items() <= run["settings"].items()}
     for seed, variant in itertools.product(SEEDS, VARIANTS):
-        runs[variant, seed] = runs.get((variant, seed)) or trained(variant, seed)
+        runs[variant, seed] = runs.get((variant, seed)) or measured(variant, seed)
         RESULTS.write_text(json.dumps([*runs.values()], indent=1) + "\n", encoding="utf-8")
     print(table([*runs.values()]))
 

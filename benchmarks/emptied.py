@@ -12,6 +12,7 @@ import pathlib
 from absl import app, flags
 
 from benchmarks import judges
+from benchmarks.runs import trained
 from cdc_keras.audit.audit import audit
 from cdc_keras.audit.probes import PROBES
 from cdc_keras.audit.summary import NUMBERS
@@ -20,7 +21,6 @@ from cdc_keras.flags import config_from_flags, parse, train
 from cdc_keras.markdown import markdown_table
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.trained import load, load_disentangler
-from cdc_keras.runs.training import train as train_run
 from cdc_keras.tables.statistics import summary
 from cdc_keras.zoo.findings import READERS
 
@@ -57,7 +57,7 @@ def recipe(seed):
 def measured(seed, folder):
     """Returns what was found of one seed, having trained and audited what is missing in a folder."""
     configs = {"context": recipe(seed), "cgm": dataclasses.replace(recipe(seed), **CGM)}
-    runs = {name: train_run(config, folder / f"{name}_{seed}") for name, config in configs.items()}
+    runs = {name: trained(config, folder / f"{name}_{seed}", pictures=True) for name, config in configs.items()}
     judge = load(judges.judge(judges.SOFTENED, seed, folder).path)
     context, place = runs["context"], runs["context"].path / NUMBERS
     if not place.is_file():

@@ -12,10 +12,10 @@ import sys
 
 from absl import app, flags
 
+from benchmarks.runs import trained
 from cdc_keras.cli import quiet_libraries
 from cdc_keras.config import RunConfig
 from cdc_keras.markdown import markdown_table
-from cdc_keras.runs.training import train
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS has prepared cifar100", required=True)
 OUT = flags.DEFINE_string("out", "runs/families", "folder for the runs")
@@ -74,9 +74,7 @@ def main(argv):
             if changes.get(name):
                 config = dataclasses.replace(config, **{name: str(folder / slug(changes[name]))})
         print(f"{title}: {folder / slug(title)}", file=sys.stderr)
-        run = train(config, folder / slug(title))
-        if not run.finished:
-            sys.exit(130)
+        run = trained(config, folder / slug(title))
         records.append(record(title, changes, run))
         (DOCS / "results" / "families.json").write_text(json.dumps(records, indent=1) + "\n")
         (DOCS / "families.md").write_text(document(records))

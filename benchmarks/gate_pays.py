@@ -14,6 +14,7 @@ import time
 
 from absl import app, flags
 
+from benchmarks.runs import trained
 from cdc_keras.audit.scenes import overlaps
 from cdc_keras.config import RunConfig
 from cdc_keras.data.load import load_dataset
@@ -25,7 +26,6 @@ from cdc_keras.networks import graph
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.scoring import score
 from cdc_keras.runs.trained import load_context, load_painter
-from cdc_keras.runs.training import train
 from cdc_keras.tables.statistics import paired, summary
 from cdc_keras.trainers.build import build
 
@@ -188,7 +188,7 @@ def same(regime, seed):
     epochs = round(source.epochs * 10_000 / len(data.train))
     config = dataclasses.replace(source, **REGIMES[regime], seed=seed, epochs=epochs, validation_fraction=0.0)
     folder = pathlib.Path(flags.FLAGS.out) / f"{regime} {seed}".replace(" ", "_")
-    return str(train(config, folder, pictures=False).path)
+    return str(trained(config, folder).path)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy as np
 from absl import app, flags
 from scipy import ndimage
 
+from benchmarks.runs import trained
 from cdc_keras.audit import decoding
 from cdc_keras.cli import quiet_libraries
 from cdc_keras.config import RunConfig
@@ -25,7 +26,6 @@ from cdc_keras.data.shapes import shapes
 from cdc_keras.markdown import markdown_table
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.trained import load, load_disentangler
-from cdc_keras.runs.training import train
 from cdc_keras.tables.statistics import summary
 
 RESULTS = pathlib.Path(__file__).resolve().parents[1] / "docs" / "results" / "judges.json"
@@ -67,7 +67,7 @@ def judge(kind, seed, folder):
             arrays |= {f"x_{part}": softened(split.images, (seed, i)), f"y_{part}": split.labels}
         np.savez(pathlib.Path(folder, f"softened_{seed}.npz"), **arrays)
         config = dataclasses.replace(config, dataset=f"softened_{seed}", data_dir=str(folder), train_limit=None)
-    return train(config, pathlib.Path(folder, f"judge of {kind} {seed}".replace(" ", "_")), pictures=False)
+    return trained(config, pathlib.Path(folder, f"judge of {kind} {seed}".replace(" ", "_")))
 
 
 def seen(classifier, disentangler, scenes=SCENES):

@@ -11,11 +11,11 @@ import sys
 
 from absl import app, flags
 
+from benchmarks.runs import trained
 from cdc_keras.choices import PRECISIONS
 from cdc_keras.cli import quiet_libraries
 from cdc_keras.config import RunConfig
 from cdc_keras.markdown import markdown_table
-from cdc_keras.runs.training import train
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS has prepared cifar100", required=True)
 OUT = flags.DEFINE_string("out", "runs/precision", "folder for the runs")
@@ -42,21 +42,19 @@ def main(argv):
     for length, (settings, precisions) in LENGTHS.items():
         for precision in precisions:
             for system, changes in SYSTEMS.items():
-                records.append(trained(length, system, precision, {**COMMON, **settings, **changes}))
+                records.append(measured(length, system, precision, {**COMMON, **settings, **changes}))
                 (DOCS / "results" / "precision.json").write_text(json.dumps(records, indent=1) + "\n")
     (DOCS / "precision.md").write_text(document(records))
 
 
-def trained(length, system, precision, settings):
+def measured(length, system, precision, settings):
     """Returns the record of one run, without a path of the machine it ran on."""
     folder = pathlib.Path(OUT.value) / length / precision
     if system.startswith("gated"):
         settings = {**settings, "extractor": str(folder / "extractor")}
     config = RunConfig(precision=precision, data_dir=DATA_DIR.value, **settings)
     print(f"{length}, {precision}: {system}", file=sys.stderr)
-    run = train(config, folder / system)
-    if not run.finished:
-        sys.exit(130)
+    run = trained(config, folder / system)
     return {
         "length": length,
         "system": system,

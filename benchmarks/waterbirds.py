@@ -12,18 +12,17 @@ import dataclasses
 import itertools
 import json
 import pathlib
-import sys
 
 from absl import app, flags
 
 from benchmarks.gate_pays import spread
+from benchmarks.runs import trained
 from cdc_keras.cli import quiet_libraries
 from cdc_keras.config import RunConfig
 from cdc_keras.flags import config_from_flags, parse, train
 from cdc_keras.markdown import markdown_table
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.evaluation import measure
-from cdc_keras.runs.training import train as train_run
 from cdc_keras.tables.statistics import paired, summary
 from cdc_keras.visualize.maps import attention_maps, iou, of_another
 
@@ -61,15 +60,15 @@ def extractor(folder):
     flagfile = f"--flagfile={ROOT / 'configs' / 'counterfactual.flags'}"
     config = config_from_flags(parse(train, [flagfile, "--task=extractor"]))
     config = dataclasses.replace(config, **COMMON, **EXTRACTOR, data_dir=flags.FLAGS.data_dir)
-    return _trained(config, folder / "extractor")
+    return str(trained(config, folder / "extractor").path)
 
 
 def measured(arm, seed, folder):
     """Returns the record of one training, scored on the test images."""
     settings = ARMS[arm] | {"seed": seed, "data_dir": flags.FLAGS.data_dir}
     settings |= {name: extractor(folder) for name in ("extractor", "painter") if name in settings}
-    run = _trained(dataclasses.replace(CLASSIFIER, **settings), folder / f"{arm} {seed}".replace(" ", "_"))
-    found = measure(run, groups=GROUPS, backgrounds=True)
+    run = trained(dataclasses.replace(CLASSIFIER, **settings), folder / f"{arm} {seed}".replace(" ", "_"))
+    found = measure(str(run.path), groups=GROUPS, backgrounds=True)
     sample = found.images.sample(0, SAMPLE)
     network, masks = found.trainer.network, sample.factors["mask"]
     maps = attention_maps(sample.images, **{"gated" if found.config.gated else "plain": network})
@@ -128,13 +127,6 @@ def _localised(key):
 
 def _of(records, arm, value):
     return {record["seed"]: value(record) for record in records if record["arm"] == arm}
-
-
-def _trained(config, folder):
-    run = train_run(config, folder, pictures=False)
-    if not run.finished:
-        sys.exit(130)
-    return str(run.path)
 
 
 def main(argv):
