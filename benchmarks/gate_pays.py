@@ -26,12 +26,13 @@ from cdc_keras.networks import graph
 from cdc_keras.runs.environment import environment
 from cdc_keras.runs.scoring import score
 from cdc_keras.runs.trained import load_context, load_painter
-from cdc_keras.tables.statistics import paired, summary
+from cdc_keras.tables.statistics import holm, paired, summary
 from cdc_keras.trainers.build import build
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results" / "gate_pays.json"
 STEPS = 400
+SURE = 0.05  # of p-values that are corrected for their number
 SEEDS = (1, 2, 3, 4, 5)  # the extractor's is 0, and so are its images
 CLASSIFIER = RunConfig(
     task="classifier",
@@ -112,16 +113,16 @@ def attention(network, seed):
 def table(records):
     """Returns the records as Markdown: a row for each arm, means over seeds, and what V of its own image gains."""
     records = list(records)
-    regimes = [name for name in REGIMES if any(r["regime"] == name for r in records)]
-    ordered = sorted(records, key=lambda record: list(ARMS).index(record["arm"]))
-    shown = list(dict.fromkeys((r["arm"], r["taught"] if r["arm"] in TAUGHT else "") for r in ordered))
+    regimes, shown = _shown(records)
+    differences, p_values = compared(records)
     rows = []
     for arm, taught in shown:
         cells = [arm, taught]
         for regime in regimes:
-            of_this = _top1(records, arm, regime, taught)
-            own = _top1(records, OWN, regime, taught or OTHERS)
-            cells += [spread(summary(of_this.values())), "" if arm == OWN else spread(paired(own, of_this), "+")]
+            of = regime, arm, taught
+            star = " \\*" if p_values.get(of, 1) < SURE else ""
+            cells += [spread(summary(_top1(records, arm, regime, taught).values()))]
+            cells += [spread(differences.get(of), "+") + star]
         rows.append(cells)
     head = ["network", "the extractor was taught by"]
     for regime in regimes:
@@ -140,10 +141,33 @@ def table(records):
     seeds = f"Seeds of {seeds}" if len(of_seeds) > 1 else f"Seeds {next(iter(of_seeds))}"
     return (
         f"{markdown_table(head, rows)}\n\nMeans over seeds and half of their 95% intervals; differences are paired. "
+        f"\\* p below {SURE}, corrected for all {len(p_values)} differences by Holm's method. "
         f"IoU of the trained M with the object: {'; '.join(overlaps)}. {STEPS} steps of batch 64. {seeds}. "
         f"{', '.join(sorted({r['hardware'] for r in records}))}; commit "
         f"{', '.join(sorted({r['commit'] for r in records}))}."
     )
+
+
+def compared(records):
+    """Returns what the gate from V gains on every other row, and how sure that is.
+
+    Returns:
+        {(regime, arm, taught by): `Summary` of the differences in top-1}, and {the same: its p-value, corrected for
+        their number}.
+    """
+    differences = {}
+    for regime, (arm, taught) in itertools.product(*_shown(records)):
+        own, other = _top1(records, OWN, regime, taught or OTHERS), _top1(records, arm, regime, taught)
+        if arm != OWN and (found := paired(own, other)) is not None:
+            differences[regime, arm, taught] = found
+    return differences, holm({of: found.p_value for of, found in differences.items() if found.p_value is not None})
+
+
+def _shown(records):
+    """Returns the regimes and the rows, (arm, taught by), that records have, in order."""
+    regimes = [name for name in REGIMES if any(r["regime"] == name for r in records)]
+    ordered = sorted(records, key=lambda record: list(ARMS).index(record["arm"]))
+    return regimes, list(dict.fromkeys((r["arm"], r["taught"] if r["arm"] in TAUGHT else "") for r in ordered))
 
 
 def gains(records, regime, of=OWN):

@@ -21,6 +21,7 @@ from PIL import Image
 from records import untrained_probe
 
 import cdc_keras
+from benchmarks import gate_pays
 from cdc_keras import cli, flags
 from cdc_keras.audit import examination
 from cdc_keras.commands import train as commands_train
@@ -146,6 +147,20 @@ def test_no_row_of_the_tables_differs_for_sure_from_its_plain_network():
     text = (ROOT / "docs/tables.md").read_text()
     p_values = list(map(float, re.findall(r"\), p ([\d.e-]+) \|", text)))
     assert "every p-value is above 0.2" in text and len(p_values) > 20 and min(p_values) > 0.2
+
+
+def test_it_is_said_how_sure_the_gain_of_the_gate_from_v_is():
+    text = " ".join((ROOT / "docs/does_it_pay.md").read_text().split())
+    said = re.search(
+        r"all (\d+) differences of the table, (\d+) of them .* has ([\d.]+) with .* and ([\d.]+) with", text
+    )
+    records = json.loads((ROOT / "docs/results/gate_pays.json").read_text())
+    differences, p_values = gate_pays.compared(records)
+    assert (int(said[1]), int(said[2])) == (len(differences), sum(p < gate_pays.SURE for p in p_values.values()))
+    for number, regime in ((3, "telltale backgrounds (0.8)"), (4, "telltale backgrounds (0.95)")):
+        of = regime, "the same, T and V of another image", gate_pays.OTHERS
+        assert f"{p_values[of]:.3f}" == said[number]
+        assert differences[of].mean > differences[of].interval
 
 
 def test_readme_states_the_findings_on_shapes():
