@@ -149,7 +149,8 @@ def released(dataset, link):
         rows.append((link(record), record.run_config().context.upper(), mse, *shown))
     head = ["record", "context model", "test MSE", *(READERS[x] for x in (*probes, "discriminator"))]
     head += ["strongest probe after LEACE", *DECODED]
-    found = {x.key: x for x in audited[0].audit.findings}
+    last = max(audited, key=lambda record: (record.audit.classifier is not None, record.name))
+    found = {x.key: x for x in last.audit.findings}
     pixels = max(x.accuracy for key, x in found.items() if key[:2] == ("category", "pixels"))
     chance = next(iter(found.values())).chance
     sentence = f"The strongest probe reads {pixels:.1%} from pixels, chance is {chance:.1%}."
@@ -335,6 +336,7 @@ def parts(path):
         "more_trials": lambda: trials(2),
         "turned_trials": lambda: trials(3),
         "released_shapes": lambda: released("shapes", link),
+        "released_cifar10": lambda: released("cifar10", link),
         "released_cifar100": lambda: released("cifar100", link),
         "released_tf_flowers": lambda: released("tf_flowers", link),
         **{name: functools.partial(speed, name) for name in SPEED},
