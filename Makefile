@@ -22,10 +22,12 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/codespell
 	$(RUN) -m docs.plain
 
-# The site, in build/site. Tutorials that have changed are executed first, two at a time.
+# The site, in build/site. Tutorials that have changed are executed first, two at a time and the longest first, so that
+# neither core waits for the other.
 NOTEBOOKS := $(patsubst examples/%.py,docs/tutorials/%.ipynb,$(shell grep -l "^. %% .markdown." examples/*.py))
+LONGEST := $(patsubst %,docs/tutorials/%.ipynb,serve_and_explain reproduce_a_row your_photographs)
 docs: $(VENV)/installed-docs
-	$(MAKE) --jobs=2 --output-sync $(NOTEBOOKS)
+	$(MAKE) --jobs=2 --output-sync $(LONGEST) $(filter-out $(LONGEST),$(NOTEBOOKS))
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 docs/tutorials/%.ipynb: examples/%.py
