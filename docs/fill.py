@@ -149,8 +149,8 @@ def released(dataset, link):
         rows.append((link(record), record.run_config().context.upper(), mse, *shown))
     head = ["record", "context model", "test MSE", *(READERS[x] for x in (*probes, "discriminator"))]
     head += ["strongest probe after LEACE", *DECODED]
-    last = max(audited, key=lambda record: (record.audit.classifier is not None, record.name))
-    found = {x.key: x for x in last.audit.findings}
+    judged = max(audited, key=lambda record: (record.audit.classifier is not None, record.name))
+    found = {x.key: x for x in judged.audit.findings}
     pixels = max(x.accuracy for key, x in found.items() if key[:2] == ("category", "pixels"))
     chance = next(iter(found.values())).chance
     sentence = f"The strongest probe reads {pixels:.1%} from pixels, chance is {chance:.1%}."
@@ -292,9 +292,9 @@ def _short_table(group):
     corrected = {name: _corrected(rows, name) for name in ("last", "gap")}
     for row in rows:
         scores, gains = row["scores"], {name: of.get(row["row"]) for name, of in corrected.items()}
-        cells = [row["title"], len(row["seeds"]), markdown.spread(scores["last"]), markdown.gain(gains.get("last"))]
+        cells = [row["title"], len(row["seeds"]), markdown.spread(scores["last"]), markdown.gain(gains["last"])]
         cells += ["" if row["paper_gain"] is None else f"{row['paper_gain']:+.2f}"] if has_paper else []
-        cells += [markdown.spread(scores.get("gap")), markdown.gain(gains.get("gap"))] if has_gap else []
+        cells += [markdown.spread(scores.get("gap")), markdown.gain(gains["gap"])] if has_gap else []
         lines.append(cells)
     numbers = ", ".join(str(table["table"]) for table in group)
     title = f"{'Tables' if len(group) > 1 else 'Table'} {numbers}, {dataset}, {recipe['epochs']} epochs"

@@ -76,13 +76,14 @@ def _names(values, row):
 
 def _gains(rows, values):
     """Returns {row: {score: what it gains over our plain network of its backbone}}, of all rows but the plain ones."""
-    gains, by_score = {row.name: {} for row in rows if row.system != "plain"}, {}
-    for row in rows:
+    others, by_score = [row for row in rows if row.system != "plain"], {}
+    for row in others:
         plain = Row(row.backbone, "plain").name
-        for name in _names(values, row.name) if row.name in gains else ():
+        for name in _names(values, row.name):
             gain = paired(_by_seed(values, row.name, name), _by_seed(values, plain, name))
             if gain is not None:
                 by_score.setdefault(name, {})[row.name] = gain
+    gains = {row.name: {} for row in others}
     for name, of_rows in by_score.items():
         for row, gain in _tested(of_rows).items():
             gains[row][name] = gain

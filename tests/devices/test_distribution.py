@@ -33,7 +33,7 @@ def test_after_twenty_steps_in_float64_weights_losses_and_metrics_are_those_of_o
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["classifier", pytest.param("transfer", marks=pytest.mark.long)])
+@pytest.mark.parametrize("kind", [pytest.param("classifier", marks=pytest.mark.long), "transfer"])
 def test_after_one_step_in_float32_weights_are_those_of_one_device(kind):
     """The extractor is not here: Adam's first step is +-2e-4 whatever the gradient, and some are rounding alone."""
     assert apart(kind, 2, "float32", 1)["weights"] < 1e-5  # measured: 4e-7

@@ -22,7 +22,7 @@ from cdc_keras import flags
 from cdc_keras.config import RunConfig
 from cdc_keras.data.pipeline import scale
 from cdc_keras.errors import UserError
-from cdc_keras.runs import callbacks, training
+from cdc_keras.runs import callbacks, scoring, training
 from cdc_keras.runs.evaluation import evaluate, load_run, measure, write
 from cdc_keras.runs.folder import RunFolder
 from cdc_keras.runs.trained import load, load_context
@@ -33,12 +33,12 @@ EXTRACTOR = dataclasses.replace(tiny_runs.EXTRACTOR, epochs=2, discriminators=2,
 PLAIN = dataclasses.replace(tiny_runs.CLASSIFIER, network="vgg13_slim")
 
 
+pytestmark = pytest.mark.usefixtures("few_test_images")
+
+
 @pytest.fixture(scope="module")
 def extractor_run(few_test_images, tmp_path_factory):
     return train(EXTRACTOR, tmp_path_factory.mktemp("a run, with spaces") / "ex-tractor")
-
-
-pytestmark = pytest.mark.usefixtures("few_test_images")
 
 
 def weights_of(model):
@@ -166,12 +166,13 @@ def test_a_folder_with_other_files_in_it_is_refused(tmp_path):
         train(EXTRACTOR, tmp_path)
 
 
-def test_a_gated_classifier_trains_and_is_scored_with_pictures(extractor_run, tmp_path):
+def test_a_gated_classifier_trains_and_is_scored_with_pictures(extractor_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "BATCH", 50)  # of one batch there is no speed
     config = dataclasses.replace(PLAIN, extractor=str(extractor_run.path))
     run = train(config, tmp_path / "gated")
     plain = train(PLAIN, tmp_path / "plain", pictures=False)
     scores = evaluate(run.path, weights="best", plain=plain.path)
-    assert 0 <= scores["top1"] <= scores["top5"] <= 1
+    assert 0 <= scores["top1"] <= scores["top5"] <= 1 and scores["images_per_second"] > 0
     counts = np.loadtxt(run.path / "confusion-test-best.csv", delimiter=",", skiprows=1, usecols=range(1, 11))
     assert counts.sum() == scores["images"] and np.trace(counts) == pytest.approx(scores["top1"] * scores["images"])
     assert {"strips.png", "confusion-test-best.png", "curves.png"} == {p.name for p in run.pictures.glob("*.png")}
